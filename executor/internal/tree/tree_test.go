@@ -1,0 +1,142 @@
+package tree_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"kaniko-build/executor/internal/tree"
+)
+
+func open(t *testing.T, root string, o tree.DirOptions) *tree.Dir {
+	t.Helper()
+	d, err := tree.OpenDir(root, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func link(t *testing.T, target, name string) {
+	t.Helper()
+	if err := os.Symlink(target, name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDirNeverLeavesItsRoot(t *testing.T) {
+	ctx, top := t.Context(), t.TempDir()
+	root := filepath.Join(top, "root")
+	os.MkdirAll(filepath.Join(root, "real"), 0o755)
+	os.WriteFile(filepath.Join(top, "secret"), []byte("x"), 0o644)
+	os.WriteFile(filepath.Join(root, "real", "f"), []byte("hi"), 0o644)
+	link(t, "../secret", filepath.Join(root, "out"))
+	link(t, "/real", filepath.Join(root, "alias"))
+	link(t, "..", filepath.Join(root, "up"))
+	d := open(t, root, tree.DirOptions{})
+	for _, name := range []string{"out", "up/secret", "alias/f"} {
+		if r, err := d.Open(ctx, name); err == nil {
+			r.Close()
+			t.Errorf("Open(%q) followed a link", name)
+		}
+	}
+	if _, err := d.Lstat(ctx, "../secret"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Lstat(../secret) = %v, want not found below the root", err)
+	}
+	for name, want := range map[string]string{"alias/f": "real/f", "up/alias/../real/f": "real/f", "alias/none/x": "real/none/x", "out": "secret", "alias": "real"} {
+		if got, err := tree.Resolve(ctx, d, name); err != nil || got != want {
+			t.Errorf("Resolve(%q) = %q, %v, want %q", name, got, err, want)
+		}
+	}
+	if got, _ := tree.ResolveParent(ctx, d, "alias/../alias"); got != "alias" {
+		t.Errorf("ResolveParent keeps the last link: got %q", got)
+	}
+	link(t, "loop", filepath.Join(root, "loop"))
+	if _, err := tree.Resolve(ctx, d, "loop/x"); !errors.Is(err, tree.ErrLoop) {
+		t.Errorf("Resolve(loop) = %v, want ErrLoop", err)
+	}
+}
+
+func TestDirReadsWithoutBlocking(t *testing.T) {
+	ctx, root := t.Context(), t.TempDir()
+	if err := unix.Mkfifo(filepath.Join(root, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, root, tree.DirOptions{})
+	if _, err := d.Open(ctx, "pipe"); err == nil {
+		t.Error("a fifo was opened")
+	}
+	e, err := d.Lstat(ctx, "pipe")
+	if err != nil || e.Type() != unix.S_IFIFO {
+		t.Errorf("Lstat(pipe) = %o, %v", e.Mode, err)
+	}
+}
+
+func TestDirAppliesOverrides(t *testing.T) {
+	ctx, root := t.Context(), t.TempDir()
+	p := filepath.Join(root, "null")
+	os.WriteFile(p, nil, 0o600)
+	if err := unix.Lsetxattr(p, tree.OverrideXattr, tree.FormatOverride(unix.S_IFCHR|0o666, 3, 4, unix.Mkdev(1, 3)), 0); err != nil {
+		t.Skipf("needs user extended attributes on %s: %v", root, err)
+	}
+	unix.Lsetxattr(p, "user.note", []byte("v"), 0)
+	for _, on := range []bool{true, false} {
+		d := open(t, root, tree.DirOptions{Overrides: on})
+		list, err := d.ReadDir(ctx, "")
+		if err != nil || len(list) != 1 {
+			t.Fatal(list, err)
+		}
+		one, err := d.Lstat(ctx, "null")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range []tree.Entry{list[0], one} {
+			if got := e.Type() == unix.S_IFCHR && e.UID == 3 && e.GID == 4 && e.Rdev == unix.Mkdev(1, 3); got != on {
+				t.Errorf("overrides %v: entry %+v", on, e)
+			}
+		}
+		x, err := d.Xattrs(ctx, "null")
+		if err != nil || len(x) != 1 || string(x["user.note"]) != "v" {
+			t.Errorf("Xattrs = %v, %v, want the user's own alone", x, err)
+		}
+	}
+}
+
+func TestWalkSkipsAndSorts(t *testing.T) {
+	root := t.TempDir()
+	for _, f := range []string{"b/1", "a/2", "a/1", "c"} {
+		os.MkdirAll(filepath.Dir(filepath.Join(root, f)), 0o755)
+		os.WriteFile(filepath.Join(root, f), nil, 0o644)
+	}
+	var got []string
+	err := tree.Walk(context.Background(), open(t, root, tree.DirOptions{}), "", func(name string, e tree.Entry) error {
+		got = append(got, name)
+		if name == "b" {
+			return fs.SkipDir
+		}
+		return nil
+	})
+	if want := []string{"", "a", "a/1", "a/2", "b", "c"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("Walk = %q, %v, want %q", got, err, want)
+	}
+	d := open(t, root, tree.DirOptions{Owner: &[2]uint32{7, 8}})
+	if e, _ := d.Lstat(t.Context(), "c"); e.UID != 7 || e.GID != 8 || e.Name != "c" {
+		t.Errorf("forced owner: %+v", e)
+	}
+	r, err := d.Open(t.Context(), "a/1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if b, err := io.ReadAll(r); err != nil || len(b) != 0 {
+		t.Errorf("%q %v", b, err)
+	}
+}
