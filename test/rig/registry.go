@@ -1,0 +1,154 @@
+package rig
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"kaniko-build/test/image"
+)
+
+// Registry is Debian's docker-registry, listening on loopback.
+type Registry struct {
+	Addr string // 127.0.0.1:port
+	Log  string // file with what it was asked
+}
+
+// StartRegistry starts an empty one that ends with the test.
+func StartRegistry(t testing.TB) *Registry {
+	t.Helper()
+	bin := Need(t, "docker-registry", "docker-registry")
+	dir := Space(t, nil)
+	for range 5 { // another process may take the port in between
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &Registry{Addr: l.Addr().String(), Log: filepath.Join(dir, "log")}
+		l.Close()
+		conf := filepath.Join(dir, "config.yml")
+		if err := os.WriteFile(conf, []byte(RegistryConfig(r.Addr, filepath.Join(dir, "data"))), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		log, err := os.Create(r.Log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(bin, "serve", conf)
+		cmd.Stdout, cmd.Stderr = log, log
+		cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		err = cmd.Start()
+		log.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() { cmd.Wait(); close(done) }()
+		if WaitRegistry(r.Addr, done) == nil {
+			t.Cleanup(func() { cmd.Process.Kill(); <-done })
+			return r
+		}
+		cmd.Process.Kill()
+		<-done
+	}
+	t.Fatal("docker-registry does not answer")
+	return nil
+}
+
+// RegistryConfig is the configuration of a registry with its data in dir.
+func RegistryConfig(addr, dir string) string {
+	return fmt.Sprintf(`version: 0.1
+log: {level: info, accesslog: {disabled: false}}
+storage:
+  filesystem: {rootdirectory: %q}
+  delete: {enabled: true}
+http: {addr: %q}
+`, dir, addr)
+}
+
+// WaitRegistry returns when a registry answers at addr, or an error when it
+// does not within ten seconds or done is closed.
+func WaitRegistry(addr string, done <-chan struct{}) error {
+	deadline := time.After(10 * time.Second)
+	for {
+		resp, err := http.Get("http://" + addr + "/v2/")
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-done:
+			return fmt.Errorf("the registry at %s ended", addr)
+		case <-deadline:
+			return fmt.Errorf("no registry answers at %s: %w", addr, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Push puts the images of an OCI layout directory below library/.
+func (r *Registry) Push(t testing.TB, layout string) {
+	t.Helper()
+	if _, err := image.Push(t.Context(), layout, r.Addr); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Requests lists the lines of the access log that hold every one of words.
+func (r *Registry) Requests(t testing.TB, words ...string) []string {
+	t.Helper()
+	b, err := os.ReadFile(r.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+next:
+	for _, l := range strings.Split(string(b), "\n") {
+		for _, w := range words {
+			if !strings.Contains(l, w) {
+				continue next
+			}
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// Need finds a program, or fails with the Debian package that has it.
+func Need(t testing.TB, program, pkg string) string {
+	t.Helper()
+	p, err := exec.LookPath(program)
+	if err != nil {
+		t.Fatalf("%s is not installed: `make packages` installs Debian's package %s", program, pkg)
+	}
+	return p
+}
+
+// ReportEnv names a variable with a file that collects what Report says.
+const ReportEnv = "KANIKO_BUILD_TEST_REPORT"
+
+// Report says something that whoever ran the tests should see when they pass.
+func Report(t testing.TB, format string, args ...any) {
+	t.Helper()
+	line := fmt.Sprintf(format, args...)
+	t.Log(line)
+	if name := os.Getenv(ReportEnv); name != "" {
+		f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		if err != nil {
+			t.Errorf("report: %v", err)
+			return
+		}
+		defer f.Close()
+		fmt.Fprintln(f, line)
+	}
+}
