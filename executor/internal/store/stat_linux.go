@@ -1,0 +1,6 @@
+package store
+
+import "syscall"
+
+// unixStat is what os.FileInfo.Sys gives here.
+type unixStat = syscall.Stat_t

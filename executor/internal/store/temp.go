@@ -1,0 +1,180 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+)
+
+// session is a directory in tmp for one open Store, guarded by a lock that
+// dies with the process. The lock is taken before the directory is made and
+// given back after it is gone: a directory whose lock is free is garbage.
+type session struct {
+	name   string // "tmp/<random>"
+	unlock func()
+	n      atomic.Uint64
+}
+
+const guard = ".lock" // behind the name of a session's directory
+
+func (s *Store) tempName(kind string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return "", fmt.Errorf("use of a closed store: %w", fs.ErrClosed)
+	}
+	if s.session == nil {
+		name := dirTemp + "/" + random()
+		unlock, _, err := s.tryLock(name+guard, true)
+		for err == nil && unlock == nil { // a Sweep looks at it
+			name = dirTemp + "/" + random()
+			unlock, _, err = s.tryLock(name+guard, true)
+		}
+		if err != nil {
+			return "", fmt.Errorf("begin session: %w", err)
+		}
+		if err := s.mkdir(name); err != nil {
+			unlock()
+			return "", err
+		}
+		s.session = &session{name: name, unlock: unlock}
+	}
+	return fmt.Sprintf("%s/%s-%d", s.session.name, escape(kind), s.session.n.Add(1)), nil
+}
+
+func (e *session) end(s *Store) error {
+	err := s.root.RemoveAll(e.name)
+	if err != nil {
+		// Files of mapped ids: the next Sweep that has a remover for them finds
+		// a directory without a live owner.
+		err = fmt.Errorf("remove temporary files: %w", err)
+	}
+	e.unlock()
+	return err
+}
+
+// Temp is a directory of our own on the store's file system. It goes away with
+// Remove, with Close of the store, or at the next Sweep after a crash.
+type Temp struct {
+	Path string
+	s    *Store
+}
+
+// TempDir makes an empty directory (0755). kind is for people who look into tmp.
+func (s *Store) TempDir(kind string) (*Temp, error) {
+	name, err := s.tempName(kind)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.mkdir(name); err != nil {
+		return nil, err
+	}
+	return &Temp{filepath.Join(s.dir, filepath.FromSlash(name)), s}, nil
+}
+
+// Remove removes the directory and what is in it. It may be called again, and
+// after Publish.
+func (t *Temp) Remove() error {
+	if err := os.RemoveAll(t.Path); err != nil {
+		return fmt.Errorf("remove temporary files: %w", err)
+	}
+	return nil
+}
+
+// Publish moves the directory to dest, a path in the same store such as that of
+// LayerDir, whose parent is made. When dest exists already it stays as it is, ours
+// is removed, and won is false.
+func (t *Temp) Publish(dest string) (won bool, err error) {
+	err = os.Rename(t.Path, dest)
+	if errors.Is(err, fs.ErrNotExist) {
+		parent, rerr := filepath.Rel(t.s.dir, filepath.Dir(dest))
+		if rerr != nil {
+			return false, fmt.Errorf("publish %s: %w", dest, rerr)
+		}
+		if err := t.s.mkdir(filepath.ToSlash(parent)); err != nil {
+			return false, fmt.Errorf("publish %s: %w", dest, err)
+		}
+		err = os.Rename(t.Path, dest)
+	}
+	if errors.Is(err, fs.ErrExist) { // ENOTEMPTY counts as that
+		return false, t.Remove()
+	}
+	if err != nil {
+		return false, fmt.Errorf("publish %s: %w", dest, err)
+	}
+	return true, nil
+}
+
+// TempFile makes an empty file to read and write (0644). The caller closes it,
+// and removes it or leaves that to Close of the store.
+func (s *Store) TempFile(kind string) (*os.File, error) {
+	f, name, err := s.create(kind)
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(s.dir, filepath.FromSlash(name))
+	g, err := os.OpenFile(path, os.O_RDWR, 0) // a file that knows its whole name
+	return g, errors.Join(err, f.Close())
+}
+
+// Sweep removes what crashed processes left: temporary files whose session is
+// dead, and lock files that nobody holds. remove takes a path away with all that
+// is below it; nil is os.RemoveAll, which cannot remove files of ids that only a
+// node has. What could not be removed is in left and stays for the next Sweep.
+func (s *Store) Sweep(ctx context.Context, remove func(ctx context.Context, path string) error) (removed int, left []string, err error) {
+	if remove == nil {
+		remove = func(_ context.Context, p string) error { return os.RemoveAll(p) }
+	}
+	seen := map[string]bool{}
+	list, err := fs.ReadDir(s.root.FS(), dirTemp)
+	if err != nil {
+		return 0, nil, fmt.Errorf("sweep: %w", err)
+	}
+	for _, e := range list {
+		name := dirTemp + "/" + strings.TrimSuffix(e.Name(), guard)
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		if err := context.Cause(ctx); err != nil {
+			return removed, left, err
+		}
+		unlock, _, err := s.tryLock(name+guard, true)
+		if err != nil {
+			return removed, left, fmt.Errorf("sweep: %w", err)
+		}
+		if unlock == nil {
+			continue // alive
+		}
+		if _, err := s.root.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+			unlock()
+			continue
+		}
+		path := filepath.Join(s.dir, filepath.FromSlash(name))
+		if err := remove(ctx, path); err != nil {
+			left = append(left, path)
+		} else {
+			removed++
+		}
+		unlock()
+	}
+	list, err = fs.ReadDir(s.root.FS(), dirLocks)
+	if err != nil {
+		return removed, left, fmt.Errorf("sweep: %w", err)
+	}
+	for _, e := range list {
+		unlock, _, err := s.tryLock(dirLocks+"/"+e.Name(), false)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return removed, left, fmt.Errorf("sweep: %w", err)
+		}
+		if unlock != nil {
+			unlock()
+		}
+	}
+	return removed, left, nil
+}
