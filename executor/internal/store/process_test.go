@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // The test binary is also the other process: what it does is named in the
@@ -42,7 +43,7 @@ func child(role, dir string) error {
 	if err != nil {
 		return err
 	}
-	hang := func() { fmt.Println("ready"); select {} }
+	hang := func() { fmt.Println("ready"); _ = unix.Pause() }
 	switch role {
 	case "killed":
 		// Everything begun, nothing finished: a blob before its rename, a
