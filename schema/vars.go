@@ -1,0 +1,410 @@
+package schema
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"kaniko-build/schema/diag"
+)
+
+// variable is one declared name.
+type variable struct {
+	name     string
+	pos      diag.Pos
+	typ      string
+	fallback *value
+	env      []string
+	enum     []string
+	pattern  *regexp.Regexp
+	required bool
+}
+
+// failedValue stands for a value whose mistake has been reported already.
+var failedValue = &value{kind: stringKind}
+
+// scope is what references outside a target can name. Values are made when
+// first asked for, so that git is asked only for what the manifest uses.
+type scope struct {
+	opts      Options
+	workspace string
+	vars      map[string]*variable
+	varNames  []string
+	given     map[string]given
+	values    map[string]*value // of vars; failedValue while one is being made
+	making    []string
+	git       map[string]*value
+	problems  *diag.List
+}
+
+// given is a value for a variable from outside the manifest.
+type given struct {
+	from string   // for messages: "--var", a file
+	pos  diag.Pos // in a file; else zero
+	v    *value   // from a file
+	text string   // else
+}
+
+var varName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
+
+// declare reads the vars section.
+func (s *scope) declare(section *value) {
+	if section == nil {
+		return
+	}
+	byEnv := map[string]entry{}
+	for _, e := range section.entries {
+		if !varName.MatchString(e.name) {
+			s.problems.Add(e.pos, "use letters, digits and _", "%q is not a name for a variable", e.name)
+			continue
+		}
+		if other, twice := byEnv[overrideName(e.name)]; twice {
+			s.problems.Add(e.pos, "", "variables %q and %q are both set by %s", other.name, e.name, overrideName(e.name))
+			continue
+		}
+		byEnv[overrideName(e.name)] = e
+		s.vars[e.name] = s.variable(e)
+		s.varNames = append(s.varNames, e.name)
+	}
+}
+
+// overrideName is the environment variable that sets a variable.
+func overrideName(name string) string { return "KANIKO_BUILD_VAR_" + strings.ToUpper(name) }
+
+func (s *scope) variable(e entry) *variable {
+	v := &variable{
+		name: e.name, pos: e.pos,
+		typ:      e.value.get("type").str(),
+		fallback: e.value.get("default"),
+		env:      e.value.get("env").strings(),
+		enum:     e.value.get("enum").strings(),
+		required: e.value.get("required").isTrue(),
+	}
+	for _, key := range []string{"type", "env", "enum", "required"} {
+		for _, item := range e.value.get(key).list() {
+			if _, bad := splitText(item.text); bad != nil || isLoneReference(item.text) {
+				s.problems.Add(item.pos, "", "only the default of a variable can hold a reference")
+			}
+		}
+	}
+	if p := e.value.get("pattern"); p != nil {
+		re, err := regexp.Compile(p.text)
+		if err != nil {
+			s.problems.Add(p.pos, "", "pattern is not a regular expression: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		}
+		v.pattern = re
+	}
+	if v.typ == "" {
+		v.typ = typeOf(v.fallback)
+	}
+	return v
+}
+
+// typeOf is the type of a variable that names none.
+func typeOf(v *value) string {
+	switch {
+	case v == nil:
+		return "string"
+	case v.kind == boolKind:
+		return "bool"
+	case v.kind == intKind:
+		return "int"
+	case v.kind == listKind:
+		return "list"
+	case v.kind == mapKind:
+		return "map"
+	default:
+		return "string"
+	}
+}
+
+// override takes the values of flags and files. A name that nobody declared is a
+// problem: it would silently do nothing.
+func (s *scope) override() {
+	for _, f := range s.opts.VarFiles {
+		root := readYAML(f.Name, f.Text, s.problems)
+		if root == nil {
+			continue
+		}
+		if root.kind != mapKind {
+			s.problems.Add(root.pos, "", "a file of variables must be a mapping of names to values, not %s", root.kind)
+			continue
+		}
+		for _, e := range root.entries {
+			s.give(e.name, given{from: f.Name, pos: e.value.pos, v: e.value})
+		}
+	}
+	for _, a := range s.opts.Vars {
+		s.give(a.Name, given{from: "--var", text: a.Value})
+	}
+}
+
+func (s *scope) give(name string, g given) {
+	if s.vars[name] == nil {
+		s.problems.Add(g.pos, suggestFrom(name, s.varNames), "%s sets unknown variable %q", g.from, name)
+		return
+	}
+	s.given[name] = g
+}
+
+// settle makes every variable, so that a bad or missing value is told even if
+// nothing uses it.
+func (s *scope) settle() {
+	for _, name := range s.varNames {
+		v := s.value(name)
+		if v == nil && s.vars[name].required {
+			s.problems.Add(s.vars[name].pos, fmt.Sprintf("set it with --var %s=... or %s", name, overrideName(name)), "variable %q is required and has no value", name)
+		}
+	}
+}
+
+// value is a variable's value: --var, then --var-file, KANIKO_BUILD_VAR_NAME, the
+// names in env, the default. It is nil without any of them.
+func (s *scope) value(name string) *value {
+	if v, made := s.values[name]; made {
+		if v == failedValue && slices.Contains(s.making, name) {
+			circle := append(slices.Clone(s.making[slices.Index(s.making, name):]), name)
+			s.problems.Add(s.vars[name].pos, "", "variables need each other: %s", strings.Join(circle, " -> "))
+		}
+		return v
+	}
+	s.values[name] = failedValue
+	s.making = append(s.making, name)
+	s.values[name] = s.make(s.vars[name])
+	s.making = s.making[:len(s.making)-1]
+	return s.values[name]
+}
+
+func (s *scope) make(v *variable) *value {
+	if g, ok := s.given[v.name]; ok {
+		if g.v != nil {
+			return s.accept(v, g.v, g.from)
+		}
+		return s.parse(v, g.text, g.from)
+	}
+	for _, env := range append([]string{overrideName(v.name)}, v.env...) {
+		if text, ok := s.opts.lookupEnv(env); ok {
+			return s.parse(v, text, "environment variable "+env)
+		}
+	}
+	if v.fallback == nil {
+		return nil
+	}
+	done := expander{s, s.problems}.expand(v.fallback)
+	if done == nil {
+		return failedValue
+	}
+	return s.accept(v, done, "default")
+}
+
+// parse reads the text of a flag or an environment variable by the variable's
+// type. A list is a,b or [a, b], a mapping {a: b}.
+func (s *scope) parse(v *variable, text, from string) *value {
+	out := newText(v.pos, text)
+	switch v.typ {
+	case "int":
+		out.kind = intKind
+	case "bool":
+		out.kind = boolKind
+	case "list", "map":
+		trimmed := strings.TrimSpace(text)
+		if v.typ == "list" && !strings.HasPrefix(trimmed, "[") {
+			out = newList(v.pos, nil)
+			for item := range strings.SplitSeq(trimmed, ",") {
+				if item = strings.TrimSpace(item); item != "" {
+					out = newList(v.pos, append(out.items, newText(v.pos, item)))
+				}
+			}
+			break
+		}
+		var l diag.List
+		if out = readYAML(from, []byte(text), &l); out == nil || l.Len() > 0 {
+			s.problems.Add(v.pos, "write it as YAML", "%s gives variable %q something that is not %s", from, v.name, aType(v.typ))
+			return failedValue
+		}
+		out = replaced(out, v.pos)
+	}
+	return s.accept(v, out, from)
+}
+
+// replaced moves a value that was read from a flag to where its variable is declared.
+func replaced(v *value, pos diag.Pos) *value {
+	w := *v
+	w.pos, w.origin = pos, place{}
+	w.items = nil
+	for _, item := range v.items {
+		w.items = append(w.items, replaced(item, pos))
+	}
+	w.entries = nil
+	for _, e := range v.entries {
+		w.entries = append(w.entries, entry{e.name, pos, replaced(e.value, pos)})
+	}
+	return &w
+}
+
+// accept checks a value against the declaration.
+func (s *scope) accept(v *variable, got *value, from string) *value {
+	ok := false
+	switch v.typ {
+	case "string":
+		ok = got.isScalar()
+		if ok && got.kind != stringKind {
+			got = newText(got.pos, got.text)
+		}
+	case "int":
+		ok = got.kind == intKind && isDigits(strings.TrimPrefix(got.text, "-"))
+	case "bool":
+		ok = got.kind == boolKind && (strings.EqualFold(got.text, "true") || strings.EqualFold(got.text, "false"))
+	case "list":
+		ok = got.kind == listKind && !slices.ContainsFunc(got.items, func(v *value) bool { return !v.isScalar() })
+	case "map":
+		ok = got.kind == mapKind && !slices.ContainsFunc(got.entries, func(e entry) bool { return !e.value.isScalar() })
+	}
+	if !ok {
+		s.problems.Add(got.pos, "", "variable %q must be %s, and %s gives %s", v.name, aType(v.typ), from, describe(got))
+		return failedValue
+	}
+	for _, item := range got.list() {
+		if item.kind == mapKind {
+			continue
+		}
+		if len(v.enum) > 0 && !slices.Contains(v.enum, item.text) {
+			s.problems.Add(item.pos, diag.Suggest(item.text, v.enum), "variable %q must be one of %s, and %s gives %q", v.name, quoteAll(v.enum, "or"), from, item.text)
+			return failedValue
+		}
+		if v.pattern != nil && !v.pattern.MatchString(item.text) {
+			s.problems.Add(item.pos, "", "variable %q must match %s, and %s gives %q", v.name, v.pattern, from, item.text)
+			return failedValue
+		}
+	}
+	return got
+}
+
+// aType is a type with its article.
+func aType(typ string) string {
+	return map[string]string{"string": "text", "int": "a whole number", "bool": "true or false", "list": "a list of texts", "map": "a mapping of names to texts"}[typ]
+}
+
+func describe(v *value) string {
+	if v.isScalar() {
+		return fmt.Sprintf("%q", v.text)
+	}
+	return string(v.kind)
+}
+
+// namespaces that a manifest knows, and those it will know.
+var (
+	namespaces      = []string{"env", "git", "target", "vars", "workspace"}
+	namespacesLater = []string{"build", "ci", "input", "matrix", "result"}
+	gitFacts        = []string{"branch", "dirty", "sha", "short", "tag", "url"}
+	targetFacts     = []string{"base", "name", "slug"}
+)
+
+// lookup answers the references that need no target.
+func (s *scope) lookup(ns, name string) (*value, error) {
+	switch {
+	case ns == "vars":
+		if s.vars[name] == nil {
+			return nil, &diag.Problem{What: fmt.Sprintf("unknown variable %q", name), Hint: suggestFrom(name, s.varNames)}
+		}
+		return s.value(name), nil
+	case ns == "env":
+		if text, ok := s.opts.lookupEnv(name); ok {
+			return newText(diag.Pos{}, text), nil
+		}
+		return nil, nil
+	case ns == "git":
+		return s.gitFact(name)
+	case ns == "workspace" && name == "name":
+		return newText(diag.Pos{}, s.workspace), nil
+	case ns == "workspace":
+		return nil, unknownFact(ns, name, []string{"name"})
+	case ns == "target":
+		return nil, &diag.Problem{What: fmt.Sprintf("${target.%s} has a meaning only in targets, templates and defaults", name)}
+	case slices.Contains(namespacesLater, ns):
+		return nil, &diag.Problem{What: fmt.Sprintf("${%s.%s}: references to %q are not built yet", ns, name, ns)}
+	default:
+		hint := suggestFrom(ns, namespaces) + fmt.Sprintf("; for the text itself write $${%s.%s}", ns, name)
+		return nil, &diag.Problem{What: fmt.Sprintf("${%s.%s} names unknown namespace %q", ns, name, ns), Hint: hint}
+	}
+}
+
+func unknownFact(ns, name string, known []string) error {
+	return &diag.Problem{What: fmt.Sprintf("${%s.%s} is unknown", ns, name), Hint: suggestFrom(name, known)}
+}
+
+// gitFact asks for one fact once. What git cannot tell because there is no
+// repository or commit has no value; any other error is the answer.
+func (s *scope) gitFact(name string) (*value, error) {
+	if !slices.Contains(gitFacts, name) {
+		return nil, unknownFact("git", name, gitFacts)
+	}
+	if v, asked := s.git[name]; asked {
+		return v, nil
+	}
+	v, err := s.askGit(name)
+	if err != nil {
+		return nil, err
+	}
+	s.git[name] = v
+	return v, nil
+}
+
+func (s *scope) askGit(name string) (*value, error) {
+	if name == "short" {
+		return s.gitShort()
+	}
+	if s.opts.Git == nil {
+		return nil, nil
+	}
+	text, err := s.opts.Git(name)
+	switch {
+	case errors.Is(err, ErrNoGit):
+		return nil, nil
+	case err != nil:
+		return nil, &diag.Problem{What: fmt.Sprintf("ask git for its %s: %v", name, err)}
+	}
+	v := newText(diag.Pos{}, text)
+	if name == "dirty" {
+		v.kind = boolKind
+	}
+	return v, nil
+}
+
+// gitShort is the commit in seven digits, with "-dirty" on a modified tree.
+func (s *scope) gitShort() (*value, error) {
+	sha, err := s.gitFact("sha")
+	if err != nil || sha == nil {
+		return nil, err
+	}
+	dirty, err := s.gitFact("dirty")
+	if err != nil {
+		return nil, err
+	}
+	if dirty.isTrue() {
+		return newText(diag.Pos{}, short(sha.text)+"-dirty"), nil
+	}
+	return newText(diag.Pos{}, short(sha.text)), nil
+}
+
+// targetScope adds what is known of one target.
+type targetScope struct {
+	*scope
+	target string
+}
+
+func (s targetScope) lookup(ns, name string) (*value, error) {
+	if ns != "target" {
+		return s.scope.lookup(ns, name)
+	}
+	switch name {
+	case "name", "base": // one and the same until a matrix makes many of one
+		return newText(diag.Pos{}, s.target), nil
+	case "slug":
+		return newText(diag.Pos{}, slug(s.target)), nil
+	default:
+		return nil, unknownFact(ns, name, targetFacts)
+	}
+}
