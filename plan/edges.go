@@ -1,0 +1,232 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"kaniko-build/graph"
+	"kaniko-build/schema"
+	"kaniko-build/schema/diag"
+)
+
+// target plans one target, once.
+func (p *planner) target(t *schema.Target) *targetPlan {
+	if tp, done := p.done[t.Name]; done {
+		return tp
+	}
+	tp := &targetPlan{nodes: p.nodes(t)}
+	p.done[t.Name] = tp
+	for i := range tp.nodes {
+		e := edgeFinder{planner: p, node: &tp.nodes[i], plan: tp}
+		e.contexts()
+		e.references()
+		e.order()
+	}
+	return tp
+}
+
+// nodes is the nodes of a target, without parents yet.
+func (p *planner) nodes(t *schema.Target) []Node {
+	platforms := t.Platforms
+	if len(platforms) == 0 {
+		platforms = []string{schema.NormalPlatform(p.facts.Platform)}
+	}
+	out := make([]Node, len(platforms))
+	for i, platform := range platforms {
+		id := graph.ID(t.Name)
+		if len(platforms) > 1 {
+			id += graph.ID("@" + platform)
+		}
+		out[i] = Node{ID: id, Target: t, Platform: platform, Parents: map[string]graph.ID{}}
+	}
+	return out
+}
+
+// edgeFinder finds what one node needs.
+type edgeFinder struct {
+	*planner
+	node *Node
+	plan *targetPlan
+}
+
+// contexts adds the parents that named contexts name.
+func (f edgeFinder) contexts() {
+	for _, c := range f.node.Target.Contexts {
+		if c.Kind == schema.ContextTarget {
+			f.parent(c.Value, Edge{Kind: ByContext, Use: "contexts", Name: c.Name, Pos: c.Pos}, f.node.Platform)
+		}
+	}
+}
+
+// references adds the parents whose images the Dockerfile names.
+func (f edgeFinder) references() {
+	t := f.node.Target
+	refs, err := f.files.References(*t, f.node.Platform)
+	if err != nil {
+		f.problems.AddErr(t.Pos, err)
+		return
+	}
+	for _, r := range refs {
+		switch {
+		case f.isNamedContext(r.Name):
+		case r.Unresolved:
+			f.warnings.Add(r.Pos, "give the ARG a default, or name the target in needs or contexts",
+				"target %q: %s %s has no value here, so it makes no edge", t.Name, r.Use, r.Name)
+		default:
+			f.image(r)
+		}
+	}
+}
+
+// isNamedContext tells whether the target gives a context for that image. Names
+// are compared as BuildKit does: as docker prints them, without the tag latest.
+func (f edgeFinder) isNamedContext(name string) bool {
+	ref, ok := schema.ParseRef(name)
+	familiar := strings.TrimSuffix(ref.Familiar(), ":latest")
+	return slices.ContainsFunc(f.node.Target.Contexts, func(c schema.NamedContext) bool {
+		return c.Name == name || ok && c.Name == familiar
+	})
+}
+
+// image adds the parent that makes the image r, if there is one.
+func (f edgeFinder) image(r Reference) {
+	t := f.node.Target
+	owners := f.images.match(r.Name)
+	platform := f.node.Platform
+	if r.Platform != "" {
+		platform = schema.NormalPlatform(r.Platform)
+	}
+	switch {
+	case len(owners) == 0:
+	case len(owners) > 1:
+		f.problems.Add(r.Pos, "name one of their tags, or a target in contexts",
+			"target %q: %s %s is the image of several targets: %s", t.Name, r.Use, r.Name, strings.Join(owners, ", "))
+	case owners[0] == t.Name:
+		f.problems.Add(r.Pos, "name another tag, or a digest, for an image that exists already",
+			"target %q is built from its own image: %s %s", t.Name, r.Use, r.Name)
+	default:
+		f.parent(owners[0], Edge{Kind: ByImage, Use: r.Use, Name: r.Name, Pos: r.Pos}, platform)
+	}
+}
+
+// parent adds an edge to the node of a target for a platform, and the name that
+// the node is handed over by.
+func (f edgeFinder) parent(name string, e Edge, platform string) {
+	parent := f.known(name, e)
+	if parent == nil {
+		return
+	}
+	nodes := f.nodes(parent)
+	i := slices.IndexFunc(nodes, func(n Node) bool { return n.Platform == platform })
+	if i < 0 && len(nodes) == 1 && (platform == "" || nodes[0].Platform == "") {
+		i = 0
+	}
+	if i < 0 {
+		f.problems.Add(e.Pos, fmt.Sprintf("add %s to the platforms of %q", platform, name),
+			"target %q needs %q for %s, which is built for %s only", f.node.Target.Name, name, platform, strings.Join(platformsOf(nodes), ", "))
+		return
+	}
+	id := nodes[i].ID
+	if old, taken := f.node.Parents[e.Name]; taken && old != id {
+		f.problems.Add(e.Pos, "name one of them as a context", "target %q uses %s for two platforms, which is not built yet", f.node.Target.Name, e.Name)
+		return
+	}
+	f.node.Parents[e.Name] = id
+	f.add(name, id, e)
+}
+
+// order adds the edges of needs: every platform waits for every platform.
+func (f edgeFinder) order() {
+	for _, n := range f.node.Target.Needs {
+		e := Edge{Kind: ByNeeds, Use: "needs", Name: n.Name, Pos: n.Pos}
+		if parent := f.known(n.Name, e); parent != nil {
+			for _, node := range f.nodes(parent) {
+				f.add(n.Name, node.ID, e)
+			}
+		}
+	}
+}
+
+// known is the target of that name, unless it is missing or the node's own.
+func (f edgeFinder) known(name string, e Edge) *schema.Target {
+	t := f.node.Target
+	parent := f.manifest.Target(name)
+	switch {
+	case parent == nil:
+		f.problems.Add(e.Pos, diag.Suggest(name, f.targetNames()), "target %q depends on unknown target %q", t.Name, name)
+	case name == t.Name:
+		f.problems.Add(e.Pos, "", "target %q needs itself", name)
+		return nil
+	}
+	return parent
+}
+
+func (f edgeFinder) targetNames() []string {
+	var out []string
+	for _, t := range f.manifest.Targets {
+		out = append(out, t.Name)
+	}
+	return out
+}
+
+func (f edgeFinder) add(target string, id graph.ID, e Edge) {
+	e.Node, e.Needs = f.node.ID, id
+	if !slices.Contains(f.plan.edges, e) {
+		f.plan.edges = append(f.plan.edges, e)
+	}
+	if !slices.Contains(f.plan.needs, target) {
+		f.plan.needs = append(f.plan.needs, target)
+	}
+}
+
+func platformsOf(nodes []Node) []string {
+	out := make([]string, len(nodes))
+	for i, n := range nodes {
+		out[i] = n.Platform
+	}
+	return out
+}
+
+// images finds targets by what they are called in a registry.
+type images map[string][]image // by repository
+
+type image struct{ tag, target string }
+
+func indexImages(m *schema.Manifest) images {
+	x := images{}
+	for _, t := range m.Targets {
+		for _, named := range t.Refs {
+			if r, ok := schema.ParseRef(named.Name); ok {
+				x[r.Repository] = append(x[r.Repository], image{r.Tag, t.Name})
+			}
+		}
+	}
+	return x
+}
+
+// match is the targets that make an image. A digest is never made here. Without a
+// tag it is latest, and if nobody makes that, whoever makes the repository.
+func (x images) match(name string) []string {
+	r, ok := schema.ParseRef(name)
+	if !ok || r.Digest != "" {
+		return nil
+	}
+	tag := r.Tag
+	if tag == "" {
+		tag = "latest"
+	}
+	var exact, any []string
+	for _, i := range x[r.Repository] {
+		if !slices.Contains(any, i.target) {
+			any = append(any, i.target)
+		}
+		if i.tag == tag && !slices.Contains(exact, i.target) {
+			exact = append(exact, i.target)
+		}
+	}
+	if len(exact) == 0 && r.Tag == "" {
+		return any
+	}
+	return exact
+}

@@ -1,0 +1,262 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"kaniko-build/graph"
+	"kaniko-build/schema"
+	"kaniko-build/schema/diag"
+)
+
+// Plan is what will be done. Make makes it; it does not change.
+type Plan struct {
+	Nodes    []Node        // targets as declared, each with its platforms as declared
+	Edges    []Edge        // by node; those of a node in the order contexts, Dockerfile, needs
+	Order    []graph.ID    // parents first
+	Warnings diag.Problems // what may be a mistake; sorted
+	graph    *graph.Graph
+}
+
+// Node is one target for one platform.
+type Node struct {
+	ID       graph.ID // the target's name, with "@platform" if it has several
+	Target   *schema.Target
+	Platform string // as schema.NormalPlatform; "" if neither target nor Facts name one
+	Selected bool   // asked for; others are built because a node needs them
+	Group    string // the first group that holds the target, other than default
+	// Parents tells which nodes take the place of what this one names: the name of a
+	// named context, or an image as its Dockerfile writes it after ARG resolution.
+	Parents map[string]graph.ID
+}
+
+// EdgeKind says where an edge comes from.
+type EdgeKind string
+
+// The kinds of edges.
+const (
+	ByContext EdgeKind = "context" // contexts: {name: "target:x"}
+	ByImage   EdgeKind = "image"   // a reference equal to the parent's image
+	ByNeeds   EdgeKind = "needs"   // needs: order only, nothing is handed over
+)
+
+// Edge says why a node needs another.
+type Edge struct {
+	Node  graph.ID
+	Needs graph.ID
+	Kind  EdgeKind
+	Use   string   // "contexts", "FROM", "COPY --from", "RUN --mount=from", "needs"
+	Name  string   // as written: the context, the image, the target
+	Pos   diag.Pos // of what says so
+}
+
+// Reason is why, in a few words: FROM shop/base.
+func (e Edge) Reason() string { return e.Use + " " + e.Name }
+
+// Reference is an image that a Dockerfile names.
+type Reference struct {
+	Name       string   // after ARG resolution
+	Pos        diag.Pos // of the instruction
+	Use        string   // "FROM", "COPY --from", "ADD --from", "RUN --mount=from"
+	Platform   string   // of FROM --platform; "" is the node's own
+	Unresolved bool     // it holds an ARG without a value: Name is as written
+}
+
+// Dockerfiles tells what the Dockerfile of a target refers to.
+type Dockerfiles interface {
+	// References are the images that the stages needed for t.Stage name, in file
+	// order; stages and scratch are none. It is called once for each target and
+	// platform, never at the same time. Mistakes in the Dockerfile are *diag.Problem;
+	// a missing file is one too, or any other error.
+	References(t schema.Target, platform string) ([]Reference, error)
+}
+
+// Facts is what a plan must know of the machine.
+type Facts struct {
+	Platform string // of targets that name none: linux/amd64
+}
+
+// Make plans the targets that selection names (see schema.Manifest.Select) and all
+// they need. Mistakes come as a diag.Problems.
+func Make(m *schema.Manifest, selection []string, facts Facts, files Dockerfiles) (*Plan, error) {
+	p := &planner{manifest: m, images: indexImages(m), facts: facts, files: files, done: map[string]*targetPlan{}}
+	p.checkRefs()
+	selected, err := m.Select(selection, p.targetEdges)
+	if err != nil {
+		p.problems.AddErr(diag.Pos{}, err)
+		return nil, p.problems.Err()
+	}
+	return p.plan(selected)
+}
+
+// Graph is the plan's nodes and edges, to be walked and drawn.
+func (p *Plan) Graph() *graph.Graph { return p.graph }
+
+// Node is the node of that ID, or nil.
+func (p *Plan) Node(id graph.ID) *Node {
+	i := slices.IndexFunc(p.Nodes, func(n Node) bool { return n.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return &p.Nodes[i]
+}
+
+// Look shows nodes with their platform, in the box of their group.
+func (p *Plan) Look() graph.Look {
+	nodes := map[graph.ID]*Node{}
+	for i := range p.Nodes {
+		nodes[p.Nodes[i].ID] = &p.Nodes[i]
+	}
+	return graph.Look{
+		Label: func(id graph.ID) string {
+			n := nodes[id]
+			if n.Platform == "" {
+				return n.Target.Name
+			}
+			return n.Target.Name + "\n" + n.Platform
+		},
+		Group: func(id graph.ID) string { return nodes[id].Group },
+	}
+}
+
+// planner makes one Plan.
+type planner struct {
+	manifest *schema.Manifest
+	images   images
+	facts    Facts
+	files    Dockerfiles
+	problems diag.List
+	warnings diag.List
+	done     map[string]*targetPlan
+}
+
+// targetPlan is the nodes of one target with their edges.
+type targetPlan struct {
+	nodes []Node
+	edges []Edge
+	needs []string // targets, each once
+}
+
+// checkRefs reports images that two targets would write.
+func (p *planner) checkRefs() {
+	type owner struct {
+		target string
+		pos    diag.Pos
+	}
+	first := map[string]owner{}
+	for _, t := range p.manifest.Targets {
+		for _, r := range t.Refs {
+			if old, taken := first[r.Name]; taken {
+				p.problems.Add(t.Pos, "give one of them another image or tag",
+					"targets %q and %q are both %s (%s and %s)", old.target, t.Name, r.Name, old.pos, r.Pos)
+				continue
+			}
+			first[r.Name] = owner{t.Name, r.Pos}
+		}
+	}
+}
+
+// targetEdges is what every target needs, for selections that follow edges.
+func (p *planner) targetEdges() (map[string][]string, error) {
+	out := map[string][]string{}
+	for i := range p.manifest.Targets {
+		t := &p.manifest.Targets[i]
+		out[t.Name] = p.target(t).needs
+	}
+	return out, p.problems.Err()
+}
+
+// plan takes the selected targets and all they need.
+func (p *planner) plan(selected []string) (*Plan, error) {
+	needed := map[string]bool{}
+	todo := slices.Clone(selected)
+	for len(todo) > 0 {
+		name := todo[0]
+		todo = todo[1:]
+		if !needed[name] {
+			needed[name] = true
+			todo = append(todo, p.target(p.manifest.Target(name)).needs...)
+		}
+	}
+	out := &Plan{}
+	groups := p.groups()
+	for _, t := range p.manifest.Targets {
+		if !needed[t.Name] {
+			continue
+		}
+		for _, n := range p.done[t.Name].nodes {
+			n.Selected = slices.Contains(selected, t.Name)
+			n.Group = groups[t.Name]
+			out.Nodes = append(out.Nodes, n)
+		}
+		out.Edges = append(out.Edges, p.done[t.Name].edges...)
+	}
+	if err := p.problems.Err(); err != nil {
+		return nil, err
+	}
+	return p.order(out)
+}
+
+// order adds the graph, or answers with the circle that prevents it.
+func (p *planner) order(out *Plan) (*Plan, error) {
+	ids := make([]graph.ID, len(out.Nodes))
+	for i, n := range out.Nodes {
+		ids[i] = n.ID
+	}
+	edges := make([]graph.Edge, len(out.Edges))
+	for i, e := range out.Edges {
+		edges[i] = graph.Edge{Node: e.Node, Needs: e.Needs, Reason: e.Reason()}
+	}
+	g, err := graph.New(ids, edges)
+	var circle *graph.CycleError
+	if errors.As(err, &circle) {
+		return nil, diag.Problems{circleProblem(circle, out.Edges)}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("order the plan: %w", err)
+	}
+	out.graph, out.Order = g, g.Order()
+	if err := p.warnings.Err(); err != nil {
+		errors.As(err, &out.Warnings) // a List answers with nothing else
+	}
+	return out, nil
+}
+
+// circleProblem prints each edge of a circle with the line that makes it.
+func circleProblem(c *graph.CycleError, edges []Edge) *diag.Problem {
+	var b strings.Builder
+	b.WriteString("targets need each other in a circle")
+	var pos diag.Pos
+	for i, step := range c.Edges {
+		at := slices.IndexFunc(edges, func(e Edge) bool { return e.Node == step.Node && e.Needs == step.Needs })
+		e := edges[at]
+		if i == 0 {
+			pos = e.Pos
+		}
+		fmt.Fprintf(&b, "\n  %s needs %s: %s (%s)", e.Node, e.Needs, e.Reason(), e.Pos)
+	}
+	return &diag.Problem{Pos: pos, What: b.String(), Hint: "take one of these lines out"}
+}
+
+// groups is the first group of each target, but for default. Groups that follow
+// edges count with what they name themselves: boxes of a drawing need no more.
+func (p *planner) groups() map[string]string {
+	out := map[string]string{}
+	for _, g := range p.manifest.Groups {
+		if g.Name == "default" {
+			continue
+		}
+		names, err := p.manifest.Select([]string{"@" + g.Name}, nil)
+		if err != nil {
+			continue // an empty group draws no box
+		}
+		for _, name := range names {
+			if out[name] == "" {
+				out[name] = g.Name
+			}
+		}
+	}
+	return out
+}
