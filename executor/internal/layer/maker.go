@@ -1,0 +1,198 @@
+package layer
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"kaniko-build/executor/internal/tree"
+)
+
+// IDs tells which user and group ids a file can be given here.
+type IDs interface{ Mapped(id uint32) bool }
+
+// IDRange is the IDs from 0 up to it, exclusive: 1 where only root is mapped.
+type IDRange uint32
+
+// Mapped tells whether id is below the range's end.
+func (r IDRange) Mapped(id uint32) bool { return id < uint32(r) }
+
+// Maker gives files their owner and makes device nodes: for real where the id
+// map and the kernel allow it, else as a record (tree.OverrideXattr).
+// The zero value has every id and makes no real device.
+type Maker struct {
+	IDs     IDs  // nil: every id is mapped
+	Devices bool // make real device nodes; else always substitutes
+}
+
+func (m Maker) mapped(uid, gid uint32) bool {
+	return m.IDs == nil || m.IDs.Mapped(uid) && m.IDs.Mapped(gid)
+}
+
+// Own gives a new file, name in the directory dirfd, its owner and mode; mode
+// has the type, which must be that of the file. kept is false when the owner
+// could be neither set nor recorded, as on links: the caller keeps it elsewhere.
+func (m Maker) Own(dirfd int, name string, mode, uid, gid uint32) (kept bool, err error) {
+	real := m.mapped(uid, gid)
+	if real {
+		err = unix.Fchownat(dirfd, name, int(uid), int(gid), unix.AT_SYMLINK_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) { // outside the map after all
+			real = false
+		}
+	}
+	if !real {
+		err = unix.Fchownat(dirfd, name, 0, 0, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if err != nil {
+		return false, fmt.Errorf("change owner to %d:%d: %w", uid, gid, err)
+	}
+	typ := mode & unix.S_IFMT
+	carries := typ == unix.S_IFREG || typ == unix.S_IFDIR
+	if carries && !real {
+		if err := record(at(dirfd, name), mode, uid, gid, 0); err != nil {
+			return false, err
+		}
+	}
+	if typ != unix.S_IFLNK { // after the owner, whose change takes setuid away
+		if err := unix.Fchmodat(dirfd, name, mode&0o7777, 0); err != nil {
+			return false, fmt.Errorf("change mode: %w", err)
+		}
+	}
+	return real || carries, nil
+}
+
+// Change is Own for a file that exists and may have a record; the type of mode
+// is not looked at.
+func (m Maker) Change(dirfd int, name string, mode, uid, gid uint32) (kept bool, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return false, fmt.Errorf("stat: %w", err)
+	}
+	p := at(dirfd, name)
+	old, err := Recorded(p, tree.Entry{Name: name, Mode: st.Mode, Rdev: st.Rdev})
+	if err != nil {
+		return false, err
+	}
+	if old.Type() != st.Mode&unix.S_IFMT { // a substitute stays one
+		if err := record(p, old.Type()|mode&0o7777, uid, gid, old.Rdev); err != nil {
+			return false, err
+		}
+		return true, unix.Fchmodat(dirfd, name, mode&0o777, 0)
+	}
+	if old.IsRegular() || old.IsDir() {
+		err := unix.Lremovexattr(p, tree.OverrideXattr)
+		if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
+			return false, fmt.Errorf("remove record: %w", err)
+		}
+	}
+	return m.Own(dirfd, name, old.Type()|mode&0o7777, uid, gid)
+}
+
+// Device makes a device node, or an empty file with a record that stands for
+// one. A device 0:0 is always a substitute: overlay takes it for a whiteout.
+func (m Maker) Device(dirfd int, name string, mode, uid, gid uint32, rdev uint64) error {
+	if m.Devices && rdev != 0 && m.mapped(uid, gid) {
+		err := unix.Mknodat(dirfd, name, mode, int(rdev))
+		if err == nil {
+			_, err = m.Own(dirfd, name, mode, uid, gid)
+			return err
+		}
+		if !errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("make device: %w", err)
+		}
+	}
+	fd, err := unix.Openat(dirfd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("make a substitute for a device: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := record(at(dirfd, name), mode, uid, gid, rdev); err != nil {
+		return err
+	}
+	if m.mapped(uid, gid) {
+		if err := unix.Fchown(fd, int(uid), int(gid)); err != nil && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("change owner to %d:%d: %w", uid, gid, err)
+		}
+	}
+	return unix.Fchmod(fd, mode&0o777)
+}
+
+func record(p string, mode, uid, gid uint32, rdev uint64) error {
+	err := unix.Lsetxattr(p, tree.OverrideXattr, tree.FormatOverride(mode, uid, gid, rdev), 0)
+	if errors.Is(err, unix.ENOTSUP) {
+		return fmt.Errorf("record owner %d:%d: the file system of the store has no user extended attributes: put the store on ext4, xfs or btrfs: %w", uid, gid, err)
+	}
+	if err != nil {
+		return fmt.Errorf("record owner %d:%d: %w", uid, gid, err)
+	}
+	return nil
+}
+
+// Recorded applies the record at the real path p to e, the entry that stat
+// gave for it. The mode of a file that can have its own mode is the file's.
+func Recorded(p string, e tree.Entry) (tree.Entry, error) {
+	if !e.IsRegular() && !e.IsDir() {
+		return e, nil
+	}
+	var buf [128]byte
+	n, err := unix.Lgetxattr(p, tree.OverrideXattr, buf[:])
+	switch {
+	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EPERM):
+		return e, nil
+	case err != nil:
+		return e, fmt.Errorf("read record of %s: %w", e.Name, err)
+	}
+	mode, uid, gid, rdev, err := tree.ParseOverride(buf[:n])
+	if err != nil {
+		return e, fmt.Errorf("%s: %w", e.Name, err)
+	}
+	e.UID, e.GID = uid, gid
+	switch typ := mode & unix.S_IFMT; {
+	case typ == e.Type():
+		return e, nil // chmod needs no record, and may have come later
+	case e.IsRegular() && (typ == unix.S_IFCHR || typ == unix.S_IFBLK || typ == unix.S_IFIFO || typ == unix.S_IFSOCK):
+		e.Mode, e.Rdev, e.Size = mode, rdev, 0
+		return e, nil
+	default:
+		return e, fmt.Errorf("%s: its record says type %o of a file of type %o", e.Name, typ, e.Type())
+	}
+}
+
+// Whiteout tells whether an entry of a directory on disk, without any record
+// applied, is overlay's mark for a removed name.
+func Whiteout(e tree.Entry) bool { return e.Type() == unix.S_IFCHR && e.Rdev == 0 }
+
+// OpaqueXattr marks a directory that hides what is below it.
+const OpaqueXattr = "user.overlay.opaque"
+
+// Opaque tells whether the directory at the real path p is marked opaque.
+func Opaque(p string) (bool, error) {
+	var buf [8]byte
+	n, err := unix.Lgetxattr(p, OpaqueXattr, buf[:])
+	switch {
+	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EPERM), errors.Is(err, unix.ERANGE):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("read opaque mark: %w", err)
+	}
+	return n == 1 && buf[0] == 'y', nil
+}
+
+// at is a path for calls that know no directory descriptor. It follows no
+// link but the descriptor's own, which is ours.
+func at(dirfd int, name string) string {
+	if name == "" {
+		return "/proc/self/fd/" + strconv.Itoa(dirfd)
+	}
+	return "/proc/self/fd/" + strconv.Itoa(dirfd) + "/" + name
+}
+
+func id32(v int) (uint32, error) {
+	if v < 0 || int64(v) > math.MaxUint32-1 {
+		return 0, fmt.Errorf("id %d is out of range", v)
+	}
+	return uint32(v), nil
+}

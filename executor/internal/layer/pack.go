@@ -1,0 +1,468 @@
+package layer
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kaniko-build/executor/internal/tree"
+)
+
+// PackOptions say what Pack must know beyond the two trees.
+type PackOptions struct {
+	// Owners of links and fifos in the upper that could not be given them.
+	Owners map[string][2]uint32
+}
+
+// Stats describe a packed layer.
+type Stats struct {
+	Entries int
+	Size    int64 // bytes of the tar
+}
+
+const capability = "security.capability"
+
+// Pack writes what the directory upper changes in base as an uncompressed tar,
+// by BuildKit's rules:
+//
+//   - an entry whose type, mode, owner, capability, size, time and (if its time
+//     has no fraction of a second) content are those of the base is left out,
+//     a directory whatever its time;
+//   - the parents of each entry come before it, with the attributes that they
+//     have in upper; the root is no entry;
+//   - a removed name is a whiteout if the base has it; an opaque directory is
+//     compared with the base's, one whiteout for each name that is gone;
+//   - the first of several names of a file, in the order of the walk, holds the
+//     content, the others are hard links;
+//   - sockets are left out; times are whole seconds, of whiteouts 0; no names
+//     of users; of all extended attributes only security.capability.
+//
+// base may be nil: nothing. Records in upper are applied.
+func Pack(ctx context.Context, w io.Writer, upper string, base tree.Tree, o PackOptions) (Stats, error) {
+	dir, err := tree.OpenDir(upper, tree.DirOptions{})
+	if err != nil {
+		return Stats{}, err
+	}
+	defer dir.Close()
+	buffered := bufio.NewWriterSize(w, 256<<10)
+	count := &counter{w: buffered}
+	p := &packer{
+		ctx: ctx, upper: upper, dir: dir, base: base, owners: o.Owners, tw: tar.NewWriter(count), buf: make([]byte, 128<<10),
+		first: map[inode]string{}, unchanged: map[inode][]string{}, added: map[string]bool{"": true},
+	}
+	mode := changes
+	if base == nil {
+		mode = everything
+	}
+	if err := p.walk("", mode); err != nil {
+		return Stats{}, fmt.Errorf("pack layer: %w", err)
+	}
+	if err := p.tw.Close(); err != nil {
+		return Stats{}, fmt.Errorf("pack layer: %w", err)
+	}
+	if err := buffered.Flush(); err != nil {
+		return Stats{}, fmt.Errorf("pack layer: %w", err)
+	}
+	return Stats{Entries: p.entries, Size: count.n}, nil
+}
+
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n += int64(n)
+	return n, err
+}
+
+type inode struct{ dev, ino uint64 }
+
+type packer struct {
+	ctx    context.Context
+	upper  string
+	dir    *tree.Dir
+	base   tree.Tree
+	owners map[string][2]uint32
+
+	tw      *tar.Writer
+	buf     []byte
+	entries int
+
+	first     map[inode]string   // the name that holds a linked file's content
+	unchanged map[inode][]string // names of linked files that are as in the base, so far
+	added     map[string]bool    // directories that are in the tar
+}
+
+// walkMode says how a directory of the upper stands to the base.
+type walkMode int
+
+const (
+	changes    walkMode = iota // what is not in upper is as in the base
+	whole                      // opaque: what is not in upper is gone
+	everything                 // the base has no such directory
+)
+
+// list reads a directory of the upper, records applied. Whiteouts are kept
+// apart.
+func (p *packer) list(name string) (entries []tree.Entry, gone map[string]bool, err error) {
+	raw, err := p.dir.ReadDir(p.ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	gone = map[string]bool{}
+	for i, e := range raw {
+		if Whiteout(e) {
+			gone[e.Name] = true
+			continue
+		}
+		if raw[i], err = p.recorded(path.Join(name, e.Name), e); err != nil {
+			return nil, nil, err
+		}
+	}
+	return raw, gone, nil
+}
+
+func (p *packer) recorded(name string, e tree.Entry) (tree.Entry, error) {
+	if own, ok := p.owners[name]; ok && !e.IsDir() && !e.IsRegular() {
+		e.UID, e.GID = own[0], own[1]
+	}
+	return Recorded(p.real(name), e)
+}
+
+// real is a path on disk. Its parts come from listings of real directories of
+// a tree at rest, so that there is no link among them.
+func (p *packer) real(name string) string { return p.upper + "/" + name }
+
+func (p *packer) walk(dir string, mode walkMode) error {
+	if err := context.Cause(p.ctx); err != nil {
+		return err
+	}
+	entries, gone, err := p.list(dir)
+	if err != nil {
+		return err
+	}
+	var lower []tree.Entry // what the base has here, if all of it counts
+	if mode == whole {
+		if lower, err = p.base.ReadDir(p.ctx, dir); err != nil {
+			return fmt.Errorf("read base: %w", err)
+		}
+	}
+	for _, e := range entries {
+		name := path.Join(dir, e.Name)
+		for len(lower) > 0 && lower[0].Name < e.Name {
+			if err := p.whiteout(path.Join(dir, lower[0].Name)); err != nil {
+				return err
+			}
+			lower = lower[1:]
+		}
+		var old *tree.Entry
+		switch {
+		case mode == whole && len(lower) > 0 && lower[0].Name == e.Name:
+			o := lower[0]
+			old, lower = &o, lower[1:]
+		case mode == changes:
+			if old, err = p.below(name); err != nil {
+				return err
+			}
+		}
+		if gone[e.Name] {
+			if old != nil {
+				if err := p.whiteout(name); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		if err := p.one(name, e, old, mode); err != nil {
+			return err
+		}
+	}
+	for _, e := range lower {
+		if err := p.whiteout(path.Join(dir, e.Name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// one handles an entry of the upper that is no whiteout, and what is below it.
+// old is what the base has under its name.
+func (p *packer) one(name string, e tree.Entry, old *tree.Entry, mode walkMode) error {
+	same := false
+	if old != nil {
+		var err error
+		if same, err = p.same(name, e, *old); err != nil {
+			return fmt.Errorf("compare %s: %w", name, err)
+		}
+	}
+	linked := !e.IsDir() && e.Nlink > 1
+	switch {
+	case !same:
+		if err := p.record(name, e); err != nil {
+			return err
+		}
+	case linked && mode == whole:
+		id := inode{e.Dev, e.Ino}
+		if _, ok := p.first[id]; !ok {
+			p.unchanged[id] = append(p.unchanged[id], name)
+		} else if err := p.record(name, e); err != nil {
+			return err
+		}
+	}
+	if !e.IsDir() {
+		return nil
+	}
+	next := everything
+	if old != nil && old.IsDir() {
+		if next = mode; mode == changes {
+			opaque, err := Opaque(p.real(name))
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			if opaque {
+				next = whole
+			}
+		}
+	}
+	return p.walk(name, next)
+}
+
+func (p *packer) below(name string) (*tree.Entry, error) {
+	e, err := p.base.Lstat(p.ctx, name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up %s in the base: %w", name, err)
+	}
+	return &e, nil
+}
+
+// same tells whether a layer need not mention e because old is below it.
+func (p *packer) same(name string, e, old tree.Entry) (bool, error) {
+	if e.Ino != 0 && e.Ino == old.Ino && e.Dev == old.Dev {
+		return true, nil
+	}
+	if e.Mode != old.Mode || e.UID != old.UID || e.GID != old.GID || e.Rdev != old.Rdev {
+		return false, nil
+	}
+	caps, err := p.capability(name, e)
+	if err != nil {
+		return false, err
+	}
+	x, err := p.base.Xattrs(p.ctx, name)
+	if err != nil {
+		return false, err
+	}
+	if !bytes.Equal(caps, x[capability]) {
+		return false, nil
+	}
+	if e.IsDir() {
+		return true, nil
+	}
+	if e.Size != old.Size || !e.ModTime.Equal(old.ModTime) {
+		return false, nil
+	}
+	if e.ModTime.Nanosecond() != 0 {
+		return true, nil // the time is exact: nothing wrote to it
+	}
+	if e.IsLink() {
+		return e.Link == old.Link, nil
+	}
+	if e.Size == 0 || !e.IsRegular() {
+		return true, nil
+	}
+	a, err := p.dir.OpenRegular(name)
+	if err != nil {
+		return false, err
+	}
+	defer a.Close()
+	b, err := p.base.Open(p.ctx, name)
+	if err != nil {
+		return false, err
+	}
+	defer b.Close()
+	return equal(p.ctx, a, b, p.buf)
+}
+
+func equal(ctx context.Context, a, b io.Reader, buf []byte) (bool, error) {
+	bufA, bufB := buf[:len(buf)/2], buf[len(buf)/2:]
+	for {
+		if err := context.Cause(ctx); err != nil {
+			return false, err
+		}
+		n, errA := io.ReadFull(a, bufA)
+		m, errB := io.ReadFull(b, bufB)
+		if !bytes.Equal(bufA[:n], bufB[:m]) {
+			return false, nil
+		}
+		for _, err := range []error{errA, errB} {
+			if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+				return false, err
+			}
+		}
+		if errA != nil || errB != nil { // both at the end, as they are equal
+			return true, nil
+		}
+	}
+}
+
+func (p *packer) capability(name string, e tree.Entry) ([]byte, error) {
+	if e.IsLink() {
+		return nil, nil
+	}
+	var buf [256]byte
+	n, err := unix.Lgetxattr(p.real(name), capability, buf[:])
+	switch {
+	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EOVERFLOW):
+		return nil, nil // EOVERFLOW: valid in another user namespace only
+	case err != nil:
+		return nil, fmt.Errorf("read capability of %s: %w", name, err)
+	}
+	return buf[:n], nil
+}
+
+func (p *packer) whiteout(name string) error {
+	dir, base := path.Split(name)
+	if err := p.parents(strings.TrimSuffix(dir, "/")); err != nil {
+		return err
+	}
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: dir + whPrefix + base, ModTime: time.Unix(0, 0)}
+	return p.header(name, h)
+}
+
+func (p *packer) header(name string, h *tar.Header) error {
+	if err := context.Cause(p.ctx); err != nil {
+		return err
+	}
+	p.entries++
+	if err := p.tw.WriteHeader(h); err != nil {
+		return fmt.Errorf("%s: write header: %w", name, err)
+	}
+	return nil
+}
+
+// parents puts the directory dir, and what is above it, into the tar, if they
+// are not in it.
+func (p *packer) parents(dir string) error {
+	if p.added[dir] {
+		return nil
+	}
+	e, err := p.dir.Lstat(p.ctx, dir)
+	if err != nil {
+		return err
+	}
+	if e, err = p.recorded(dir, e); err != nil {
+		return err
+	}
+	return p.record(dir, e)
+}
+
+// record writes an entry, with its parents first.
+func (p *packer) record(name string, e tree.Entry) error {
+	if e.Type() == unix.S_IFSOCK {
+		return nil
+	}
+	h := &tar.Header{
+		Name: name, Mode: int64(e.Perm()), Uid: int(e.UID), Gid: int(e.GID),
+		ModTime: time.Unix(e.ModTime.Unix(), 0), // down, also before 1970
+		Format:  tar.FormatPAX,
+	}
+	switch e.Type() {
+	case unix.S_IFDIR:
+		h.Typeflag, h.Name = tar.TypeDir, name+"/"
+	case unix.S_IFREG:
+		h.Typeflag, h.Size = tar.TypeReg, e.Size
+	case unix.S_IFLNK:
+		h.Typeflag, h.Linkname = tar.TypeSymlink, e.Link
+	case unix.S_IFIFO:
+		h.Typeflag = tar.TypeFifo
+	case unix.S_IFCHR, unix.S_IFBLK:
+		h.Typeflag = tar.TypeChar
+		if e.Type() == unix.S_IFBLK {
+			h.Typeflag = tar.TypeBlock
+		}
+		h.Devmajor, h.Devminor = int64(unix.Major(e.Rdev)), int64(unix.Minor(e.Rdev))
+	default:
+		return fmt.Errorf("%s: file of unknown type %o", name, e.Type())
+	}
+	var more []string // earlier names of the file, now that it is in the tar
+	if !e.IsDir() && e.Nlink > 1 {
+		id := inode{e.Dev, e.Ino}
+		if first, ok := p.first[id]; ok {
+			h.Typeflag, h.Linkname, h.Size = tar.TypeLink, first, 0
+		} else {
+			p.first[id] = name
+			more = p.unchanged[id]
+			delete(p.unchanged, id)
+		}
+	}
+	caps, err := p.capability(name, e)
+	if err != nil {
+		return err
+	}
+	if len(caps) > 0 {
+		h.PAXRecords = map[string]string{paxXattr + capability: string(caps)}
+	}
+	dir := strings.TrimSuffix(path.Dir("/" + name)[1:], "/")
+	if err := p.parents(dir); err != nil {
+		return err
+	}
+	if e.IsDir() {
+		p.added[name] = true
+	}
+	if err := p.header(name, h); err != nil {
+		return err
+	}
+	if h.Typeflag == tar.TypeReg && h.Size > 0 {
+		if err := p.content(name, h.Size); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	for _, extra := range more {
+		if err := p.parents(strings.TrimSuffix(path.Dir("/" + extra)[1:], "/")); err != nil {
+			return err
+		}
+		h.Name, h.Typeflag, h.Linkname, h.Size = extra, tar.TypeLink, name, 0
+		if err := p.header(extra, h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *packer) content(name string, size int64) error {
+	f, err := p.dir.OpenRegular(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for size > 0 {
+		if err := context.Cause(p.ctx); err != nil {
+			return err
+		}
+		n, err := f.Read(p.buf[:min(int64(len(p.buf)), size)])
+		if _, err := p.tw.Write(p.buf[:n]); err != nil {
+			return fmt.Errorf("write content: %w", err)
+		}
+		if size -= int64(n); err != nil && size > 0 {
+			if err == io.EOF {
+				return errors.New("the file shrank while it was read")
+			}
+			return err
+		}
+	}
+	return nil
+}
