@@ -61,6 +61,19 @@ func (w *Writer) Digest() digest.Digest {
 	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(w.sum.Sum(nil)))
 }
 
+// Follow opens the bytes for reading from the start while they are written. The
+// file stays readable after Commit and Close.
+func (w *Writer) Follow() (*os.File, error) {
+	if w.f == nil {
+		return nil, fs.ErrClosed
+	}
+	f, _, err := w.s.openFile(w.name)
+	if err != nil {
+		return nil, fmt.Errorf("follow blob: %w", err)
+	}
+	return f, nil
+}
+
 // Reset takes back everything written.
 func (w *Writer) Reset() error {
 	if _, err := w.f.Seek(0, io.SeekStart); err != nil {

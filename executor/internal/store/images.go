@@ -90,3 +90,37 @@ func (s *Store) RemoveImage(name string) error {
 	}
 	return nil
 }
+
+// Base is what a registry said a name stands for.
+type Base struct {
+	Name       string             `json:"name"` // in full
+	Descriptor ocispec.Descriptor `json:"descriptor"`
+	Asked      time.Time          `json:"asked"`
+}
+
+func basePath(name string) string { return dirBases + "/" + escape(name) }
+
+// PutBase records the answer of a registry.
+func (s *Store) PutBase(b Base) error {
+	if err := s.putJSON(basePath(b.Name), b); err != nil {
+		return fmt.Errorf("record base %s: %w", b.Name, err)
+	}
+	return nil
+}
+
+// GetBase is the last answer for name. It is a Miss also when the manifest or
+// index it names is not here.
+func (s *Store) GetBase(name string) (Base, error) {
+	var b Base
+	what := "base " + name
+	if err := s.getJSON(basePath(name), what, &b); err != nil {
+		return Base{}, err
+	}
+	if b.Name != name {
+		return Base{}, &Miss{What: what, Reason: fmt.Sprintf("its record is that of %q", b.Name)}
+	}
+	if size, ok := s.Has(b.Descriptor.Digest); !ok || size != b.Descriptor.Size {
+		return Base{}, &Miss{What: what, Reason: "its manifest " + b.Descriptor.Digest.String() + " is gone"}
+	}
+	return b, nil
+}

@@ -33,17 +33,19 @@ const (
 	dirVariants = "variants"
 	dirFiles    = "files"
 	dirImages   = "images"
+	dirBases    = "bases"
 	dirLocks    = "locks"
 	dirTemp     = "tmp"
 	dirMounts   = "mounts"
 )
 
-// shared are the directories that nodes write, parents first. Names of images
-// and the cache of file hashes belong to the outer process alone.
+// shared are the directories that nodes write, parents first. Names of images,
+// what registries said and the cache of file hashes belong to the outer process
+// alone.
 var shared = []string{"blobs", dirBlobs, dirKeys, dirLayers, dirVariants, dirLocks, dirTemp, dirMounts}
 
 // tops are all names that a store of this format has at its top.
-var tops = []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirLocks, dirTemp, dirMounts}
+var tops = []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirBases, dirLocks, dirTemp, dirMounts}
 
 // ErrMiss is matched by every Miss.
 var ErrMiss = errors.New("not in the store")
@@ -203,7 +205,7 @@ func (s *Store) prepare(o Options) error {
 	case err != nil:
 		return err
 	case !known:
-		for _, d := range append([]string{dirFiles, dirImages}, shared...) {
+		for _, d := range append([]string{dirFiles, dirImages, dirBases}, shared...) {
 			if err := s.mkdir(d); err != nil {
 				return err
 			}
@@ -379,7 +381,7 @@ func (s *Store) share(name string) error {
 
 func isShared(name string) bool {
 	top, _, _ := strings.Cut(name, "/")
-	return top != dirFiles && top != dirImages
+	return top != dirFiles && top != dirImages && top != dirBases
 }
 
 // create makes a temporary file. Its name is good for rename until Close.

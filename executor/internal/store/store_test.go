@@ -322,6 +322,55 @@ func suite(t *testing.T, s *Store) {
 			t.Fatal(list, err)
 		}
 	})
+	t.Run("base", func(t *testing.T) {
+		m, err := s.PutBlob([]byte("{ }"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := Base{Name: "docker.io/library/a:latest", Descriptor: ocispec.Descriptor{Digest: m, Size: 3}, Asked: time.Unix(1, 0)}
+		if _, err := s.GetBase(b.Name); !errors.Is(err, ErrMiss) {
+			t.Fatal(err)
+		}
+		if err := s.PutBase(b); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.GetBase(b.Name); err != nil || got.Descriptor.Digest != m {
+			t.Fatal(got, err)
+		}
+		if err := s.RemoveBlob(m); err != nil {
+			t.Fatal(err)
+		}
+		var miss *Miss
+		if _, err := s.GetBase(b.Name); !errors.As(err, &miss) || miss.Reason == "" {
+			t.Fatal(err)
+		}
+	})
+	t.Run("follow", func(t *testing.T) {
+		w, err := s.Writer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := w.Follow()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		fmt.Fprint(w, "one")
+		one := make([]byte, 8)
+		if n, err := f.Read(one); string(one[:n]) != "one" || err != nil {
+			t.Fatalf("%q %v", one[:n], err)
+		}
+		fmt.Fprint(w, "two")
+		if _, err := w.Commit(""); err != nil {
+			t.Fatal(err)
+		}
+		if rest, err := io.ReadAll(f); string(rest) != "two" || err != nil {
+			t.Fatalf("%q %v", rest, err)
+		}
+		if _, err := w.Follow(); err == nil {
+			t.Error("followed a finished blob")
+		}
+	})
 	t.Run("lock", func(t *testing.T) {
 		unlock, err := s.Lock(ctx, "key/../x", nil)
 		if err != nil {
