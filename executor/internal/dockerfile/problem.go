@@ -1,0 +1,107 @@
+package dockerfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"kaniko-build/schema/diag"
+)
+
+// hints says what to do about messages of BuildKit's parser and our own, by a part of their text.
+var hints = []struct{ part, hint string }{
+	{"unknown instruction", "instructions are ADD, ARG, CMD, COPY, ENTRYPOINT, ENV, EXPOSE, FROM, HEALTHCHECK, LABEL, ONBUILD, RUN, SHELL, STOPSIGNAL, USER, VOLUME and WORKDIR"},
+	{"missing a value on flag", "write the value behind an equals sign: --flag=value"},
+	{"duplicate flag", "give the flag once"},
+	{"must have two arguments", "write ENV name=value"},
+	{"names can not be blank", "write name=value"},
+	{"can't find =", "quote values with blanks, or write each pair as name=value"},
+	{"Destination could not be determined", "write the sources and then the destination"},
+	{"unterminated heredoc", "end it with its word alone on a line"},
+	{"FROM requires either one or three arguments", "write FROM image, or FROM image AS name"},
+	{"name can't start with a number", "use lower-case letters, digits, '-', '_' and '.', beginning with a letter"},
+	{"allowed as an ONBUILD trigger", "triggers are all instructions but FROM, MAINTAINER and ONBUILD"},
+	{"Chaining ONBUILD", "name the instruction to run behind ONBUILD"},
+	{"unexpected end of statement while looking for matching", "close the quote"},
+	{"should not be blank", "give the ARG a default, or pass it as build arg"},
+	{"variable expansion is not supported for --from", "define a stage: FROM ${IMAGE} AS name, with the ARG before the first FROM"},
+	{"doesn't support variable expansion, define alias stage", "define a stage: FROM ${IMAGE} AS name, with the ARG before the first FROM"},
+	{"is not allowed to be unset", "pass it as build arg, or give it a default"},
+	{"it needs to be defined before current stage", "move that stage above this one"},
+	{"stage needs to be defined before current command", "move that stage above this one"},
+	{"unknown operating system or architecture", "platforms look like linux/amd64 or linux/arm/v7"},
+	{"failed to parse platform", "platforms look like linux/amd64 or linux/arm/v7"},
+	{"empty platform value", "give the ARG a default, or pass it as build arg"},
+	{"invalid mount target", "add target=/path to the mount"},
+	{"unsupported mount type", "types are bind, cache, tmpfs, secret and ssh"},
+	{"unsupported sharing value", "sharing is shared, private or locked"},
+	{"invalid network mode", "use default, none or host"},
+	{"is not valid", "use --security=sandbox"},
+	{"is not JSON", "write SHELL [\"program\", \"argument\"]"},
+	{"requires the arguments to be in JSON form", "write SHELL [\"program\", \"argument\"]"},
+	{"Unknown type", "write HEALTHCHECK CMD command, or HEALTHCHECK NONE"},
+	{"Missing command after HEALTHCHECK CMD", "write HEALTHCHECK CMD command"},
+	{"time: ", "write durations as 30s or 1m30s"},
+	{"Invalid signal", "use a name as SIGTERM or a number"},
+	{"invalid chmod parameter", "write the mode in octal, 644, or as symbols, u=rw,go=r"},
+	{"checksum can't be specified", "remove --checksum, or ADD one URL or Git repository"},
+	{"checksum requires HTTP(S) or Git sources", "remove --checksum, or ADD a URL or Git repository"},
+	{"source can't be a URL for COPY", "use ADD"},
+	{"source can't be a git ref for COPY", "use ADD"},
+	{"must be lowercase", "stages of other spelling are not found by FROM, and images are lower case"},
+	{"invalid reference format", "images look like name:tag or registry/name@sha256:digest"},
+	{"parser directive can be used", "remove one of them"},
+	{"invalid escape token", "the escape directive takes \\ or `"},
+	{"mode not allowed", "only cache, secret and ssh mounts have mode, uid and gid"},
+	{"invalid containerPort", "write a port, a range as 8000-8010, or either with /tcp, /udp or /sctp"},
+	{"invalid port", "write a port, a range as 8000-8010, or either with /tcp, /udp or /sctp"},
+}
+
+var (
+	quoted   = regexp.MustCompile(`"([^"]+)"|'([^']+)'|(--[a-z][a-z-]*)`)
+	position = regexp.MustCompile(`^dockerfile parse error on line \d+: `)
+)
+
+// problem makes a problem at pos of an error. Its column is that of the first
+// thing which the message quotes and which stands on that line.
+func (f *File) problem(pos diag.Pos, err error) *diag.Problem {
+	var known *diag.Problem
+	if errors.As(err, &known) {
+		out := *known
+		if out.Pos.Line == 0 {
+			out.Pos = pos
+		}
+		return &out
+	}
+	p := &diag.Problem{Pos: pos, What: oneLine(err)}
+	for _, h := range hints {
+		if strings.Contains(p.What, h.part) {
+			p.Hint = h.hint
+			break
+		}
+	}
+	for _, m := range quoted.FindAllStringSubmatch(p.What, -1) {
+		if at := f.word(pos, m[1]+m[2]+m[3]); at != pos {
+			p.Pos = at
+			break
+		}
+	}
+	return p
+}
+
+func oneLine(err error) string {
+	s := position.ReplaceAllString(err.Error(), "")
+	return strings.Join(strings.Fields(strings.ReplaceAll(s, "\n", " ")), " ")
+}
+
+// canceled tells errors that are nobody's mistake in a Dockerfile.
+func canceled(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// internal is an error for what cannot happen.
+func internal(format string, args ...any) error {
+	return fmt.Errorf("internal error: "+format+" (please report this)", args...)
+}
