@@ -1,0 +1,101 @@
+# Everything a person or CI calls. `make demo` and `make test` start from nothing
+# but Go and Debian; whatever else they need they install.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BINARY  := bin/kaniko-build
+MIRROR  ?= 127.0.0.1:5000
+SUDO    := $(if $(filter 0,$(shell id -u)),,sudo)
+REPORT  := .cache/test-report
+FUZZTIME ?= 60s
+
+# Debian packages: what the demo uses, and what the tests use beside it.
+DEMO_PACKAGES := busybox-static ca-certificates uidmap
+TEST_PACKAGES := $(DEMO_PACKAGES) bzip2 crun debootstrap docker-registry gcc git libc6-dev libcap2-bin openssh-client procps \
+	python3 runc skopeo strace umoci xz-utils zstd
+
+.PHONY: build demo test lint check unit conformance packages-demo packages mirror mirror-stop bench golden fuzz fuzz-dockerfile schema clean
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BINARY) ./cmd/kaniko-build
+
+# What the images of the root manifest copy that is not in the repository.
+dist: build
+	mkdir -p dist/executor dist/base
+	cp $(BINARY) dist/executor/kaniko-build
+	cp /etc/ssl/certs/ca-certificates.crt dist/executor/ca-certificates.crt
+	cp /bin/busybox dist/base/busybox
+.PHONY: dist
+
+demo: packages-demo dist
+	$(BINARY) apply
+
+packages-demo:
+	test/install $(DEMO_PACKAGES)
+
+packages:
+	test/install $(TEST_PACKAGES)
+
+# The tests of single packages first, then those of the whole program, one
+# package at a time: they count processes and time builds. The latter make
+# accounts, so they run as root.
+test: packages dist
+	mkdir -p .cache && rm -f $(REPORT)
+	go test -timeout 20m $$(go list ./... | grep -v '^kaniko-build/test')
+	$(SUDO) env "PATH=$$PATH" KANIKO_BUILD_TEST_REPORT=$(CURDIR)/$(REPORT) go test -p 1 -timeout 40m ./test/...
+	@cat $(REPORT)
+
+unit:
+	go test -timeout 20m $$(go list ./... | grep -v '^kaniko-build/test')
+
+conformance: packages
+	mkdir -p .cache && rm -f $(REPORT)
+	$(SUDO) env "PATH=$$PATH" KANIKO_BUILD_TEST_REPORT=$(CURDIR)/$(REPORT) go test -timeout 40m ./test/conformance
+	@cat $(REPORT)
+
+# The house rules (who may import whom, who may print, exit, change the process)
+# are a Go test.
+lint:
+	@bad=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+	if [ -n "$$bad" ]; then echo "not formatted by gofmt:"; echo "$$bad"; exit 1; fi
+	go vet ./...
+	go test -count=1 ./test/house
+
+check: lint test
+
+# Base images under the names of a hub, in a registry at $(MIRROR).
+mirror: packages
+	go build -o bin/mirror ./test/cmd/mirror
+	$(SUDO) env "PATH=$$PATH" bin/mirror -addr $(MIRROR)
+
+mirror-stop:
+	$(SUDO) bin/mirror -addr $(MIRROR) -stop
+
+bench: packages build
+	go build -o bin/bench ./test/cmd/bench
+	$(SUDO) env "PATH=$$PATH" bin/bench -binary $(BINARY)
+
+# Rewrites golden files; read the difference before you commit it.
+golden:
+	@packages=$$(git grep -l 'flag.Bool("update"' -- '*_test.go' | xargs -r -n1 dirname | sort -u | sed 's,^,./,'); \
+	if [ -n "$$packages" ]; then go test $$packages -update; fi
+	UPDATE_SCRIPTS=1 go test ./cmd/kaniko-build
+	git --no-pager diff --stat
+
+# Every fuzz target of every package for $(FUZZTIME).
+fuzz:
+	@git grep -hn '^func Fuzz' -- '*_test.go' >/dev/null || { echo "no fuzz target"; exit 1; }
+	@git grep -o '^func Fuzz[A-Za-z0-9_]*' -- '*_test.go' | while IFS=: read -r file func; do \
+		echo "$$(dirname $$file) $${func#func }"; \
+		go test "./$$(dirname $$file)" -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME); \
+	done
+
+# Random Dockerfiles, built cold, warm and in another order; with BUILDCTL set
+# they are compared with BuildKit too. SEEDS=FROM-TO chooses, FUZZTIME ends it.
+fuzz-dockerfile: packages build
+	$(SUDO) env "PATH=$$PATH" KANIKO_BUILD_FUZZ_TIME=$(FUZZTIME) BUILDCTL="$${BUILDCTL:-}" SEEDS="$${SEEDS:-}" \
+		go test -timeout 0 -count=1 -v -run TestRandomDockerfiles ./test/fuzz
+
+clean:
+	rm -rf bin dist .cache
