@@ -247,8 +247,8 @@ func (f *File) readNodes(text []byte, lint *linter.Linter, problems *diag.List) 
 		}
 		start = max(1, start)
 		p := f.problem(f.instruction(start), err)
-		if l := f.excerpt(start, end); l != "" && !strings.Contains(p.What, l) {
-			p.What += ", in " + l
+		if in := f.excerpt(start, end); !strings.Contains(p.What, in) {
+			p.What += in
 		}
 		problems.AddErr(diag.Pos{}, p)
 		if !blank(text, start, max(start, end)) {
@@ -363,7 +363,7 @@ func (f *File) word(pos diag.Pos, word string) diag.Pos {
 	return pos
 }
 
-// excerpt is the text of lines, shortened.
+// excerpt is the text of lines, shortened, to be appended to a message.
 func (f *File) excerpt(start, end int) string {
 	var words []string
 	for n := start; n <= end && n <= len(f.source); n++ {
@@ -373,7 +373,10 @@ func (f *File) excerpt(start, end int) string {
 	if len(text) > 120 {
 		text = strings.ToValidUTF8(text[:120], "") + "..."
 	}
-	return text
+	if text == "" {
+		return ""
+	}
+	return ", in " + text
 }
 
 // errorLines are the first and last line that an error of BuildKit's parser names; 0 is none.

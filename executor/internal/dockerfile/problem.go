@@ -60,7 +60,7 @@ var hints = []struct{ part, hint string }{
 }
 
 var (
-	quoted   = regexp.MustCompile(`"([^"]+)"|'([^']+)'|(--[a-z][a-z-]*)`)
+	quoted   = regexp.MustCompile(`"([^"]+)"|'([^']+)'|(--[a-z][a-z-]*)|\(([^)]+)\)`)
 	position = regexp.MustCompile(`^dockerfile parse error on line \d+: `)
 )
 
@@ -83,10 +83,13 @@ func (f *File) problem(pos diag.Pos, err error) *diag.Problem {
 		}
 	}
 	for _, m := range quoted.FindAllStringSubmatch(p.What, -1) {
-		if at := f.word(pos, m[1]+m[2]+m[3]); at != pos {
+		if at := f.word(pos, m[1]+m[2]+m[3]+m[4]); at != pos {
 			p.Pos = at
 			break
 		}
+	}
+	if strings.HasPrefix(p.What, "failed to process") { // a word: say of what
+		p.What += f.excerpt(pos.Line, pos.Line)
 	}
 	return p
 }
