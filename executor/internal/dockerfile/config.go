@@ -185,7 +185,7 @@ func (r *stageRun) doWorkdir(c *instructions.WorkdirCommand, step *Step) {
 	r.s.workdirSet = true
 	r.setDir(c.Path)
 	step.CreatedBy = "WORKDIR " + r.s.dir
-	step.Dir = r.s.dir
+	step.Dir = path.Clean(r.s.dir)
 	if r.s.dir != "/" {
 		step.Empty = false
 		step.Workdir = &Workdir{Path: path.Clean(r.s.dir), User: r.s.image.Config.User}

@@ -63,10 +63,12 @@ func (f *File) newLinter(text []byte, out *[]Warning) (*linter.Linter, error) {
 }
 
 // lintError is the error that the check directive wants of warnings.
-func lintError(lint *linter.Linter, warnings []Warning) error {
-	if lint.Error() == nil || len(warnings) == 0 {
+func lintError(warnings []Warning) error {
+	if len(warnings) == 0 {
 		return nil
 	}
+	warnings = slices.Clone(warnings)
+	sortWarnings(warnings)
 	var rules []string
 	for _, w := range warnings {
 		rules = append(rules, w.Rule)

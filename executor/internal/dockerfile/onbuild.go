@@ -3,7 +3,6 @@ package dockerfile
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -19,8 +18,6 @@ import (
 // that of the named context, or nil if that is not an image. Its error is
 // reported at the place in the Dockerfile that names the image.
 type Loader func(ImageRef) (*dockerspec.DockerOCIImage, error)
-
-var onbuildWord = regexp.MustCompile(`(?i)^\s*ONBUILD\s*`)
 
 // settle names the images of needed states, loads their configurations if load
 // is not nil, and puts triggers in front of commands, until there is nothing
@@ -70,89 +67,67 @@ func (g *graph) settle(load Loader, problems *diag.List) {
 }
 
 // trigger puts the triggers of the base of s in front of its commands and tells
-// if they need files from elsewhere.
+// if they need files from elsewhere. A mistake in one is reported at the FROM
+// that sets it off, with the place where it is written if that is in this file.
 func (g *graph) trigger(s *state) (news bool, err error) {
-	triggers := s.image.Config.OnBuild
-	s.image.Config.OnBuild = nil
-	if s.parent != nil {
-		triggers = nil
+	var origins []origin
+	if s.parent == nil {
+		for _, text := range s.image.Config.OnBuild {
+			origins = append(origins, origin{text: text, base: s.base})
+		}
+	} else {
 		for _, c := range s.parent.cmds {
 			if ob, ok := c.Command.(*instructions.OnbuildCommand); ok {
-				triggers = append(triggers, ob.Expression)
+				origins = append(origins, origin{text: ob.Expression, base: s.base, pos: c.pos})
 			}
 		}
 	}
+	s.image.Config.OnBuild = nil
 	var cmds []command
-	for _, text := range triggers {
-		n, err := triggerNode(text)
+	for _, o := range origins {
+		c, err := g.triggerCommand(s, o)
 		if err != nil {
-			return false, fmt.Errorf("ONBUILD trigger %q of the base %s: %w", summary(text), s.base, err)
+			return false, o.wrap(err)
 		}
-		n.StartLine, n.EndLine = s.decl.node.StartLine, s.decl.node.EndLine
-		ic, err := instructions.ParseCommand(n)
-		if err == nil {
-			c := command{Command: ic, pos: s.pos, end: n.EndLine, text: display(n), trigger: true}
-			if err = g.connect(s, &c); err == nil {
-				cmds = append(cmds, c)
-				news = news || len(c.sources) > 0
-				continue
-			}
-		}
-		return false, fmt.Errorf("ONBUILD trigger %q of the base %s: %w", summary(text), s.base, err)
+		cmds = append(cmds, c)
+		news = news || len(c.sources) > 0
 	}
 	s.cmds = append(cmds, s.cmds...)
 	return news, nil
 }
 
-// triggerNode parses the text of one trigger.
-func triggerNode(text string) (*parser.Node, error) {
-	ast, err := parser.Parse(strings.NewReader(text))
+// triggerCommand parses the text of one trigger.
+func (g *graph) triggerCommand(s *state, o origin) (command, error) {
+	ast, err := parser.Parse(strings.NewReader(o.text))
 	if err != nil {
-		return nil, err
+		return command{}, err
 	}
 	if len(ast.AST.Children) != 1 {
-		return nil, errors.New("onbuild trigger should be a single expression")
+		return command{}, errors.New("onbuild trigger should be a single expression")
 	}
-	return ast.AST.Children[0], nil
-}
-
-// checkTrigger reports what is wrong with a trigger where it is written. The
-// build would only fail where a stage uses it, so this is but a warning there,
-// and an error as soon as a stage of this file is built on it; we do not refuse
-// what BuildKit records.
-func (f *File) checkTrigger(c *instructions.OnbuildCommand, n *parser.Node, problems *diag.List) {
-	used := false
-	if last := len(f.decls) - 1; last >= 0 && f.decls[last].from.Name != "" {
-		used = f.usedBelow(f.decls[last].from.Name, n.EndLine)
-	}
-	if !used {
-		return
-	}
-	node, err := triggerNode(c.Expression)
-	if err == nil {
-		_, err = instructions.ParseCommand(node)
-	}
+	n := ast.AST.Children[0]
+	n.StartLine, n.EndLine = s.decl.node.StartLine, s.decl.node.EndLine
+	ic, err := instructions.ParseCommand(n)
 	if err != nil {
-		problems.AddErr(diag.Pos{}, f.problem(f.instruction(n.StartLine), fmt.Errorf("ONBUILD trigger: %w", err)))
+		return command{}, err
 	}
+	c := command{Command: ic, pos: s.pos, end: n.EndLine, text: display(n), origin: &o}
+	return c, g.connect(s, &c)
 }
 
-// usedBelow tells if some FROM after a line names a stage, as far as the plain text says.
-func (f *File) usedBelow(stage string, line int) bool {
-	for _, l := range f.source[min(line, len(f.source)):] {
-		words := strings.Fields(l)
-		if len(words) >= 2 && strings.EqualFold(words[0], "from") && slices.Contains(words[1:], stage) {
-			return true
-		}
-	}
-	return false
+// origin is where a trigger comes from.
+type origin struct {
+	text, base string
+	pos        diag.Pos // unknown for that of an image
 }
 
-// summary is the first line of a text, for messages.
-func summary(text string) string {
-	first, rest, _ := strings.Cut(strings.TrimSpace(text), "\n")
+func (o *origin) wrap(err error) error {
+	text, rest, _ := strings.Cut(strings.TrimSpace(o.text), "\n")
 	if rest != "" {
-		first += "..."
+		text = strings.TrimSpace(text) + "..."
 	}
-	return strings.TrimSpace(first)
+	if at := o.pos.String(); at != "" {
+		return fmt.Errorf("ONBUILD trigger `%s` of %s (%s): %w", text, o.base, at, err)
+	}
+	return fmt.Errorf("ONBUILD trigger `%s` of %s: %w", text, o.base, err)
 }

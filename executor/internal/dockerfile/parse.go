@@ -29,8 +29,8 @@ type Options struct {
 	Args map[string]*string
 	// Target is the name of the stage to build; "" is the last one.
 	Target string
-	// AllStages resolves every stage, not only those the target needs: for
-	// checks. They come before the target in the Program.
+	// AllStages resolves every stage, not only those the target needs: for checks.
+	// If stages follow the target, it is in the Program a second time, at the end.
 	AllStages bool
 	// Platform is that of the image. Zero means none was asked for: the build
 	// platform, or what a base is made for.
@@ -77,6 +77,7 @@ type File struct {
 	images     []ImageRef
 	references []Reference
 	warnings   []Warning
+	err        error
 }
 
 // decl is a stage as declared: its FROM, and the nodes of its instructions, which
@@ -88,22 +89,28 @@ type decl struct {
 }
 
 // Parse reads a Dockerfile: its syntax, the stages and their bases, and which of
-// them the target needs. The error has all problems found. If only names of
-// bases could not be resolved, a File comes with the error; it answers
-// References but cannot be resolved.
+// them the target needs. The error has all problems found. The File is there
+// with an error too, and answers References and Warnings as far as they are
+// known; Resolve then gives the error again.
 func Parse(text []byte, o Options) (*File, error) {
 	f := &File{opts: o, name: o.Name}
 	if f.name == "" {
 		f.name = "Dockerfile"
 	}
 	f.source = strings.SplitAfter(string(text), "\n")
+	f.err = f.read(text)
+	return f, f.err
+}
+
+func (f *File) read(text []byte) error {
 	if err := f.setUp(text); err != nil {
-		return nil, err
+		return err
 	}
 	lint, err := f.newLinter(text, &f.warnings)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	defer func() { sortWarnings(f.warnings) }()
 
 	var problems diag.List
 	ast := f.readNodes(text, lint, &problems)
@@ -111,11 +118,11 @@ func Parse(text []byte, o Options) (*File, error) {
 		f.readStages(ast, lint, &problems)
 	}
 	if err := problems.Err(); err != nil {
-		return nil, err
+		return err
 	}
 	f.lintStages(lint)
 	if err := f.setGlobals(lint); err != nil {
-		return nil, err
+		return err
 	}
 
 	g := newGraph(f, lint)
@@ -127,7 +134,7 @@ func Parse(text []byte, o Options) (*File, error) {
 	if problems.Len() == 0 {
 		f.images = g.images()
 	}
-	return f, problems.Err()
+	return problems.Err()
 }
 
 // Images are all images that needed stages name, in file order. Stages and
@@ -171,9 +178,8 @@ func (f *File) setUp(text []byte) error {
 	if f.platform.OS == "" {
 		f.platform, f.implicit = f.build, true
 	}
-	if f.platform.OS == "windows" {
-		return &diag.Problem{Pos: f.line(1), What: fmt.Sprintf("platform %s is not supported", platforms.FormatAll(f.platform)),
-			Hint: "only Linux images are built here"}
+	if err := notWindows(f.platform, f.line(1)); err != nil {
+		return err
 	}
 	switch f.opts.NetworkMode {
 	case "", "default", "none", "host", "sandbox":
@@ -194,6 +200,16 @@ func (f *File) setUp(text []byte) error {
 		}
 	}
 	return f.checkSyntax(text)
+}
+
+// notWindows refuses Windows, whose paths and images are of another kind. Others
+// are only a name for what COPY puts together.
+func notWindows(p ocispec.Platform, pos diag.Pos) error {
+	if p.OS != "windows" {
+		return nil
+	}
+	return &diag.Problem{Pos: pos, What: fmt.Sprintf("platform %s is not supported", platforms.FormatAll(p)),
+		Hint: "Windows images cannot be built here"}
 }
 
 // checkSyntax accepts a syntax directive if it names BuildKit's own frontend in
@@ -287,9 +303,6 @@ func (f *File) readStages(ast *parser.Node, lint *linter.Linter, problems *diag.
 				continue
 			}
 			f.decls[len(f.decls)-1].nodes = append(f.decls[len(f.decls)-1].nodes, n)
-			if c, ok := cmd.(*instructions.OnbuildCommand); ok {
-				f.checkTrigger(c, n, problems)
-			}
 		}
 	}
 	if len(f.decls) == 0 && problems.Len() == 0 {

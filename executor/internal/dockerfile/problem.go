@@ -44,7 +44,7 @@ var hints = []struct{ part, hint string }{
 	{"Unknown type", "write HEALTHCHECK CMD command, or HEALTHCHECK NONE"},
 	{"Missing command after HEALTHCHECK CMD", "write HEALTHCHECK CMD command"},
 	{"time: ", "write durations as 30s or 1m30s"},
-	{"Invalid signal", "use a name as SIGTERM or a number"},
+	{"nvalid signal", "use a name as SIGTERM or a number"},
 	{"invalid chmod parameter", "write the mode in octal, 644, or as symbols, u=rw,go=r"},
 	{"checksum can't be specified", "remove --checksum, or ADD one URL or Git repository"},
 	{"checksum requires HTTP(S) or Git sources", "remove --checksum, or ADD a URL or Git repository"},
@@ -104,7 +104,7 @@ func canceled(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// internal is an error for what cannot happen.
+// internal makes an error for what cannot happen.
 func internal(format string, args ...any) error {
 	return fmt.Errorf("internal error: "+format+" (please report this)", args...)
 }

@@ -3,6 +3,7 @@ package dockerfile
 import (
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -23,14 +24,28 @@ const (
 	historyComment = "buildkit.dockerfile.v0"
 )
 
-// Resolve expands all instructions of the needed stages. It may be called again,
-// and does not change the File. It asks load for every image of the program,
-// those that triggers of others name included.
+// Resolve expands all instructions of the needed stages. It may be called again
+// and from several goroutines, and does not change the File. It asks load for
+// every image of the program, those that triggers of others name included. With
+// an error the Program has only Warnings.
 func (f *File) Resolve(load Loader) (*Program, error) {
 	p := &Program{Platform: f.platform, Epoch: f.epoch, Warnings: slices.Clone(f.warnings)}
+	err := f.err
+	if err == nil {
+		err = f.resolve(p, load)
+	}
+	sortWarnings(p.Warnings)
+	p.Warnings = slices.Compact(p.Warnings)
+	if err != nil {
+		p.Stages = nil
+	}
+	return p, err
+}
+
+func (f *File) resolve(p *Program, load Loader) error {
 	lint, err := f.newLinter([]byte(strings.Join(f.source, "")), &p.Warnings)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var problems diag.List
 	g := newGraph(f, linter.New(&linter.Config{})) // Parse has told what these two find
@@ -39,7 +54,7 @@ func (f *File) Resolve(load Loader) (*Program, error) {
 		g.link(&problems)
 	}
 	if err := problems.Err(); err != nil {
-		return nil, err
+		return err
 	}
 	g.lint = lint
 
@@ -52,10 +67,10 @@ func (f *File) Resolve(load Loader) (*Program, error) {
 		return img, err
 	}, &problems)
 	if failure != nil {
-		return nil, fmt.Errorf("load base images: %w", failure)
+		return fmt.Errorf("load base images: %w", failure)
 	}
 	if err := problems.Err(); err != nil {
-		return nil, err
+		return err
 	}
 
 	needed := g.reachable()
@@ -70,15 +85,13 @@ func (f *File) Resolve(load Loader) (*Program, error) {
 		s.done = true
 	}
 	if err := problems.Err(); err != nil {
-		return nil, err
+		return err
 	}
 	f.finish(p, g)
-	sortWarnings(p.Warnings)
-	p.Warnings = slices.Compact(p.Warnings)
-	if err := f.lintFailure(lint, p.Warnings); err != nil {
-		return nil, err
+	if lint.ReturnAsError {
+		return lintError(p.Warnings)
 	}
-	return p, nil
+	return nil
 }
 
 // load sets the configuration that a state without parent begins with.
@@ -93,6 +106,9 @@ func (g *graph) load(s *state, load Loader) error {
 		return nil
 	}
 	platform := g.platformOf(s)
+	if err := notWindows(platform, s.pos); err != nil {
+		return err
+	}
 	img, err := load(g.imageRef(s))
 	if err != nil {
 		if canceled(err) {
@@ -125,6 +141,11 @@ func (g *graph) load(s *state, load Loader) error {
 			lintBasePlatform(s.base, platform, s.image.Platform, s.location, g.lint)
 		}
 	}
+	if s.decl != nil {
+		if err := notWindows(s.image.Platform, s.pos); err != nil {
+			return err
+		}
+	}
 	s.image.Created = nil
 	s.baseHistory = len(s.image.History)
 	s.platform = &platform
@@ -142,10 +163,14 @@ func (g *graph) imageProblem(s *state, err error) error {
 	if near, ok := suggest.Search(s.base, g.names(), true); ok {
 		p.What += fmt.Sprintf(" (did you mean %s?)", near)
 	}
-	if p.Hint == "" {
-		p.Hint = "no stage above has this name, so it was looked up as an image"
-		if s.context != "" {
-			p.Hint = ""
+	if p.Hint == "" && s.context == "" {
+		for i, d := range g.f.decls {
+			switch {
+			case d.from.Name != "" && d.from.Name == s.base:
+				p.Hint = fmt.Sprintf("stage %s is defined below, on line %d: move it above", s.base, g.f.decls[i].node.StartLine)
+			case s.use != UseFrom && !strings.ContainsAny(s.base, "/:@") && p.Hint == "":
+				p.Hint = "no stage has this name, so it was looked up as an image"
+			}
 		}
 	}
 	return &p
@@ -178,7 +203,7 @@ func (f *File) finish(p *Program, g *graph) {
 		}
 		maps.Copy(img.Config.Labels, f.opts.Labels)
 	}
-	if want := f.platform; !f.implicit {
+	if want := f.platform; !f.implicit || img.OS == "" || img.Architecture == "" {
 		same := want.OS == img.OS && want.Architecture == img.Architecture
 		img.OS, img.Architecture = want.OS, want.Architecture
 		if want.Variant != "" || !same {
@@ -197,25 +222,9 @@ func (f *File) finish(p *Program, g *graph) {
 	out.History = img.History
 	out.Config = exported(img)
 
-	// With all stages asked for, the target need not be the last one made.
-	if last := len(p.Stages) - 1; t.index != last {
-		moveLast(p, t.index)
+	if t.index != len(p.Stages)-1 { // others refer to stages by index, so it stays where it is too
+		p.Stages = append(p.Stages, *out)
 	}
-}
-
-// moveLast puts a stage at the end. Stages that refer to it would come before
-// it then: they stay right only as the index is followed, so they go behind the
-// others in their order, with a copy of the target last.
-func moveLast(p *Program, i int) {
-	p.Stages = append(p.Stages, p.Stages[i])
-}
-
-// lintFailure is lintError for warnings of both Parse and Resolve.
-func (f *File) lintFailure(lint *linter.Linter, warnings []Warning) error {
-	if lint.ReturnAsError && len(warnings) > 0 {
-		*lint.CalledRules = append(*lint.CalledRules, warnings[0].Rule)
-	}
-	return lintError(lint, warnings)
 }
 
 // source is how a step of the program refers to a state.
@@ -265,12 +274,12 @@ func (r *stageRun) run(p *Program, problems *diag.List) {
 	for i := range s.cmds {
 		c := &s.cmds[i]
 		r.lint = r.g.lint.WithMergedConfigFromComments(c.Comments())
-		step := Step{Pos: c.pos, EndLine: c.end, Text: c.text, Trigger: c.trigger, Comment: historyComment,
-			Env: slices.Clone([]string(s.env)), User: s.user, Dir: s.dir}
+		step := Step{Pos: c.pos, EndLine: c.end, Text: c.text, Trigger: c.origin != nil, Comment: historyComment,
+			Env: slices.Clone([]string(s.env)), User: s.user, Dir: path.Clean(s.dir)}
 		made, err := r.dispatch(c, &step)
 		if err != nil {
-			if c.trigger {
-				err = fmt.Errorf("ONBUILD trigger %q of the base %s: %w", summary(c.text), s.base, err)
+			if c.origin != nil {
+				err = c.origin.wrap(err)
 			}
 			problems.AddErr(diag.Pos{}, r.g.f.problem(c.pos, err))
 			switch c.Command.(type) {

@@ -19,7 +19,7 @@ const scriptDir = "/dev/pipes/"
 
 func (r *stageRun) doRun(c *instructions.RunCommand, cmd *command, step *Step) error {
 	f := r.g.f
-	run := &Run{User: r.s.user, Dir: r.s.dir, Hostname: f.opts.Hostname, ExtraHosts: f.opts.ExtraHosts,
+	run := &Run{User: r.s.user, Dir: path.Clean(r.s.dir), Hostname: cmp.Or(f.args["BUILDKIT_SANDBOX_HOSTNAME"], f.opts.Hostname), ExtraHosts: f.opts.ExtraHosts,
 		ShmSize: f.opts.ShmSize, ProxyEnv: proxyEnv(f.args)}
 	args, err := runArgs(c, run)
 	if err != nil {
@@ -213,6 +213,9 @@ func (r *stageRun) fileMount(m *instructions.Mount, from *state) (Mount, error) 
 		out.From, out.Source, out.Size = Source{Kind: FromScratch}, "", m.SizeLimit
 	case instructions.MountTypeCache:
 		out.ID = cmp.Or(m.CacheID, path.Clean(m.Target))
+		if ns := r.g.f.args["BUILDKIT_CACHE_MOUNT_NS"]; ns != "" {
+			out.ID = ns + "/" + out.ID
+		}
 		out.Sharing = cmp.Or(string(m.CacheSharing), string(instructions.MountSharingShared))
 		// Owner and mode are those of a fresh top directory; with a source
 		// they are not looked at.

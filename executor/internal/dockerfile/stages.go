@@ -84,7 +84,7 @@ type command struct {
 	end     int
 	text    string
 	sources []*state // of COPY --from, or one for each mount of RUN
-	trigger bool
+	origin  *origin  // of an ONBUILD trigger, or nil
 }
 
 func newGraph(f *File, lint *linter.Linter) *graph {
