@@ -71,7 +71,7 @@ func (g *Graph) DOT(w io.Writer, look Look) error {
 
 // dotText quotes a text so that Graphviz shows it as it is.
 func dotText(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(printable(s)) + `"`
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "&", "&amp;", "\n", `\n`).Replace(printable(s)) + `"`
 }
 
 // Mermaid writes the graph as a Mermaid flowchart, an arrow from each node to
