@@ -83,6 +83,10 @@ func Reexec(entries map[string]Entry) (int, bool) {
 		if errors.As(err, &errno) {
 			m.Errno = int(errno)
 		}
+		var op *opError
+		if errors.As(err, &op) {
+			m.Op = op.op
+		}
 		line, _ := json.Marshal(m) // two plain fields
 		status.Write(append(line, '\n'))
 		return 1, true
@@ -172,7 +176,12 @@ func enter(c nodeConfig) error {
 		}
 		b.mount(bind.Target, func() (fd, error) { return cloneMount(bind.FD, "") }, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 	}
-	b.mount("/proc", func() (fd, error) {
+	b.mount("/proc", func() (m fd, err error) {
+		defer func() {
+			if err != nil {
+				err = &opError{opProc, err}
+			}
+		}()
 		return newMount("proc", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, option{"source", "proc"})
 	}, 0)
 	b.mount("/sys", func() (fd, error) { return cloneMount(unix.AT_FDCWD, "/sys") }, sysAttrs)
@@ -202,7 +211,7 @@ func enter(c nodeConfig) error {
 	if err := unix.Access(StorePath, unix.R_OK|unix.X_OK); err != nil {
 		// Search permission is what matters; the store may hide its list.
 		if err := unix.Access(StorePath, unix.X_OK); err != nil {
-			return fmt.Errorf("search the store as the mapped root: %w: give its directory the group %d and mode 0710", err, hostGID(c.Map))
+			return &opError{opStore, fmt.Errorf("search the store as the mapped root: %w: give its directory the group %d and mode 0710", err, hostGID(c.Map))}
 		}
 	}
 	return nil

@@ -52,9 +52,10 @@ type Node struct {
 
 // status collects what the node tells on its way out.
 type status struct {
-	mu   sync.Mutex
-	tail []byte // of its standard error
-	text string // the error of its entry
+	mu    sync.Mutex
+	tail  []byte // of its standard error
+	text  string // the error of its entry
+	ready bool   // it said so
 }
 
 // tailBytes is how much of a node's standard error is kept for the report of its end.
@@ -267,7 +268,9 @@ func (n *Node) readStatus(r *os.File, ready chan struct{}) {
 		line, rest, ok := bytes.Cut(all, []byte("\n"))
 		if first && (ok || err != nil) {
 			n.status.mu.Lock()
-			n.status.text = string(line)
+			if n.status.ready = string(line) == readyLine; !n.status.ready {
+				n.status.text = string(line)
+			}
 			n.status.mu.Unlock()
 			all = append([]byte{}, rest...)
 			close(ready)
@@ -287,7 +290,7 @@ func (n *Node) readStatus(r *os.File, ready chan struct{}) {
 func (s *status) isReady() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.text == readyLine
+	return s.ready
 }
 
 // err describes how a node ended; nil if it ended well.
@@ -302,10 +305,11 @@ func (s *status) err(ws unix.WaitStatus) error {
 		what = "signal " + unix.SignalName(ws.Signal())
 	}
 	var errno unix.Errno
-	if s.text != "" && s.text != readyLine {
+	op := ""
+	if s.text != "" {
 		var m nodeMessage
 		if json.Unmarshal([]byte(s.text), &m) == nil {
-			what, errno = m.Error, unix.Errno(m.Errno)
+			what, errno, op = m.Error, unix.Errno(m.Errno), m.Op
 		} else {
 			what = s.text
 		}
@@ -313,18 +317,20 @@ func (s *status) err(ws unix.WaitStatus) error {
 	if tail := strings.TrimSpace(string(s.tail)); tail != "" {
 		what += "\n" + tail
 	}
-	return &nodeError{what: what, errno: errno}
+	return &nodeError{what: what, errno: errno, op: op}
 }
 
 // nodeMessage is an error on its way out of a node.
 type nodeMessage struct {
 	Error string
 	Errno int
+	Op    string `json:",omitempty"`
 }
 
 type nodeError struct {
 	what  string
 	errno unix.Errno
+	op    string // of an opError
 }
 
 func (e *nodeError) Error() string { return "node ended: " + e.what }

@@ -9,23 +9,18 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
-	if code, ok := Reexec(map[string]Entry{"jobs": jobs, "hang": hang, "fail": failing, "panic": panicking}); ok {
+	if code, ok := Reexec(map[string]Entry{"jobs": jobs, "hang": hang, "fail": failing, "panic": panicking, "look": look1}); ok {
 		os.Exit(code)
 	}
-	if len(os.Args) > 1 && os.Args[1] == "as-user" {
-		os.Exit(asUser())
+	if len(os.Args) == 3 && os.Args[1] == "start-node" && os.Getenv("SANDBOX_TEST_PARENT") != "" {
+		os.Exit(startAndHang(os.Args[2]))
 	}
 	os.Exit(m.Run())
 }
@@ -117,16 +112,45 @@ func panicking(ctx context.Context, in *Inside) error { panic("on purpose") }
 // lab is a node for a test, with a store directory.
 type lab struct {
 	t     testing.TB
+	m     IDMap
 	store string // as the host sees it
 	node  *Node
 	to    *json.Encoder
 	from  *json.Decoder
 	n     int
+
+	killed bool // by the test
 }
 
-func rootMap(t testing.TB) IDMap {
-	r := Range{0, 0x70000000, Ids}
-	return IDMap{UIDs: []Range{r}, GIDs: []Range{r}}
+// bestHere is the rung the user of the test must get, see TestAsOrdinaryUsers.
+func bestHere() Rung {
+	if r := os.Getenv("SANDBOX_TEST_RUNG"); r != "" {
+		return Rung(r)
+	}
+	return Userns
+}
+
+// here is the candidate for the test's user.
+func here(t testing.TB) Candidate {
+	t.Helper()
+	for _, c := range Candidates() {
+		if c.Rung == bestHere() {
+			if c.Why != "" {
+				t.Skipf("needs user namespaces: %s (%s)", c.Why, c.Remedy)
+			}
+			return c
+		}
+	}
+	t.Fatal("no candidate")
+	return Candidate{}
+}
+
+// full skips a test on a rung with one id.
+func (l *lab) full() {
+	l.t.Helper()
+	if l.m.Single() {
+		l.t.Skip("needs a range of ids")
+	}
 }
 
 func needRoot(t testing.TB) {
@@ -143,7 +167,12 @@ func storeDir(t testing.TB, m IDMap) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		removeAll(dir)
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("%s cannot be removed", dir)
+		}
+	})
 	store := filepath.Join(dir, "store")
 	if err := os.Mkdir(store, 0o710); err != nil {
 		t.Fatal(err)
@@ -166,9 +195,22 @@ func storeDir(t testing.TB, m IDMap) string {
 	return store
 }
 
-func newLab(t testing.TB, rung Rung, m IDMap) *lab {
+// removeAll removes what the node left, with overlay's closed directories.
+func removeAll(dir string) {
+	filepath.WalkDir(dir, func(p string, e os.DirEntry, err error) error {
+		if e != nil && e.IsDir() {
+			os.Chmod(p, 0o700)
+		}
+		return nil
+	})
+	os.RemoveAll(dir)
+}
+
+func newLab(t testing.TB) *lab {
 	t.Helper()
-	l := &lab{t: t, store: storeDir(t, m)}
+	c := here(t)
+	rung, m := c.Rung, c.Map
+	l := &lab{t: t, m: m, store: storeDir(t, m)}
 	toR, toW, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -188,7 +230,7 @@ func newLab(t testing.TB, rung Rung, m IDMap) *lab {
 		toW.Close()
 		select {
 		case <-l.node.Done():
-			if err := l.node.Wait(); err != nil {
+			if err := l.node.Wait(); err != nil && !l.killed {
 				t.Errorf("node: %v", err)
 			}
 		case <-time.After(10 * time.Second):
@@ -217,7 +259,7 @@ func (l *lab) host(p string) string {
 
 func (l *lab) own(path string) {
 	if os.Geteuid() == 0 {
-		r := rootMap(l.t).UIDs[0].Outside
+		r, _ := l.m.HostUID(0)
 		if err := os.Lchown(path, int(r), int(r)); err != nil {
 			l.t.Fatal(err)
 		}
@@ -311,19 +353,27 @@ func (l *lab) sh(lower []string, script string) string {
 	return strings.TrimSpace(a.Out)
 }
 
-func TestRunHello(t *testing.T) {
-	needRoot(t)
-	l := newLab(t, Userns, rootMap(t))
-	bb := l.busybox()
-	if got := l.sh([]string{bb}, "echo hello; hostname; id -u; pwd; umask; echo $$"); got != "hello\nbuildkitsandbox\n0\n/\n0022\n1" {
-		t.Errorf("got %q", got)
+// helperPath is the static test program, see testdata/helper.
+func helperPath(t testing.TB) string {
+	t.Helper()
+	if p := os.Getenv("SANDBOX_TEST_HELPER"); p != "" {
+		return p
 	}
+	p := filepath.Join(t.TempDir(), "helper")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", p, "./testdata/helper")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Skipf("needs the go command: %v: %s", err, out)
+	}
+	return p
 }
 
-var _ = user.Current
-var _ = exec.Command
-var _ = strconv.Itoa
-var _ = syscall.Getpid
-var _ = unix.Getpid
-
-func asUser() int { return 0 }
+// helper puts the test program into a root as /helper.
+func (l *lab) helper(root string) {
+	l.t.Helper()
+	data, err := os.ReadFile(helperPath(l.t))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.write(root+"/helper", string(data), 0o755)
+}
