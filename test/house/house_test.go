@@ -40,6 +40,7 @@ var narrower = map[string][]string{
 // import. tree is how files are read, and everybody may use it.
 var rooms = map[string][]string{
 	"tree":       {},
+	"wire":       {},
 	"dockerfile": {},
 	"buildctx":   {"tree"},
 	"store":      {},
