@@ -23,7 +23,7 @@ var (
 
 // manifestShape is a whole file.
 var manifestShape = &shape{what: "a mapping", fields: []field{
-	{name: "version", shape: &shape{what: "1", words: []string{"1"}}, needed: true},
+	{name: "version", shape: &shape{what: "1", words: []string{"1"}}},
 	{name: "name", shape: textShape},
 	{name: "vars", shape: &shape{what: "a mapping of variables", dict: varShape}},
 	{name: "defaults", shape: bodyShape},

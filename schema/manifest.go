@@ -250,10 +250,10 @@ type declaration struct {
 
 func (p *parser) manifest(opts Options) *Manifest {
 	p.scope = &scope{
-		opts: opts, workspace: opts.WorkspaceName, problems: p.problems,
+		opts: opts, workspace: opts.WorkspaceName, problems: p.problems, budget: &budget{},
 		vars: map[string]*variable{}, given: map[string]given{}, values: map[string]*value{}, git: map[string]*value{},
 	}
-	p.expander = expander{p.scope, p.problems}
+	p.expander = p.scope.expander()
 	p.scope.declare(p.root.get("vars"))
 	p.scope.override()
 	p.scope.settle()
@@ -503,8 +503,8 @@ func (p *parser) checkTarget(target, needed string, pos diag.Pos) {
 // checkGroups tries every group, so that a misspelt name is told even if nobody
 // selects the group.
 func (p *parser) checkGroups(m *Manifest) {
+	s := newSelector(m, p.problems, nil)
 	for _, g := range m.Groups {
-		s := selector{m: m, problems: p.problems}
 		s.group(g.Name, g.Pos)
 	}
 }

@@ -3,6 +3,8 @@ package schema
 import (
 	"slices"
 	"strings"
+
+	"kaniko-build/schema/diag"
 )
 
 // merger lays one body over another: mappings deep, scalars and lists replace,
@@ -19,10 +21,7 @@ func (m merger) body(base, over *value, fields *shape) *value {
 	if over == nil {
 		return base
 	}
-	out := &bag{}
-	if base != nil {
-		out.entries = slices.Clone(base.entries)
-	}
+	out := newBag(base)
 	for _, e := range over.entries {
 		if f := fields.field(e.name); f != nil && f.insteadOf != "" {
 			out.put(entry{name: f.insteadOf}, nil)
@@ -40,7 +39,7 @@ func (m merger) body(base, over *value, fields *shape) *value {
 			}
 		}
 	}
-	return newMap(over.pos, out.entries)
+	return out.mapping(over.pos)
 }
 
 // plain is what a key without operator makes of base; nil takes the key out.
@@ -51,7 +50,7 @@ func (m merger) plain(base, over *value, f *field) *value {
 	case base == nil:
 		return withoutNulls(over)
 	case f.byID:
-		return appendItems(over, m.lone(base).list(), m.lone(over).list(), itemID)
+		return m.byID(base, over)
 	case f.shape.dict != nil:
 		return m.dict(m.lone(base), m.lone(over))
 	default:
@@ -64,11 +63,11 @@ func (m merger) dict(base, over *value) *value {
 	if base == nil || over == nil || base.kind != mapKind || over.kind != mapKind {
 		return over
 	}
-	out := &bag{entries: slices.Clone(base.entries)}
+	out := newBag(base)
 	for _, e := range over.entries {
 		out.put(e, e.value)
 	}
-	return withoutNulls(newMap(over.pos, out.entries))
+	return withoutNulls(out.mapping(over.pos))
 }
 
 func (m merger) operate(op string, base, over *value, f *field) *value {
@@ -81,28 +80,41 @@ func (m merger) operate(op string, base, over *value, f *field) *value {
 	if op == "-" {
 		return removeItems(base, over)
 	}
-	if f.shape.list == nil {
+	switch {
+	case f.byID:
+		return m.byID(base, over)
+	case f.shape.list == nil:
 		return m.dict(base, withoutNulls(over))
+	default:
+		return appendItems(over.pos, base.list(), over.list())
 	}
-	id := canonical
-	if f.byID {
-		id = itemID
-	}
-	return appendItems(over, base.list(), over.list(), id)
 }
 
-// appendItems is base and then what over adds. An item with the id of an
-// earlier one takes its place.
-func appendItems(over *value, base, add []*value, id func(*value) string) *value {
-	items := slices.Clone(base)
+// byID is the items of base whose ids over does not speak of, and then over's.
+func (m merger) byID(base, over *value) *value {
+	add := m.lone(over).list()
+	spoken := map[string]bool{}
 	for _, item := range add {
-		if i := slices.IndexFunc(items, func(v *value) bool { return id(v) == id(item) }); i >= 0 {
-			items[i] = item
-		} else {
+		spoken[itemID(item)] = true
+	}
+	items := slices.DeleteFunc(slices.Clone(m.lone(base).list()), func(old *value) bool { return spoken[itemID(old)] })
+	return newList(over.pos, append(items, add...))
+}
+
+// appendItems is base and then what add has besides.
+func appendItems(pos diag.Pos, base, add []*value) *value {
+	items := slices.Clone(base)
+	have := map[string]bool{}
+	for _, item := range base {
+		have[canonical(item)] = true
+	}
+	for _, item := range add {
+		if id := canonical(item); !have[id] {
+			have[id] = true
 			items = append(items, item)
 		}
 	}
-	return newList(over.pos, items)
+	return newList(pos, items)
 }
 
 // removeItems takes out list items, or keys of a mapping, by name.
@@ -127,7 +139,7 @@ func itemID(v *value) string {
 		return v.text
 	}
 	if id := v.get("id"); id != nil {
-		return id.text
+		return id.str()
 	}
 	return v.get("tag").str()
 }
@@ -153,28 +165,43 @@ func withoutNulls(v *value) *value {
 	return newMap(v.pos, slices.DeleteFunc(slices.Clone(v.entries), func(e entry) bool { return e.value.kind == nullKind }))
 }
 
-// bag is a mapping in the making.
-type bag struct{ entries []entry }
+// bag is a mapping in the making. Keys keep the place where they first came in.
+type bag struct {
+	entries []entry // with a nil value where one was taken out
+	index   map[string]int
+}
+
+func newBag(v *value) *bag {
+	b := &bag{index: map[string]int{}}
+	if v != nil {
+		for _, e := range v.entries {
+			b.put(e, e.value)
+		}
+	}
+	return b
+}
 
 func (b *bag) get(name string) *value {
-	for _, e := range b.entries {
-		if e.name == name {
-			return e.value
-		}
+	if i, ok := b.index[name]; ok {
+		return b.entries[i].value
 	}
 	return nil
 }
 
-// put sets the value of e's key, in its old place if it has one; nil removes it.
+// put sets the value of e's key; nil takes it out.
 func (b *bag) put(e entry, v *value) {
-	i := slices.IndexFunc(b.entries, func(old entry) bool { return old.name == e.name })
+	e.value = v
+	i, ok := b.index[e.name]
 	switch {
-	case v == nil && i < 0:
-	case v == nil:
-		b.entries = slices.Delete(b.entries, i, i+1)
-	case i < 0:
-		b.entries = append(b.entries, entry{e.name, e.pos, v})
-	default:
-		b.entries[i] = entry{e.name, e.pos, v}
+	case ok:
+		b.entries[i] = e
+	case v != nil:
+		b.index[e.name] = len(b.entries)
+		b.entries = append(b.entries, e)
 	}
+}
+
+// mapping is what is in the bag, as a value at pos.
+func (b *bag) mapping(pos diag.Pos) *value {
+	return newMap(pos, slices.DeleteFunc(b.entries, func(e entry) bool { return e.value == nil }))
 }

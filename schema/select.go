@@ -2,6 +2,7 @@ package schema
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ type Edges func() (map[string][]string, error)
 // a *diag.Problem, and so is a selection with nothing in it.
 func (m *Manifest) Select(patterns []string, edges Edges) ([]string, error) {
 	var l diag.List
-	s := selector{m: m, problems: &l, edges: edges}
+	s := newSelector(m, &l, edges)
 	var named []Named
 	positive := false
 	for _, p := range patterns {
@@ -65,6 +66,11 @@ type selector struct {
 	problems *diag.List
 	edges    Edges
 	open     []string // groups being evaluated
+	done     map[string]map[string]bool
+}
+
+func newSelector(m *Manifest, problems *diag.List, edges Edges) *selector {
+	return &selector{m: m, problems: problems, edges: edges, done: map[string]map[string]bool{}}
 }
 
 // all is what a list of patterns picks: what its plain ones name without what
@@ -143,13 +149,20 @@ func (s *selector) group(name string, pos diag.Pos) map[string]bool {
 		s.problems.Add(pos, suggestFrom(name, s.groupNames()), "unknown group %q", name)
 		return nil
 	}
-	if slices.Contains(s.open, name) {
-		s.problems.Add(pos, "", "groups hold each other: %s", strings.Join(append(slices.Clone(s.open), name), " -> "))
+	if at := slices.Index(s.open, name); at >= 0 {
+		if circle := s.open[at:]; name == slices.Min(circle) { // told once, whichever group is asked for
+			s.problems.Add(pos, "", "groups hold each other: %s -> %s", strings.Join(circle, " -> "), name)
+		}
 		return nil
 	}
+	if picked, done := s.done[name]; done {
+		return maps.Clone(picked)
+	}
 	s.open = append(s.open, name)
-	defer func() { s.open = s.open[:len(s.open)-1] }()
-	return s.all(s.m.Groups[i].Patterns)
+	picked := s.all(s.m.Groups[i].Patterns)
+	s.open = s.open[:len(s.open)-1]
+	s.done[name] = picked
+	return maps.Clone(picked)
 }
 
 // glob is the targets that match, internal ones left out: they are built when

@@ -92,15 +92,16 @@ func (s *shape) check(v *value, name string, st stage, l *diag.List) *value {
 	return nil
 }
 
-// allows tells whether a scalar fits. A text that holds a reference fits any
-// text shape until it is expanded.
+// allows tells whether a scalar fits. What it reads as counts, not its YAML type:
+// references to the environment give texts. A text that holds a reference fits
+// any text shape until it is expanded.
 func (s *shape) allows(v *value, st stage) bool {
 	switch {
 	case slices.Contains(s.words, v.text):
 		return true
-	case s.bool && v.kind == boolKind:
+	case s.bool && (strings.EqualFold(v.text, "true") || strings.EqualFold(v.text, "false")):
 		return true
-	case s.int && v.kind == intKind && isDigits(v.text):
+	case s.int && isDigits(v.text):
 		return true
 	case s.text && len(s.words) == 0:
 		return true
@@ -125,19 +126,15 @@ func (s *shape) checkList(v *value, name string, st stage, l *diag.List) *value 
 func (s *shape) checkDict(v *value, name string, st stage, l *diag.List) *value {
 	entries := make([]entry, 0, len(v.entries))
 	for _, e := range v.entries {
-		if good := s.checkEntry(e, s.dict, name+"."+e.name, st, l); good != nil {
+		if e.value.kind == nullKind && st == written && s.dict.fields == nil {
+			entries = append(entries, e) // removes what is inherited
+			continue
+		}
+		if good := s.dict.check(e.value, name+"."+e.name, st, l); good != nil {
 			entries = append(entries, entry{e.name, e.pos, good})
 		}
 	}
 	return newMap(v.pos, entries)
-}
-
-// checkEntry lets null pass where it removes what is inherited.
-func (s *shape) checkEntry(e entry, sh *shape, name string, st stage, l *diag.List) *value {
-	if e.value.kind == nullKind && st == written && sh.fields == nil {
-		return e.value
-	}
-	return sh.check(e.value, name, st, l)
 }
 
 func (s *shape) checkFields(v *value, name string, st stage, l *diag.List) *value {
@@ -151,13 +148,20 @@ func (s *shape) checkFields(v *value, name string, st stage, l *diag.List) *valu
 		if strings.HasSuffix(e.name, "-") {
 			sh = removalShape
 		}
-		if good := s.checkEntry(e, sh, e.name, st, l); good != nil {
+		if e.value.kind == nullKind {
+			entries = append(entries, e) // as if it were not there, or removes what is inherited
+			continue
+		}
+		if good := sh.check(e.value, e.name, st, l); good != nil {
 			entries = append(entries, entry{e.name, e.pos, good})
 		}
 	}
 	for _, f := range s.fields {
 		if f.needed && v.get(f.name) == nil {
-			l.Add(v.pos, "", "%q needs the key %q", name, f.name)
+			if st == written { // later it is missing because it failed to expand
+				l.Add(v.pos, "", "%q needs the key %q", name, f.name)
+			}
+			return nil
 		}
 	}
 	return newMap(v.pos, entries)

@@ -26,10 +26,16 @@ func (p *parser) targets(m *Manifest) []Target {
 	out := make([]Target, 0, len(section.entries))
 	for _, e := range section.entries {
 		p.checkParents(e.name, e.value)
-		out = append(out, p.target(e))
+		t, ok := p.target(e)
+		if !ok {
+			break
+		}
+		out = append(out, t)
 	}
 	return out
 }
+
+const valueCost = 100 // bytes that a value takes, about
 
 // checkParents reports names in extends that are no template.
 func (p *parser) checkParents(name string, body *value) {
@@ -82,8 +88,8 @@ func (p *parser) template(name string) *value { return p.root.get("templates").g
 // bodies is everything that makes a target, weakest first. A template counts
 // where it is first met, so that one shared by two parents does not undo what the
 // first of them says.
-func (p *parser) bodies(own *value) []*value {
-	out := []*value{p.root.get("defaults")}
+func (p *parser) bodies(own entry) []*value {
+	out := []*value{builtins(own), p.root.get("defaults")}
 	met := map[string]bool{}
 	var add func(body *value)
 	add = func(body *value) {
@@ -95,8 +101,14 @@ func (p *parser) bodies(own *value) []*value {
 		}
 		out = append(out, body)
 	}
-	add(own)
+	add(own.value)
 	return out
+}
+
+// builtins is what every target has if nobody says otherwise, and what key+
+// adds to.
+func builtins(target entry) *value {
+	return newMap(target.pos, []entry{{"image", target.pos, newText(target.pos, "${target.base}")}})
 }
 
 // inherited is a body without the keys that are only its own.
@@ -110,20 +122,29 @@ func inherited(body *value) *value {
 	}))
 }
 
-// target merges, expands and decodes one target.
-func (p *parser) target(e entry) Target {
+// without is a mapping without some keys.
+func without(v *value, keys ...string) *value {
+	return newMap(v.pos, slices.DeleteFunc(slices.Clone(v.entries), func(e entry) bool { return slices.Contains(keys, e.name) }))
+}
+
+// target merges, expands and decodes one target. It is not ok when the budget is
+// used up.
+func (p *parser) target(e entry) (t Target, ok bool) {
 	names := targetScope{p.scope, e.name}
-	x := expander{names, p.problems}
+	x := expander{names, p.problems, p.scope.budget}
 	m := merger{lone: x.lone}
 	var body *value
-	all := p.bodies(e.value)
+	all := p.bodies(e)
 	for _, parent := range all[:len(all)-1] {
 		body = m.body(body, inherited(parent), bodyShape)
 	}
-	body = m.body(body, e.value, bodyShape)
+	body = without(m.body(body, e.value, bodyShape), "extends", "groups") // read as written
+	if !p.scope.budget.spend(body.size*valueCost, e.pos, p.problems) {
+		return Target{}, false
+	}
 	body = bodyShape.check(x.expand(body), e.name, resolved, p.problems)
 	d := decoder{parser: p, body: body}
-	return d.target(e)
+	return d.target(e), true
 }
 
 // decoder turns a resolved body into a Target.
@@ -210,14 +231,11 @@ func (d decoder) dockerfile(t *Target) {
 
 func (d decoder) noCache(t *Target) {
 	v := d.body.get("noCache")
-	for _, item := range v.list() {
-		switch {
-		case item.isTrue():
-			t.NoCache = true
-		case item.kind != boolKind:
-			t.NoCacheStages = append(t.NoCacheStages, item.text)
-		}
+	if v != nil && v.kind == listKind {
+		t.NoCacheStages = v.strings()
+		return
 	}
+	t.NoCache = v.isTrue()
 }
 
 // contexts is the named contexts, by name.
@@ -270,18 +288,23 @@ func (d decoder) namedContext(v *value) (ContextKind, string) {
 // refs is each image with each tag. Empty tags and repeats drop out; when no tag
 // is left it is latest. A tag with "/" or ":" is a ref of its own.
 func (d decoder) refs(e entry) []Named {
+	if !nameText.MatchString(e.name) {
+		return nil // told already; the name is the image of most targets
+	}
 	images := d.body.get("image").list()
 	if len(images) == 0 {
-		images = []*value{newText(e.pos, e.name)}
+		images = []*value{newText(e.pos, e.name)} // image: null leaves what is built in
 	}
 	var out []Named
+	have := map[string]bool{}
 	add := func(ref string, pos diag.Pos) {
 		r, ok := ParseRef(ref)
 		if !ok || r.Tag == "" || r.Digest != "" {
-			d.problems.Add(pos, "", "%q is not an image with a tag", ref)
+			d.problems.Add(pos, "write repository:tag", "%q is not an image with a tag", ref)
 			return
 		}
-		if !slices.ContainsFunc(out, func(n Named) bool { return n.Name == r.String() }) {
+		if !have[r.String()] {
+			have[r.String()] = true
 			out = append(out, Named{r.String(), pos})
 		}
 	}
@@ -303,6 +326,10 @@ func (d decoder) refs(e entry) []Named {
 	}
 	if len(tags) == 0 && len(out) == 0 {
 		tags = []*value{nil}
+	}
+	if len(images)*len(tags) > maxRefs {
+		d.problems.Add(e.pos, "", "target %q has %d images with %d tags, which is more than %d in all", e.name, len(images), len(tags), maxRefs)
+		return nil
 	}
 	for _, image := range images {
 		r, ok := ParseRef(image.text)

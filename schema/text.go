@@ -185,6 +185,24 @@ func hasReference(s string) bool { return strings.Contains(s, "${") }
 type expander struct {
 	names    names
 	problems *diag.List
+	budget   *budget
+}
+
+// budget keeps what a manifest makes of itself in bounds: a text of a few bytes
+// may stand for megabytes, and a template for as many targets as there are.
+type budget struct {
+	spent int // bytes, about
+	told  bool
+}
+
+// spend takes n bytes, and reports at pos when they are not to be had.
+func (b *budget) spend(n int, pos diag.Pos, l *diag.List) (ok bool) {
+	b.spent += n
+	if b.spent > maxExpanded && !b.told {
+		b.told = true
+		l.Add(pos, "", "references and templates make more than %d MB of this manifest", maxExpanded>>20)
+	}
+	return b.spent <= maxExpanded && l.Len() < maxProblems
 }
 
 // names answers what a reference names: a value, or nil for one that has none;
@@ -254,11 +272,13 @@ func (x expander) scalar(v *value) *value {
 		case !got.isScalar():
 			x.problems.Add(v.at(s.ref.offset), "let it stand alone", "${%s.%s} is %s and cannot be part of a text", s.ref.ns, s.ref.name, got.kind)
 			failed = true
+		case !x.budget.spend(len(got.text), v.pos, x.problems):
+			return nil
 		default:
 			b.WriteString(got.text)
 		}
 	}
-	if failed {
+	if failed || !x.budget.spend(b.Len(), v.pos, x.problems) {
 		return nil
 	}
 	out := newText(v.pos, b.String())
@@ -280,13 +300,16 @@ func (x expander) loneReference(v *value, ref *reference) *value {
 
 // reference is the value of one reference, filters applied; nil when it failed.
 func (x expander) reference(v *value, ref *reference) *value {
-	pos := v.at(ref.offset)
 	got, err := x.names.lookup(ref.ns, ref.name)
-	if err != nil {
-		x.problems.AddErr(pos, placed(err, pos))
+	if got == failedValue {
 		return nil
 	}
-	if got == failedValue {
+	if err == nil && got != nil && len(ref.filters) == 0 && (!got.isScalar() || got.text != "") {
+		return got // without a look for its position, which costs a pass through the text
+	}
+	pos := v.at(ref.offset)
+	if err != nil {
+		x.problems.AddErr(pos, placed(err, pos))
 		return nil
 	}
 	if got == nil || got.isScalar() && got.text == "" {

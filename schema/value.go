@@ -18,9 +18,12 @@ import (
 // Caps on what a file may ask of us. They are far above what people write and
 // far below what would hurt.
 const (
-	maxFileSize = 2 << 20 // bytes
-	maxDepth    = 40      // values inside values
-	maxValues   = 250_000 // with every alias counted as often as it is used
+	maxFileSize = 2 << 20   // bytes
+	maxDepth    = 40        // values inside values
+	maxValues   = 250_000   // with every alias counted as often as it is used
+	maxExpanded = 128 << 20 // bytes that references and inheritance make of it, about
+	maxProblems = 1000      // before we stop looking for more
+	maxRefs     = 1000      // of one target
 )
 
 // kind says what a value is.
@@ -79,13 +82,13 @@ func (v *value) at(offset int) diag.Pos {
 	return p
 }
 
-// get is the value of a key, or nil. It is nil as well on no value at all.
+// get is the value of a key, or nil if it is missing or null, or if there is no v.
 func (v *value) get(name string) *value {
 	if v == nil {
 		return nil
 	}
 	for _, e := range v.entries {
-		if e.name == name {
+		if e.name == name && e.value.kind != nullKind {
 			return e.value
 		}
 	}
@@ -126,24 +129,6 @@ func (v *value) strings() []string {
 		out = append(out, item.str())
 	}
 	return out
-}
-
-// same tells whether two values mean the same, wherever they stand.
-func (v *value) same(w *value) bool {
-	if v.kind != w.kind || v.text != w.text || len(v.items) != len(w.items) || len(v.entries) != len(w.entries) {
-		return false
-	}
-	for i := range v.items {
-		if !v.items[i].same(w.items[i]) {
-			return false
-		}
-	}
-	for _, e := range v.entries {
-		if other := w.get(e.name); other == nil || !e.value.same(other) {
-			return false
-		}
-	}
-	return true
 }
 
 // newMap and newList make values that hold others.
@@ -376,6 +361,11 @@ type source struct {
 	name  string
 	text  []byte
 	lines []int // offset of the first byte of each
+
+	// The last position that was asked for: the next one mostly follows in the same
+	// line, and a line may be as long as the file.
+	lastLine, lastChar int
+	last               diag.Pos
 }
 
 var lineBreak = regexp.MustCompile("\r\n|\n|\r|\u0085|\u2028|\u2029") // YAML's
@@ -390,12 +380,17 @@ func newSource(name string, text []byte) *source {
 
 // pos is a position whose column counts characters, as yaml.v3 does, in bytes.
 func (s *source) pos(line, col int) diag.Pos {
-	p := diag.Pos{File: s.name, Line: line, Col: 1}
+	p, char := diag.Pos{File: s.name, Line: line, Col: 1}, 1
+	if line == s.lastLine && col >= s.lastChar {
+		p, char = s.last, s.lastChar
+	}
 	rest := s.line(line)
-	for ; col > 1 && len(rest) > 0; col-- {
+	rest = rest[min(p.Col-1, len(rest)):]
+	for ; char < col && len(rest) > 0; char++ {
 		_, n := utf8.DecodeRune(rest)
 		rest, p.Col = rest[n:], p.Col+n
 	}
+	s.lastLine, s.lastChar, s.last = line, char, p
 	return p
 }
 

@@ -37,7 +37,11 @@ type scope struct {
 	making    []string
 	git       map[string]*value
 	problems  *diag.List
+	budget    *budget
 }
+
+// expander expands what is outside of targets.
+func (s *scope) expander() expander { return expander{s, s.problems, s.budget} }
 
 // given is a value for a variable from outside the manifest.
 type given struct {
@@ -192,7 +196,7 @@ func (s *scope) make(v *variable) *value {
 	if v.fallback == nil {
 		return nil
 	}
-	done := expander{s, s.problems}.expand(v.fallback)
+	done := s.expander().expand(v.fallback)
 	if done == nil {
 		return failedValue
 	}
