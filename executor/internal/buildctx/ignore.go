@@ -1,0 +1,121 @@
+package buildctx
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/moby/patternmatcher"
+	"github.com/moby/patternmatcher/ignorefile"
+
+	"kaniko-build/executor/internal/tree"
+	"kaniko-build/schema/diag"
+)
+
+// IgnoreName is the file of a context that says what is not in it.
+const IgnoreName = ".dockerignore"
+
+// maxIgnore is the largest ignore file, in bytes; a larger one is an error.
+const maxIgnore = 16 << 20
+
+// Ignore is an ignore file: its patterns, one a line.
+type Ignore struct {
+	Name string // for positions
+	Data []byte
+}
+
+// readIgnore reads a context's own ignore file, following links inside it. A
+// context without one ignores nothing.
+func readIgnore(ctx context.Context, t tree.Tree, name string) (Ignore, error) {
+	ig := Ignore{Name: name}
+	real, err := tree.Resolve(ctx, t, IgnoreName)
+	if err != nil {
+		return ig, nil //nolint:nilerr // a loop is no ignore file
+	}
+	e, err := t.Lstat(ctx, real)
+	if err != nil || !e.IsRegular() {
+		return ig, nil //nolint:nilerr // none there
+	}
+	f, err := t.Open(ctx, real)
+	if err != nil {
+		return ig, fmt.Errorf("read %s: %w", name, err)
+	}
+	defer f.Close()
+	if ig.Data, err = io.ReadAll(io.LimitReader(f, maxIgnore+1)); err != nil {
+		return ig, fmt.Errorf("read %s: %w", name, err)
+	}
+	if len(ig.Data) > maxIgnore {
+		return ig, &diag.Problem{Pos: diag.Pos{File: name}, What: fmt.Sprintf("the file is larger than %d bytes", maxIgnore)}
+	}
+	return ig, nil
+}
+
+// matcher answers what is ignored. nil ignores nothing.
+type matcher struct {
+	*patternmatcher.PatternMatcher
+	// keeps are the exceptions without a wildcard, each with "/" at its end;
+	// nil if an exception has one, so that any directory may hold an exception.
+	keeps  []string
+	search bool
+}
+
+// parse reads the patterns. All that are malformed are reported.
+func (ig Ignore) parse() (*matcher, error) {
+	patterns, err := ignorefile.ReadAll(bytes.NewReader(ig.Data))
+	if err != nil {
+		return nil, &diag.Problem{Pos: diag.Pos{File: ig.Name}, What: fmt.Sprintf("failed parsing %s: %v", path.Base(ig.Name), err)}
+	}
+	pm, err := patternmatcher.New(patterns)
+	if err != nil {
+		return nil, ig.problems(err)
+	}
+	if len(pm.Patterns()) == 0 {
+		return nil, nil
+	}
+	m := &matcher{PatternMatcher: pm}
+	for _, p := range pm.Patterns() {
+		if !p.Exclusion() {
+			continue
+		}
+		s := strings.TrimSuffix(strings.TrimSuffix(p.String(), "/**"), "/*")
+		if strings.ContainsAny(s, `*[]?^\`) {
+			m.search = true
+		}
+		m.keeps = append(m.keeps, s+"/")
+	}
+	return m, nil
+}
+
+// problems finds the lines that patternmatcher does not like.
+func (ig Ignore) problems(err error) error {
+	var l diag.List
+	for n, line := range strings.Split(string(ig.Data), "\n") {
+		patterns, rerr := ignorefile.ReadAll(strings.NewReader(line))
+		if rerr != nil {
+			continue
+		}
+		if _, perr := patternmatcher.New(patterns); perr != nil {
+			l.Add(diag.Pos{File: ig.Name, Line: n + 1}, "", "invalid pattern %q: %v", strings.TrimSpace(line), perr)
+		}
+	}
+	if l.Len() == 0 {
+		l.Add(diag.Pos{File: ig.Name}, "", "invalid patterns: %v", err)
+	}
+	return l.Err()
+}
+
+// mayKeep tells whether an exception can match below an ignored directory.
+func (m *matcher) mayKeep(dir string) bool {
+	if m.search {
+		return true
+	}
+	for _, k := range m.keeps {
+		if strings.HasPrefix(k, dir+"/") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,172 @@
+package copier
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/user"
+
+	"kaniko-build/executor/internal/tree"
+	"kaniko-build/schema/diag"
+)
+
+const maxUserFile = 10 << 20 // bytes of /etc/passwd or /etc/group, as in BuildKit
+
+// readUserFile reads /etc/passwd or /etc/group of t, or nothing if it has none.
+func readUserFile(ctx context.Context, t tree.Tree, name string) ([]byte, error) {
+	real, err := tree.Resolve(ctx, t, name)
+	if err != nil {
+		return nil, fmt.Errorf("find /%s: %w", name, err)
+	}
+	if e, err := t.Lstat(ctx, real); missing(err) || err == nil && !e.IsRegular() {
+		return nil, nil
+	}
+	f, err := t.Open(ctx, real)
+	if missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open /%s: %w", name, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxUserFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read /%s: %w", name, err)
+	}
+	if len(b) > maxUserFile {
+		return nil, &diag.Problem{What: fmt.Sprintf("%q exceeds %d bytes", "/"+name, maxUserFile)}
+	}
+	return b, nil
+}
+
+// LookupOwner is the owner that --chown=spec gives, and that directories of
+// WORKDIR get from USER: names are looked up in t, and unknown ones are 0. A
+// user without a group takes the group of /etc/passwd, a number itself. ""
+// is nil: no change.
+func LookupOwner(ctx context.Context, t tree.Tree, spec string) (*[2]uint32, error) {
+	if spec == "" {
+		return nil, nil
+	}
+	var own [2]uint32
+	name, group, _ := strings.Cut(spec, ":")
+	if id, ok := parseID(name); ok {
+		own = [2]uint32{id, id}
+	} else {
+		b, err := readUserFile(ctx, t, "etc/passwd")
+		if err != nil {
+			return nil, err
+		}
+		found, err := user.ParsePasswdFilter(bytes.NewReader(b), func(u user.User) bool { return u.Name == name })
+		if err != nil {
+			return nil, fmt.Errorf("read /etc/passwd: %w", err)
+		}
+		if len(found) > 0 {
+			own = [2]uint32{uint32(found[0].Uid), uint32(found[0].Gid)}
+		}
+	}
+	if group == "" {
+		return &own, nil
+	}
+	if id, ok := parseID(group); ok {
+		own[1] = id
+		return &own, nil
+	}
+	b, err := readUserFile(ctx, t, "etc/group")
+	if err != nil {
+		return nil, err
+	}
+	found, err := user.ParseGroupFilter(bytes.NewReader(b), func(g user.Group) bool { return g.Name == group })
+	if err != nil {
+		return nil, fmt.Errorf("read /etc/group: %w", err)
+	}
+	if len(found) > 0 {
+		own[1] = uint32(found[0].Gid)
+	}
+	return &own, nil
+}
+
+// NamesOwner tells whether LookupOwner needs /etc/passwd or /etc/group for spec.
+func NamesOwner(spec string) bool {
+	name, group, _ := strings.Cut(spec, ":")
+	_, n := parseID(name)
+	_, g := parseID(group)
+	return spec != "" && (!n || group != "" && !g)
+}
+
+func parseID(s string) (uint32, bool) {
+	if s == "root" {
+		return 0, true
+	}
+	n, err := strconv.ParseInt(s, 10, 32)
+	return uint32(n), err == nil
+}
+
+// fullID is parseID over the whole range of ids, as USER has it.
+func fullID(s string) (uint32, bool) {
+	if s == "root" {
+		return 0, true
+	}
+	n, err := strconv.ParseUint(s, 10, 32)
+	return uint32(n), err == nil
+}
+
+// User is whom a process runs as.
+type User struct {
+	UID, GID uint32
+	Groups   []uint32 // supplementary; GID is not among them unless /etc/group says so
+	Home     string   // of /etc/passwd; "" when it has no entry
+}
+
+// LookupUser is the user that USER spec means for a RUN in t. "" is root. An
+// unknown name is a *diag.Problem, an unknown number is that number.
+func LookupUser(ctx context.Context, t tree.Tree, spec string) (User, error) {
+	passwd, err := readUserFile(ctx, t, "etc/passwd")
+	if err != nil {
+		return User{}, err
+	}
+	if uid, gid, ok := bothIDs(spec); ok {
+		u := User{UID: uid, GID: gid}
+		if found, err := user.ParsePasswdFilter(bytes.NewReader(passwd), func(u user.User) bool { return u.Uid == int(uid) }); err == nil && len(found) > 0 {
+			u.Home = found[0].Home
+		}
+		return u, nil
+	}
+	group, err := readUserFile(ctx, t, "etc/group")
+	if err != nil {
+		return User{}, err
+	}
+	name := spec
+	if name == "" {
+		name = "0"
+	}
+	x, err := user.GetExecUser(name, nil, bytes.NewReader(passwd), bytes.NewReader(group))
+	switch {
+	case err != nil && spec == "":
+		return User{}, nil
+	case errors.Is(err, user.ErrNoPasswdEntries), errors.Is(err, user.ErrNoGroupEntries), errors.Is(err, user.ErrRange):
+		return User{}, &diag.Problem{What: err.Error(), Hint: "create it in an earlier step, or use a number"}
+	case err != nil:
+		return User{}, fmt.Errorf("look up user %s: %w", spec, err)
+	}
+	u := User{UID: uint32(x.Uid), GID: uint32(x.Gid), Home: x.Home}
+	for _, g := range x.Sgids {
+		u.Groups = append(u.Groups, uint32(g))
+	}
+	return u, nil
+}
+
+// bothIDs reads "uid:gid", which needs no file.
+func bothIDs(spec string) (uid, gid uint32, ok bool) {
+	name, group, found := strings.Cut(spec, ":")
+	if !found {
+		return 0, 0, false
+	}
+	uid, ok1 := fullID(name)
+	gid, ok2 := fullID(group)
+	return uid, gid, ok1 && ok2
+}
