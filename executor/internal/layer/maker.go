@@ -181,11 +181,11 @@ func Opaque(p string) (bool, error) {
 	return n == 1 && buf[0] == 'y', nil
 }
 
-// at is a path for calls that know no directory descriptor. It follows no
-// link but the descriptor's own, which is ours.
+// at is a path for calls that know no directory descriptor; "" is the
+// directory. It follows no link but the descriptor's own, which is ours.
 func at(dirfd int, name string) string {
 	if name == "" {
-		return "/proc/self/fd/" + strconv.Itoa(dirfd)
+		name = "."
 	}
 	return "/proc/self/fd/" + strconv.Itoa(dirfd) + "/" + name
 }

@@ -3,6 +3,7 @@ package layer
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -128,12 +129,13 @@ func Finish(ctx context.Context, dir string, below tree.Tree, done *Unpacked, o 
 }
 
 type unpacker struct {
-	ctx  context.Context
-	opts UnpackOptions
-	tree *tree.Dir
-	root int // descriptor
-	out  Unpacked
-	buf  []byte
+	ctx   context.Context
+	opts  UnpackOptions
+	tree  *tree.Dir
+	root  int // descriptor
+	out   Unpacked
+	buf   []byte
+	zeros []byte // as long as buf
 
 	dirs     map[string]*os.File // open directories by resolved path; "" is the root
 	implicit map[string]bool     // directories made without an entry
@@ -157,7 +159,7 @@ func newUnpacker(ctx context.Context, dir string, o UnpackOptions) (*unpacker, e
 		return nil, errors.Join(err, t.Close())
 	}
 	return &unpacker{
-		ctx: ctx, opts: o, tree: t, root: int(root.Fd()), buf: make([]byte, 128<<10),
+		ctx: ctx, opts: o, tree: t, root: int(root.Fd()), buf: make([]byte, 128<<10), zeros: make([]byte, 128<<10),
 		out:  Unpacked{Owners: map[string][2]uint32{}},
 		dirs: map[string]*os.File{"": root}, implicit: map[string]bool{}, times: map[string]times{},
 	}, nil
@@ -488,7 +490,7 @@ func (u *unpacker) write(dirf int, base string, body io.Reader, size int64) erro
 			return fmt.Errorf("%d of %d bytes: %w", at+int64(n), size, unexpected(err))
 		}
 		at += int64(n)
-		if hole = zero(u.buf[:n]) && n == len(u.buf); hole {
+		if hole = bytes.Equal(u.buf[:n], u.zeros); hole { // a whole piece of them
 			continue
 		}
 		for b := u.buf[:n]; len(b) > 0; {
@@ -506,18 +508,6 @@ func (u *unpacker) write(dirf int, base string, body io.Reader, size int64) erro
 	}
 	u.out.Size += size
 	return nil
-}
-
-func zero(b []byte) bool {
-	if len(b) == 0 || b[0] != 0 || b[len(b)-1] != 0 || b[len(b)/2] != 0 {
-		return false
-	}
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // remove takes away what an entry replaces.
@@ -793,7 +783,7 @@ func (u *unpacker) linkBelow(below tree.Tree, ref Outside) error {
 	if real, _, err := u.target(ref.Target); err != nil {
 		return err
 	} else if real == "" {
-		if err := u.copyUp(below, ref.Target); err != nil {
+		if ref.Target, err = u.copyUp(below, ref.Target); err != nil {
 			return err
 		}
 	}
@@ -812,28 +802,29 @@ func (u *unpacker) linkBelow(below tree.Tree, ref Outside) error {
 }
 
 // copyUp copies a file, not a directory, from the layers below to its place
-// in this one, as an overlay does before it links.
-func (u *unpacker) copyUp(below tree.Tree, name string) error {
+// in this one, as an overlay does before it links, and returns that place.
+func (u *unpacker) copyUp(below tree.Tree, name string) (string, error) {
 	real, err := tree.ResolveParent(u.ctx, below, name)
 	if err != nil {
-		return err
+		return "", err
 	}
 	e, err := below.Lstat(u.ctx, real)
 	if err != nil {
-		return fmt.Errorf("the target is in no layer: %w", err)
+		return "", fmt.Errorf("the target is in no layer: %w", err)
 	}
 	if e.IsDir() {
-		return fmt.Errorf("the target is a directory")
+		return "", errors.New("the target is a directory")
 	}
 	if st, err := u.tree.Lstat(u.ctx, real); err == nil && Whiteout(st) {
-		return errors.New("the target is removed by this layer")
+		return "", errors.New("the target is removed by this layer")
 	}
 	dir, base := path.Split(real)
 	dirf, dir, err := u.dir(strings.TrimSuffix(dir, "/"))
 	if err != nil {
-		return err
+		return "", err
 	}
-	return u.keepTimes(dir, func() error {
+	real = path.Join(dir, base)
+	return real, u.keepTimes(dir, func() error {
 		h := &tar.Header{Mode: int64(e.Perm()), Uid: int(e.UID), Gid: int(e.GID), ModTime: e.ModTime, Size: e.Size, Linkname: e.Link}
 		var body io.Reader
 		switch e.Type() {
@@ -866,7 +857,7 @@ func (u *unpacker) copyUp(below tree.Tree, name string) error {
 		for k, v := range x {
 			h.PAXRecords[paxXattr+k] = string(v)
 		}
-		return u.make(h, body, dirf, path.Join(dir, base), base)
+		return u.make(h, body, dirf, real, base)
 	})
 }
 
