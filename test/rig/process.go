@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -121,20 +120,20 @@ func held(file string) bool {
 }
 
 // PeakMemory samples the largest resident set (VmHWM, in bytes) that any
-// process of the tree below pid reaches while its program is one of programs.
-// stop ends the sampling and returns it.
-func PeakMemory(t testing.TB, pid func() int, programs ...string) (stop func() int64) {
-	t.Helper()
+// process of the tree below pid reaches while it runs our program, which is
+// binary or a copy of it in memory. stop ends the sampling and returns it.
+func PeakMemory(pid int, binary string) (stop func() int64) {
+	ours, err := os.Stat(binary)
 	quit, done := make(chan struct{}), make(chan int64)
 	go func() {
 		var peak int64
 		for {
-			if root := pid(); root > 0 {
-				for _, p := range Tree(root) {
-					exe, _ := os.Readlink("/proc/" + strconv.Itoa(p) + "/exe")
-					if slices.Contains(programs, exe) || exe == "/memfd:kaniko-build (deleted)" {
-						peak = max(peak, highWater(p))
-					}
+			for _, p := range Tree(pid) {
+				exe := "/proc/" + strconv.Itoa(p) + "/exe"
+				name, _ := os.Readlink(exe)
+				st, statErr := os.Stat(exe)
+				if strings.HasPrefix(name, "/memfd:") || err == nil && statErr == nil && os.SameFile(st, ours) {
+					peak = max(peak, highWater(p))
 				}
 			}
 			select {

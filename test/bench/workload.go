@@ -1,0 +1,212 @@
+package bench
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Workload is one kind of work.
+type Workload struct {
+	Name  string
+	What  string
+	Needs []string // base images, as test/mirror calls them
+	// Write makes it in dir; registry stands in for docker.io and receives the images.
+	Write func(dir, registry string) error
+	// Changes are what is measured after the no-op, each a change and its undoing.
+	Changes []Change
+	// Memory is the most that a process of ours may use; 0 is no limit.
+	Memory int64
+}
+
+// Change is an edit of one file.
+type Change struct {
+	Name string
+	File string // relative to the workload
+	Data string // appended
+}
+
+// memoryLimit is what no process of ours may pass, however big a layer is.
+const memoryLimit = 150 << 20
+
+// All are the workloads, in the order of their cost.
+var All = []Workload{
+	{Name: "steps", What: "40 RUNs that change one small file each", Needs: []string{"debian"}, Write: steps},
+	{Name: "bigctx", What: "a context of 20,000 files, 160 MB, copied whole", Needs: []string{"debian"}, Write: bigctx,
+		Changes: []Change{{"one file", "src/d1/f1.txt", "changed"}}},
+	{Name: "mono", What: "a base and 20 services of two stages on it", Needs: []string{"debian"},
+		Write:   func(dir, registry string) error { return mono(dir, registry, 20, true) },
+		Changes: []Change{{"one file", "services/svc03/static/a1.bin", "changed"}, {"library", "lib/lib.go", "\n// changed\n"}}},
+	{Name: "monogo", What: "a base and 6 Go services that are compiled", Needs: []string{"debian", "golang"},
+		Write:   func(dir, registry string) error { return mono(dir, registry, 6, false) },
+		Changes: []Change{{"one file", "services/svc03/static/a1.bin", "changed"}}},
+	{Name: "tree", What: "100,000 files, ten changes, a deletion and a move", Needs: []string{"debian"}, Write: tree},
+	{Name: "biglayer", What: "one layer of 1 GB, half of it compressible", Needs: []string{"debian"}, Memory: memoryLimit,
+		Write: func(dir, registry string) error { return biglayer(dir, registry, 1024) }},
+	{Name: "biglayer2", What: "one layer of 2 GB, half of it compressible", Needs: []string{"debian"}, Memory: memoryLimit,
+		Write: func(dir, registry string) error { return biglayer(dir, registry, 2048) }},
+}
+
+// repo collects the files of a workload.
+type repo struct {
+	dir, registry string
+	targets       []target
+	err           error
+}
+
+type target struct {
+	name, dockerfile, context string
+	deps                      []string
+}
+
+// put writes one file with a time in the past, so that no cache thinks that it
+// was written just now.
+func (r *repo) put(name string, data []byte) {
+	if r.err != nil {
+		return
+	}
+	p := filepath.Join(r.dir, name)
+	if r.err = os.MkdirAll(filepath.Dir(p), 0o755); r.err != nil {
+		return
+	}
+	if r.err = os.WriteFile(p, data, 0o644); r.err != nil {
+		return
+	}
+	r.err = os.Chtimes(p, past, past)
+}
+
+var past = time.Unix(1700000000, 0)
+
+func (r *repo) text(name, text string) { r.put(name, []byte(strings.TrimLeft(text, "\n"))) }
+
+// finish writes the manifest.
+func (r *repo) finish() error {
+	name := filepath.Base(r.dir)
+	var b strings.Builder
+	fmt.Fprintf(&b, "version: 1\nregistries:\n  docker.io: {mirrors: [%q]}\n  %q: {insecure: true}\nrun: {push: true}\ntargets:\n", r.registry, r.registry)
+	for _, t := range r.targets {
+		fmt.Fprintf(&b, "  %s:\n    context: %s\n    dockerfile: //%s\n    image: %s/lab/%s-%s\n    tags: [latest]\n", t.name, t.context, t.dockerfile, r.registry, name, t.name)
+		for _, d := range t.deps {
+			fmt.Fprintf(&b, "    contexts: {%s: \"target:%s\"}\n", d, d)
+		}
+	}
+	r.text("kaniko-build.yaml", b.String())
+	return r.err
+}
+
+// single is a workload of one image.
+func single(dir, registry, dockerfile string) error {
+	r := &repo{dir: dir, registry: registry}
+	r.text("Dockerfile", dockerfile)
+	r.targets = []target{{name: filepath.Base(dir), dockerfile: "Dockerfile", context: "."}}
+	return r.finish()
+}
+
+// mono is one base and n services on it; light ones cost nothing but the
+// overhead of the tool, others are compiled.
+func mono(dir, registry string, n int, light bool) error {
+	r := &repo{dir: dir, registry: registry}
+	r.text("base/Dockerfile", `
+FROM debian:bookworm-slim
+RUN mkdir -p /opt/platform && for i in $(seq 1 300); do echo "platform $i" > /opt/platform/f$i; done
+RUN useradd -r -u 900 app
+ENV PLATFORM=1
+`)
+	r.targets = []target{{name: "base", dockerfile: "base/Dockerfile", context: "base"}}
+	r.text("go.mod", "module lab\n\ngo 1.26\n")
+	r.text("lib/lib.go", "package lib\n\nimport \"fmt\"\n\nfunc Hello(s string) string { return fmt.Sprintf(\"hello %s\", s) }\n")
+	rnd := random(7)
+	for i := range n {
+		s := fmt.Sprintf("svc%02d", i)
+		r.text("services/"+s+"/main.go", fmt.Sprintf(`
+package main
+
+import (
+	"fmt"
+	"lab/lib"
+	"net/http"
+)
+
+func main() {
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, lib.Hello("%s")) })
+	http.ListenAndServe(":80%02d", nil)
+}
+`, s, i))
+		for k := range 50 {
+			r.put(fmt.Sprintf("services/%s/static/a%d.bin", s, k), rnd(4096))
+		}
+		build, base := "RUN CGO_ENABLED=0 go build -o /out/app ./services/"+s, "golang:1.26"
+		if light {
+			build = fmt.Sprintf("RUN mkdir -p /out && cat lib/*.go services/%s/*.go > /out/app && for i in $(seq 1 200); do echo $i > /out/g$i; done", s)
+			base = "debian:bookworm-slim"
+		}
+		r.text("services/"+s+"/Dockerfile", fmt.Sprintf(`
+FROM %[1]s AS build
+WORKDIR /src
+COPY go.mod ./
+COPY lib ./lib
+COPY services/%[2]s ./services/%[2]s
+%[3]s
+FROM base
+COPY services/%[2]s/static /srv/static
+COPY --from=build /out /usr/local/app
+RUN chmod 755 /usr/local/app/app
+USER app
+ENTRYPOINT ["/usr/local/app/app"]
+`, base, s, build))
+		r.targets = append(r.targets, target{s, "services/" + s + "/Dockerfile", ".", []string{"base"}})
+	}
+	return r.finish()
+}
+
+func steps(dir, registry string) error {
+	var b strings.Builder
+	b.WriteString("FROM debian:bookworm-slim\n")
+	for i := range 40 {
+		fmt.Fprintf(&b, "RUN echo %d > /etc/step%d\n", i, i)
+	}
+	return single(dir, registry, b.String())
+}
+
+func tree(dir, registry string) error {
+	var b strings.Builder
+	b.WriteString("FROM debian:bookworm-slim\nRUN mkdir /big && cd /big && for d in $(seq 1 200); do mkdir d$d; seq 1 500 | sed \"s,^,d$d/f,\" | xargs touch; done\n")
+	for i := 1; i <= 10; i++ {
+		fmt.Fprintf(&b, "RUN echo %d > /big/d%d/changed\n", i, i)
+	}
+	b.WriteString("RUN rm -rf /big/d1 /big/d2 && mv /big/d3 /big/d3x\n")
+	return single(dir, registry, b.String())
+}
+
+func biglayer(dir, registry string, mb int) error {
+	return single(dir, registry, fmt.Sprintf(`FROM debian:bookworm-slim
+RUN head -c %[1]dM /dev/urandom > /rand && cat /usr/bin/* /usr/lib/x86_64-linux-gnu/*.so* > /one && for i in $(seq 1 %[2]d); do cat /one; done | head -c %[1]dM > /half && rm /one
+RUN touch /done
+`, mb/2, mb/25))
+}
+
+func bigctx(dir, registry string) error {
+	r := &repo{dir: dir, registry: registry}
+	rnd := random(3)
+	tail := []byte(strings.Repeat("x", 4096))
+	for i := range 20000 {
+		r.put(fmt.Sprintf("src/d%d/f%d.txt", i%200, i), append(rnd(4096), tail...))
+	}
+	if r.err != nil {
+		return r.err
+	}
+	return single(dir, registry, "FROM debian:bookworm-slim\nCOPY src /src\nRUN ls /src | wc -l > /count\n")
+}
+
+// random makes bytes that are the same every time.
+func random(seed uint64) func(n int) []byte {
+	src := rand.NewChaCha8([32]byte{byte(seed)})
+	return func(n int) []byte {
+		b := make([]byte, n)
+		src.Read(b)
+		return b
+	}
+}

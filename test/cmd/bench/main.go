@@ -1,0 +1,168 @@
+// Bench measures the program: time and the largest process of ours, cold, with
+// nothing to do, and after a small change.
+//
+//	bench [-binary bin/kaniko-build] [-dir DIR] [WORKLOAD...]
+//
+// It starts a registry of its own on loopback, which has the bases and takes
+// the images. The disk needs 10 GB for all workloads. It ends with 1 when a
+// process uses more memory than its workload allows.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"kaniko-build/test/bench"
+	"kaniko-build/test/image"
+	"kaniko-build/test/mirror"
+	"kaniko-build/test/rig"
+)
+
+func main() {
+	binary := flag.String("binary", "bin/kaniko-build", "program to measure")
+	dir := flag.String("dir", "", "folder for workloads and states (default: a temporary one)")
+	write := flag.String("write", "", "only write the workloads below this folder, for -registry")
+	registry := flag.String("registry", "127.0.0.1:5000", "registry that written workloads use")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [flags] [WORKLOAD...]")
+		flag.PrintDefaults()
+		for _, w := range bench.All {
+			fmt.Fprintf(flag.CommandLine.Output(), "  %-10s %s\n", w.Name, w.What)
+		}
+	}
+	flag.Parse()
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	var err error
+	if *write != "" {
+		err = writeOnly(*write, *registry, flag.Args())
+	} else {
+		err = run(ctx, *binary, *dir, flag.Args())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// chosen picks workloads by name; none means all.
+func chosen(names []string) ([]bench.Workload, error) {
+	if len(names) == 0 {
+		return bench.All, nil
+	}
+	var out []bench.Workload
+	for _, n := range names {
+		i := slices.IndexFunc(bench.All, func(w bench.Workload) bool { return w.Name == n })
+		if i < 0 {
+			return nil, fmt.Errorf("no workload is called %q", n)
+		}
+		out = append(out, bench.All[i])
+	}
+	return out, nil
+}
+
+func writeOnly(dir, registry string, names []string) error {
+	list, err := chosen(names)
+	if err != nil {
+		return err
+	}
+	for _, w := range list {
+		if err := w.Write(filepath.Join(dir, w.Name), registry); err != nil {
+			return fmt.Errorf("write %s: %w", w.Name, err)
+		}
+	}
+	return nil
+}
+
+func run(ctx context.Context, binary, dir string, names []string) (err error) {
+	list, err := chosen(names)
+	if err != nil {
+		return err
+	}
+	if binary, err = filepath.Abs(binary); err != nil {
+		return err
+	}
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "kaniko-build-bench-"); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	}
+	var needs []string
+	for _, w := range list {
+		for _, n := range w.Needs {
+			if !slices.Contains(needs, n) {
+				needs = append(needs, n)
+			}
+		}
+	}
+	cache, err := mirror.Cache()
+	if err != nil {
+		return err
+	}
+	layouts, err := mirror.Make(ctx, cache, needs, os.Stderr)
+	if err != nil {
+		return err
+	}
+	tooMuch := false
+	fmt.Println("workload   case          time  largest process")
+	for _, w := range list { // each with an empty registry
+		err := withRegistry(ctx, filepath.Join(dir, "registry-"+w.Name), layouts, func(addr string) error {
+			return bench.Measure(ctx, binary, dir, addr, w, func(s bench.Sample) {
+				fmt.Println(s)
+				tooMuch = tooMuch || s.TooMuch
+			})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if tooMuch {
+		return errors.New("a process used more memory than it may")
+	}
+	return nil
+}
+
+// withRegistry runs fn beside a registry that has the bases and nothing else.
+func withRegistry(ctx context.Context, dir string, layouts []string, fn func(addr string) error) (err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	addr := l.Addr().String()
+	l.Close()
+	conf := filepath.Join(dir, "config.yml")
+	if err := os.WriteFile(conf, []byte(rig.RegistryConfig(addr, filepath.Join(dir, "data"))), 0o644); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "docker-registry", "serve", conf)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start docker-registry (Debian's package of that name): %w", err)
+	}
+	done := make(chan struct{})
+	go func() { cmd.Wait(); close(done) }()
+	defer func() { cmd.Process.Kill(); <-done }()
+	if err := rig.WaitRegistry(addr, done); err != nil {
+		return err
+	}
+	for _, layout := range layouts {
+		if _, err := image.Push(ctx, layout, addr); err != nil {
+			return err
+		}
+	}
+	return fn(addr)
+}
