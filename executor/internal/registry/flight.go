@@ -1,0 +1,70 @@
+package registry
+
+import (
+	"context"
+	"sync"
+)
+
+// flights do the work for a key once for all who ask while it is under way, and
+// keep what succeeded. The work ends when nobody waits for it any more; one
+// caller's cancel is that caller's error alone. The zero value is ready.
+type flights[K comparable, V any] struct {
+	mu sync.Mutex
+	m  map[K]*flight[V]
+}
+
+type flight[V any] struct {
+	done    chan struct{}
+	waiting int // guarded by flights.mu
+	cancel  context.CancelFunc
+	val     V
+	err     error
+}
+
+func (f *flights[K, V]) do(ctx context.Context, jobs *sync.WaitGroup, key K, work func(context.Context) (V, error)) (V, error) {
+	f.mu.Lock()
+	if f.m == nil {
+		f.m = map[K]*flight[V]{}
+	}
+	c := f.m[key]
+	if c == nil {
+		wctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		c = &flight[V]{done: make(chan struct{}), cancel: cancel}
+		f.m[key] = c
+		jobs.Go(func() {
+			defer cancel()
+			val, err := work(wctx)
+			f.mu.Lock()
+			if err != nil && f.m[key] == c {
+				delete(f.m, key) // who asks later tries again
+			}
+			c.val, c.err = val, err
+			close(c.done)
+			f.mu.Unlock()
+		})
+	}
+	c.waiting++
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		c.waiting--
+		select {
+		case <-c.done:
+		default:
+			if c.waiting == 0 {
+				c.cancel()
+				if f.m[key] == c {
+					delete(f.m, key) // who comes now must not get our cancel
+				}
+			}
+		}
+	}()
+	select {
+	case <-c.done:
+		return c.val, c.err
+	case <-ctx.Done():
+		var zero V
+		return zero, context.Cause(ctx)
+	}
+}
