@@ -22,8 +22,9 @@ var update = flag.Bool("update", false, "rewrite the table of imports in ARCHITE
 const module = "kaniko-build"
 
 // rank orders the top-level folders: a package imports only what is ranked
-// lower, or its own folder.
-var rank = map[string]int{"schema": 0, "plan": 1, "graph": 2, "executor": 3, "watch": 4, "cmd": 5}
+// lower, or its own folder. graph knows nothing of this program, so that plan
+// may order its nodes by it.
+var rank = map[string]int{"schema": 0, "graph": 1, "plan": 2, "executor": 3, "watch": 4, "cmd": 5}
 
 // narrower are the packages that may import less of other folders than rank
 // allows: exactly these.
@@ -31,8 +32,8 @@ var narrower = map[string][]string{
 	"schema/diag": {},
 	"plan/event":  {},
 	"schema":      {"schema/diag"},
-	"plan":        {"schema", "schema/diag", "plan/event"},
-	"graph":       {"schema/diag", "plan/event"},
+	"plan":        {"schema", "schema/diag", "graph"},
+	"graph":       {},
 	"executor":    {"schema/diag", "plan/event"}, // of other folders; the manifest is not its business
 }
 
@@ -49,7 +50,7 @@ var rooms = map[string][]string{
 	"copier":     {"tree", "layer"},
 	"rootfs":     {"tree", "layer", "store"},
 	"cache":      {"tree", "store"},
-	"registry":   {"store"},
+	"registry":   {"store", "image"}, // image: what a manifest may hold
 	"image":      {"store", "layer"},
 }
 

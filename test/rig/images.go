@@ -1,7 +1,6 @@
 package rig
 
 import (
-	"os"
 	"testing"
 
 	"kaniko-build/test/mirror"
@@ -20,7 +19,7 @@ func Mirror(t testing.TB, names ...string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layouts, err := mirror.Make(t.Context(), cache, names, os.Stderr)
+	layouts, err := mirror.Make(t.Context(), cache, names, t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}
