@@ -16,14 +16,17 @@ import (
 // start of a large Go program, and puts that program where the RUN can reach
 // it. A list of calls takes well under a millisecond and leaves nothing behind.
 //
-//	parent                                   child (one thread, copied memory)
+//	parent                                   child (one thread, copied or borrowed memory)
 //	fork(flags) ─────────────────────────────> step 0, 1, 2, ...
 //	read(report) ...                            a step fails: write(report, step, errno), exit
 //	EOF: the exec happened            <──────── exec closes report
 //	8 bytes: *programError
 //
 // The child must not allocate, lock, grow its stack or meet the scheduler:
-// other threads of the parent may have held any lock when it was copied.
+// other threads of the parent may have held any lock when it was made. With
+// borrow it shares the parent's memory while the parent's thread sleeps until
+// exec, as in vfork: copying the memory map of a node takes longer than all
+// its steps.
 type program struct {
 	steps []step
 	slots []uintptr // results of steps, arguments of later ones
@@ -157,6 +160,10 @@ type child struct {
 	report *os.File
 }
 
+// borrow is the flags of a child that uses the parent's memory. The parent's
+// thread sleeps in fork until the child executes or exits.
+const borrow = unix.CLONE_VM | unix.CLONE_VFORK
+
 // fork starts the program in a new process with the given clone flags. The
 // calling goroutine must be locked to its thread when flags or the program
 // depend on the state of that thread. report is the pipe made by newReport
@@ -227,6 +234,11 @@ func (c *child) wait() (unix.WaitStatus, error) {
 	}
 }
 
+// rawClone is clone(2). See the remarks in assembly.
+//
+//go:noescape
+func rawClone(flags, pidfd uintptr) (pid, errno uintptr)
+
 //go:linkname beforeFork syscall.runtime_BeforeFork
 func beforeFork()
 
@@ -252,9 +264,9 @@ func forkProgram(steps []step, slots []uintptr, flags uintptr, pidfd *int32, rep
 //go:noinline
 //go:nocheckptr
 func rawFork(steps []step, slots []uintptr, flags uintptr, pidfd *int32, report uintptr) (int, unix.Errno) {
-	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, flags, 0, uintptr(unsafe.Pointer(pidfd)), 0, 0, 0)
-	if errno != 0 || pid != 0 {
-		return int(pid), errno
+	pid, no := rawClone(flags, uintptr(unsafe.Pointer(pidfd)))
+	if no != 0 || pid != 0 {
+		return int(pid), unix.Errno(no)
 	}
 	afterForkInChild() // default signal handlers, the signal mask as it was
 

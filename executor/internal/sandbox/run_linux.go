@@ -226,7 +226,7 @@ func (in *Inside) run(ctx context.Context, spec RunSpec) (result Result, err err
 		rep.w.Close()
 		return Result{}, err
 	}
-	c, err := p.fork(unix.CLONE_NEWPID, rep)
+	c, err := p.fork(unix.CLONE_NEWPID|borrow, rep)
 	if err != nil {
 		return Result{}, fmt.Errorf("make process: %w", err)
 	}
