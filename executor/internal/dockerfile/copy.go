@@ -80,7 +80,7 @@ func (r *stageRun) copy(out *Copy, c instructions.Command, words instructions.So
 		if path.Dir(name) != "/" || name == "/" {
 			return fmt.Errorf("heredoc %q is not the name of a file", h.Path)
 		}
-		out.Inline = append(out.Inline, InlineFile{Path: name[1:], Mode: 0o644, Data: h.Data})
+		out.Inline = append(out.Inline, InlineFile{Path: name[1:], Mode: 0o644, Data: []byte(h.Data)})
 	}
 	out.Link = out.Link && out.Chmod == ""
 

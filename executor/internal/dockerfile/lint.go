@@ -46,20 +46,23 @@ func (f *File) newLinter(text []byte, out *[]Warning) (*linter.Linter, error) {
 			Hint: "write check=skip=RuleOne,RuleTwo;error=true"}
 	}
 	config.Warn = func(rule, description, url, text string, location []parser.Range) {
-		at := pos
-		at.Line = 1
+		at := f.line(1)
 		if len(location) > 0 {
 			at = f.instruction(location[0].Start.Line)
 		}
-		for _, m := range quoted.FindAllStringSubmatch(text, -1) {
-			if w := f.word(at, strings.TrimPrefix(m[1]+m[2]+m[3], "$")); w != at {
-				at = w
-				break
-			}
-		}
+		at = f.pointAt(at, text)
 		*out = append(*out, Warning{Rule: rule, URL: url, Pos: at, Text: text, Detail: description})
 	}
 	return linter.New(config), nil
+}
+
+// quiet is a linter that says nothing. BuildKit's parser panics without any
+// where a comment has a check directive.
+func quiet() *linter.Linter { return linter.New(&linter.Config{}) }
+
+// instruction makes an instruction of a node for another time.
+func instruction(n *parser.Node) (any, error) {
+	return instructions.ParseInstructionWithLinter(n, quiet())
 }
 
 // lintError is the error that the check directive wants of warnings.

@@ -107,7 +107,7 @@ func (g *graph) triggerCommand(s *state, o origin) (command, error) {
 	}
 	n := ast.AST.Children[0]
 	n.StartLine, n.EndLine = s.decl.node.StartLine, s.decl.node.EndLine
-	ic, err := instructions.ParseCommand(n)
+	ic, err := parseCommand(n)
 	if err != nil {
 		return command{}, err
 	}

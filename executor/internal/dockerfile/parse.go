@@ -142,7 +142,8 @@ func (f *File) read(text []byte) error {
 // pulled base names: those are in Program.Images.
 func (f *File) Images() []ImageRef { return f.images }
 
-// References are all names that come from outside, of all stages, in file order.
+// References are the names of needed stages that come from outside, in file order.
+// An image that several places name is there for each.
 func (f *File) References() []Reference { return f.references }
 
 // Warnings are those of the linter that need no expansion of stages; a Program has them too.
@@ -240,7 +241,7 @@ func (f *File) checkSyntax(text []byte) error {
 // the lines of each and go on, to report all.
 func (f *File) readNodes(text []byte, lint *linter.Linter, problems *diag.List) *parser.Node {
 	text = bytes.Clone(text)
-	for range 200 { // a file with more mistakes will not be read to the end anyway
+	for range 50 { // nobody reads more mistakes than that
 		res, err := parser.Parse(bytes.NewReader(text))
 		if err == nil {
 			f.escape = res.EscapeToken
@@ -267,7 +268,7 @@ func (f *File) readNodes(text []byte, lint *linter.Linter, problems *diag.List) 
 			p.What += in
 		}
 		problems.AddErr(diag.Pos{}, p)
-		if !blank(text, start, max(start, end)) {
+		if len(text) > 1<<20 || !blank(text, start, max(start, end)) {
 			return nil
 		}
 	}
@@ -321,7 +322,7 @@ func (f *File) setGlobals(lint *linter.Linter) error {
 	metaCmds := func() ([]*instructions.ArgCommand, error) {
 		var out []*instructions.ArgCommand
 		for _, n := range f.meta {
-			cmd, err := instructions.ParseInstruction(n)
+			cmd, err := instruction(n)
 			if err != nil {
 				return nil, f.problem(f.instruction(n.StartLine), err)
 			}

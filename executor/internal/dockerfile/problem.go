@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"kaniko-build/schema/diag"
@@ -60,12 +61,11 @@ var hints = []struct{ part, hint string }{
 }
 
 var (
-	quoted   = regexp.MustCompile(`"([^"]+)"|'([^']+)'|(--[a-z][a-z-]*)|\(([^)]+)\)`)
+	quoted   = regexp.MustCompile(`("(?:[^"\\]|\\.)+")|'([^']+)'|(--[a-z][a-z-]*)|\(([^)]+)\)|(\$\{?\w+\}?)`)
 	position = regexp.MustCompile(`^dockerfile parse error on line \d+: `)
 )
 
-// problem makes a problem at pos of an error. Its column is that of the first
-// thing which the message quotes and which stands on that line.
+// problem makes a problem at pos of an error.
 func (f *File) problem(pos diag.Pos, err error) *diag.Problem {
 	var known *diag.Problem
 	if errors.As(err, &known) {
@@ -82,16 +82,29 @@ func (f *File) problem(pos diag.Pos, err error) *diag.Problem {
 			break
 		}
 	}
-	for _, m := range quoted.FindAllStringSubmatch(p.What, -1) {
-		if at := f.word(pos, m[1]+m[2]+m[3]+m[4]); at != pos {
-			p.Pos = at
-			break
-		}
-	}
+	p.Pos = f.pointAt(pos, p.What)
 	if strings.HasPrefix(p.What, "failed to process") { // a word: say of what
 		p.What += f.excerpt(pos.Line, pos.Line)
 	}
 	return p
+}
+
+// pointAt is the position of the first thing that a message about the line of
+// pos quotes and that stands there, or pos.
+func (f *File) pointAt(pos diag.Pos, message string) diag.Pos {
+	for _, m := range quoted.FindAllStringSubmatch(message, -1) {
+		word := m[2] + m[3] + m[4] + m[5]
+		if m[1] != "" {
+			var err error
+			if word, err = strconv.Unquote(m[1]); err != nil {
+				word = strings.Trim(m[1], `"`)
+			}
+		}
+		if at := f.word(pos, word); at != pos {
+			return at
+		}
+	}
+	return pos
 }
 
 func oneLine(err error) string {

@@ -213,7 +213,7 @@ type Mount struct {
 type InlineFile struct {
 	Path string `json:"path"` // in a Run: where it is mounted; in a Copy: its name
 	Mode uint32 `json:"mode"`
-	Data string `json:"data"`
+	Data []byte `json:"data"` // as it stands there: any bytes
 }
 
 // Copy is COPY or ADD.

@@ -48,7 +48,7 @@ func (f *File) resolve(p *Program, load Loader) error {
 		return err
 	}
 	var problems diag.List
-	g := newGraph(f, linter.New(&linter.Config{})) // Parse has told what these two find
+	g := newGraph(f, quiet()) // Parse has told what these two find
 	g.declare(&problems)
 	if problems.Len() == 0 {
 		g.link(&problems)

@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -31,6 +32,11 @@ func (r *stageRun) doRun(c *instructions.RunCommand, cmd *command, step *Step) e
 	if len(args) == 0 {
 		return &diag.Problem{Pos: cmd.pos, What: "RUN has an empty command: no argument is given",
 			Hint: `name the program: RUN ["program", "argument"]`}
+	}
+	for _, a := range args {
+		if !utf8.ValidString(a) {
+			return &diag.Problem{Pos: cmd.pos, What: "the command is not valid UTF-8", Hint: "save the Dockerfile as UTF-8, or COPY the script from a file"}
+		}
 	}
 	run.Argv = args
 
@@ -87,7 +93,7 @@ func runArgs(c *instructions.RunCommand, run *Run) ([]string, error) {
 	if path.Dir(name) != "/" || name == "/" {
 		return nil, fmt.Errorf("heredoc %q is not the name of a file", h.Name)
 	}
-	run.Files = []InlineFile{{Path: scriptDir + name[1:], Mode: 0o755, Data: data}}
+	run.Files = []InlineFile{{Path: scriptDir + name[1:], Mode: 0o755, Data: []byte(data)}}
 	return []string{path.Join(scriptDir, h.Name)}, nil
 }
 

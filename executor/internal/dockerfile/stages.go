@@ -202,7 +202,7 @@ func (g *graph) link(problems *diag.List) {
 			continue // foreign, and added by this loop
 		}
 		for _, n := range s.decl.nodes {
-			ic, err := instructions.ParseCommand(n)
+			ic, err := parseCommand(n)
 			if err == nil {
 				c := command{Command: ic, pos: g.f.instruction(n.StartLine), end: n.EndLine, text: display(n)}
 				if err = g.connect(s, &c); err == nil {
@@ -219,6 +219,19 @@ func (g *graph) link(problems *diag.List) {
 	if problems.Len() == 0 {
 		g.settle(nil, problems)
 	}
+}
+
+// parseCommand makes a command of a node that is no FROM.
+func parseCommand(n *parser.Node) (instructions.Command, error) {
+	ic, err := instruction(n)
+	if err != nil {
+		return nil, err
+	}
+	c, ok := ic.(instructions.Command)
+	if !ok {
+		return nil, fmt.Errorf("%s is not a command", n.Value)
+	}
+	return c, nil
 }
 
 // connect finds the sources of a command of s.
@@ -384,20 +397,24 @@ func (g *graph) images() []ImageRef {
 	return sortByPos(out, func(r ImageRef) diag.Pos { return r.Pos })
 }
 
-// references are the outside names of all stages, triggers aside.
+// references are the outside names of needed stages, triggers of images aside. It
+// works on a graph of its own, and as far as it can where there are problems.
 func (g *graph) references() []Reference {
-	all := newGraph(g.f, linter.New(&linter.Config{}))
+	all := newGraph(g.f, quiet())
 	var ignored diag.List
 	all.declare(&ignored)
+	all.link(&ignored)
+	needed := all.reachable()
 	var out []Reference
 	for _, s := range all.states {
+		if !needed[s] && all.target != nil {
+			continue
+		}
 		if s.failed {
 			out = append(out, Reference{Name: s.base, Pos: s.pos, Use: s.use, Unresolved: true})
+			continue
 		}
-	}
-	all.link(&ignored)
-	for _, s := range all.states {
-		if s.failed || s.parent != nil || s.base == scratch && !s.replaced {
+		if s.parent != nil || s.base == scratch && !s.replaced {
 			continue
 		}
 		if err := all.nameImage(s); err != nil {
@@ -446,5 +463,5 @@ func display(n *parser.Node) string {
 	for _, h := range n.Heredocs {
 		text += "\n" + h.Content + h.Name
 	}
-	return text
+	return strings.ToValidUTF8(text, "\ufffd")
 }
