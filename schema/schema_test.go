@@ -319,3 +319,102 @@ func TestParseOfAMissingFileSaysWhich(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestInlineKeepsItsLinesOnlyWhileTheyAreTheFiles expands variables in a Dockerfile.
+func TestInlineKeepsItsLinesOnlyWhileTheyAreTheFiles(t *testing.T) {
+	for _, c := range []struct {
+		value string
+		lines bool
+	}{{"one line", true}, {`two\nlines`, false}} {
+		text := "version: 1\nvars: {x: {default: \"" + c.value + "\"}}\ntargets:\n  a:\n    dockerfileInline: |\n      FROM scratch\n      LABEL a=\"${vars.x}\"\n"
+		m, err := parse(text, schema.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := m.Targets[0].Inline
+		if in.Lines != c.lines || c.lines && in.Pos != (diag.Pos{File: "kaniko-build.yaml", Line: 6, Col: 7}) {
+			t.Errorf("%s: %+v", c.value, in)
+		}
+	}
+}
+
+func TestInheritanceOperators(t *testing.T) {
+	const head = `version: 1
+vars: {list: {default: [linux/amd64, linux/arm64]}, map: {default: {A: var}}, none: {default: []}}
+secrets: {s: {env: S}, u: {env: U}}
+`
+	for _, c := range []struct{ name, defaults, body, want string }{
+		{"a plain list replaces", "{platforms: [linux/amd64]}", "{platforms: [linux/arm64]}", "platforms=[linux/arm64]"},
+		{"plus appends once", "{platforms: [linux/amd64]}", "{platforms+: [linux/arm64, linux/amd64]}", "platforms=[linux/amd64 linux/arm64]"},
+		{"plus on nothing", "{}", "{platforms+: [linux/arm64]}", "platforms=[linux/arm64]"},
+		{"minus takes out", "{platforms: [linux/amd64, linux/arm64]}", "{platforms-: [linux/amd64]}", "platforms=[linux/arm64]"},
+		{"minus on nothing", "{}", "{platforms-: [linux/arm64]}", "platforms=[]"},
+		{"plain, then minus, then plus", "{platforms: [linux/386]}", "{platforms+: [linux/arm64], platforms-: [linux/amd64], platforms: [linux/amd64, linux/s390x]}", "platforms=[linux/s390x linux/arm64]"},
+		{"null deletes", "{platforms: [linux/amd64]}", "{platforms: null}", "platforms=[]"},
+		{"a reference is expanded to be appended to", "{platforms: '${vars.list}'}", "{platforms+: [linux/s390x]}", "platforms=[linux/amd64 linux/arm64 linux/s390x]"},
+		{"a reference can be what is appended", "{platforms: [linux/s390x]}", "{platforms+: '${vars.list}'}", "platforms=[linux/s390x linux/amd64 linux/arm64]"},
+		{"a reference can be what is taken out", "{platforms: [linux/s390x, linux/amd64]}", "{platforms-: '${vars.list}'}", "platforms=[linux/s390x]"},
+		{"mappings merge", "{args: {A: 1, B: 2}}", "{args: {B: 3, C: 4}}", "args=map[A:1 B:3 C:4]"},
+		{"plus on a mapping is the same", "{args: {A: 1, B: 2}}", "{args+: {B: 3, C: null}}", "args=map[A:1 B:3]"},
+		{"minus on a mapping takes keys", "{args: {A: 1, B: 2}}", "{args-: [A]}", "args=map[B:2]"},
+		{"null deletes a key", "{args: {A: 1, B: 2}}", "{args: {A: null}}", "args=map[B:2]"},
+		{"null of nothing is nothing", "{}", "{args: {A: null}}", "args=map[]"},
+		{"a reference merges too", "{args: '${vars.map}'}", "{args: {B: 1}}", "args=map[A:var B:1]"},
+		{"over a reference", "{args: {A: 1, B: 1}}", "{args: '${vars.map}'}", "args=map[A:var B:1]"},
+		{"empty replaces", "{platforms: [linux/amd64]}", "{platforms: '${vars.none}'}", "platforms=[]"},
+		{"secrets merge by id", "{secrets: [s, u]}", "{secrets: [{id: s, as: t}]}", "secrets=u:u s:t"},
+		{"a secret twice in one list", "{secrets: [u]}", "{secrets: [{id: s, as: t}, s]}", "secrets=u:u s:t s:s"},
+		{"secrets go by id", "{secrets: [{id: s, as: t}, u]}", "{secrets-: [s]}", "secrets=u:u"},
+		{"all secrets go by null", "{secrets: [s, u]}", "{secrets: null}", ""},
+		{"tags go by tag", "{tags: [{tag: a}, b]}", "{tags-: [a]}", "tags=docker.io/library/t:b"},
+		{"tags are appended once", "{tags: [{tag: a}, b]}", "{tags+: [b, a]}", "tags=docker.io/library/t:a docker.io/library/t:b"},
+		{"true is not a stage", "{noCache: true}", "{}", "noCache=true"},
+		{"stages", "{noCache: true}", "{noCache: [a, b]}", "noCache=[a b]"},
+		{"a text of the environment can be true", "{}", "{noCache: '${env.X:-true}'}", "noCache=true"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, err := parse(head+"defaults: "+c.defaults+"\ntargets: {t: "+c.body+"}\n", schema.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			u := m.Targets[0]
+			var grants []string
+			for _, g := range u.Secrets {
+				grants = append(grants, g.ID+":"+g.As)
+			}
+			got := map[string]string{
+				"platforms": fmt.Sprint(u.Platforms), "args": fmt.Sprint(u.Args), "secrets": strings.Join(grants, " "),
+				"tags": strings.Join(u.RefNames(), " "), "noCache": fmt.Sprint(u.NoCache),
+			}
+			if u.NoCacheStages != nil {
+				got["noCache"] = fmt.Sprint(u.NoCacheStages)
+			}
+			key, want, _ := strings.Cut(c.want, "=")
+			if key == "" {
+				key = "secrets"
+			}
+			if got[key] != want {
+				t.Errorf("%s over %s\ngot  %s=%s\nwant %s", c.body, c.defaults, key, got[key], c.want)
+			}
+		})
+	}
+}
+
+// TestScalarsReadAsTheirFieldWants covers texts that must read as something.
+func TestScalarsReadAsTheirFieldWants(t *testing.T) {
+	opts := schema.Options{LookupEnv: func(name string) (string, bool) {
+		v, ok := map[string]string{"PUSH": "true", "JOBS": "7", "WORD": "word"}[name]
+		return v, ok
+	}}
+	m, err := parse("version: 1\ntargets: {t: {}}\nrun: {push: '${env.PUSH}', jobs: '${env.JOBS}'}\n", opts)
+	if err != nil || !m.Run.Push || m.Run.Jobs != 7 {
+		t.Errorf("got %+v, %v", m, err)
+	}
+	_, err = parse("version: 1\ntargets: {t: {}}\nrun: {push: '${env.WORD}', jobs: '${env.WORD}', progress: '${env.WORD}'}\n", opts)
+	want := `kaniko-build.yaml:3:13: "push" must be true or false, not "word"
+kaniko-build.yaml:3:34: "jobs" must be auto or a number, not "word"
+kaniko-build.yaml:3:59: "progress" must be auto, tty, plain, json or quiet, not "word"`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}

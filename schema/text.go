@@ -259,7 +259,7 @@ func (x expander) scalar(v *value) *value {
 		return x.loneReference(v, segments[0].ref)
 	}
 	var b strings.Builder
-	failed := false
+	failed, lines := false, v.origin.lines
 	for _, s := range segments {
 		if s.ref == nil {
 			b.WriteString(s.literal)
@@ -275,6 +275,7 @@ func (x expander) scalar(v *value) *value {
 		case !x.budget.spend(len(got.text), v.pos, x.problems):
 			return nil
 		default:
+			lines = lines && !strings.Contains(got.text, "\n")
 			b.WriteString(got.text)
 		}
 	}
@@ -282,8 +283,9 @@ func (x expander) scalar(v *value) *value {
 		return nil
 	}
 	out := newText(v.pos, b.String())
-	out.origin.lines = v.origin.lines
-	out.origin.start = v.origin.start
+	if lines { // the lines are still those of the file, though not all their columns
+		out.origin = place{start: v.origin.start, lines: true}
+	}
 	return out
 }
 

@@ -18,12 +18,12 @@ import (
 // Caps on what a file may ask of us. They are far above what people write and
 // far below what would hurt.
 const (
-	maxFileSize = 2 << 20   // bytes
-	maxDepth    = 40        // values inside values
-	maxValues   = 250_000   // with every alias counted as often as it is used
-	maxExpanded = 128 << 20 // bytes that references and inheritance make of it, about
-	maxProblems = 1000      // before we stop looking for more
-	maxRefs     = 1000      // of one target
+	maxFileSize = 2 << 20  // bytes
+	maxDepth    = 40       // values inside values
+	maxValues   = 250_000  // with every alias counted as often as it is used
+	maxExpanded = 64 << 20 // bytes that references and inheritance make of it, about
+	maxProblems = 1000     // before we stop looking for more
+	maxRefs     = 1000     // of one target
 )
 
 // kind says what a value is.
@@ -105,10 +105,9 @@ func (v *value) str() string {
 	return v.text
 }
 
-// isTrue tells whether v is the scalar true.
-func (v *value) isTrue() bool {
-	return v != nil && v.kind == boolKind && strings.EqualFold(v.text, "true")
-}
+// isTrue tells whether v reads as true. That may be a text: references to the
+// environment give no other.
+func (v *value) isTrue() bool { return strings.EqualFold(v.str(), "true") }
 
 // list is the items of a list, or the one scalar or mapping itself.
 func (v *value) list() []*value {

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -226,7 +227,8 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		_, err := Parse(fstest.MapFS{"m.yaml": {Data: []byte(text)}}, "m.yaml", Options{})
-		if problems, ok := err.(diag.Problems); ok { //nolint:errorlint // Parse promises this very type for what it reports
+		var problems diag.Problems
+		if errors.As(err, &problems) {
 			for _, p := range problems {
 				inside(t, text, p.Pos)
 			}
