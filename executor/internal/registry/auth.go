@@ -27,9 +27,9 @@ func (k keychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
 
 // ResolveContext is what go-containerregistry asks.
 func (keychain) ResolveContext(ctx context.Context, r authn.Resource) (authn.Authenticator, error) {
-	scoped := scopedEntries()
+	f := readEntries()
 	for name := r.String(); name != r.RegistryStr(); {
-		if scoped[name] {
+		if f.scoped[name] {
 			a, err := authn.Resolve(ctx, authn.DefaultKeychain, entry(name))
 			if err != nil || a != authn.Anonymous {
 				return a, err
@@ -41,6 +41,9 @@ func (keychain) ResolveContext(ctx context.Context, r authn.Resource) (authn.Aut
 		}
 		name = name[:i]
 	}
+	if f.pathsOnly(r.RegistryStr()) {
+		return authn.Anonymous, nil
+	}
 	return authn.Resolve(ctx, authn.DefaultKeychain, entry(r.RegistryStr()))
 }
 
@@ -50,26 +53,59 @@ type entry string
 func (e entry) String() string      { return string(e) }
 func (e entry) RegistryStr() string { return string(e) }
 
-// scopedEntries are the entries with a path. Only these are asked for below a
-// host: a credential helper takes long to say no.
-func scopedEntries() map[string]bool {
+// entries are the names in a docker config. The values are the library's
+// business.
+type entries struct {
+	scoped map[string]bool // with a path; only these are asked for below a host: a credential helper takes long to say no
+	hosts  map[string]bool
+	store  bool // a helper that may know any host
+}
+
+func readEntries() entries {
+	out := entries{scoped: map[string]bool{}, hosts: map[string]bool{}}
 	b, err := os.ReadFile(configFile())
 	if err != nil {
-		return nil
+		return out
 	}
 	var f struct {
-		Auths map[string]json.RawMessage `json:"auths"`
+		Auths       map[string]json.RawMessage `json:"auths"`
+		CredHelpers map[string]string          `json:"credHelpers"`
+		CredsStore  string                     `json:"credsStore"`
 	}
 	if json.Unmarshal(b, &f) != nil {
-		return nil // the library says what is wrong with it
+		return out // the library says what is wrong with it
 	}
-	out := map[string]bool{}
+	out.store = f.CredsStore != ""
+	for name := range f.CredHelpers {
+		out.hosts[name] = true
+	}
 	for name := range f.Auths {
-		if !strings.Contains(name, "://") && strings.Contains(strings.TrimSuffix(name, "/"), "/") {
-			out[name] = true
+		_, rest, url := strings.Cut(name, "://")
+		if !url {
+			rest = name
+		}
+		host, path, _ := strings.Cut(rest, "/")
+		if path == "" || url || path == "v1/" || path == "v2/" { // how docker writes hosts
+			out.hosts[host] = true
+		} else {
+			out.scoped[name] = true
 		}
 	}
 	return out
+}
+
+// pathsOnly tells whether a host has entries for paths below it and none of its
+// own. The library would use one of them for the whole host.
+func (e entries) pathsOnly(host string) bool {
+	if e.store || e.hosts[host] {
+		return false
+	}
+	for name := range e.scoped {
+		if strings.HasPrefix(name, host+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // configFile is the one that go-containerregistry reads.

@@ -73,6 +73,9 @@ func (c *Client) explain(ctx context.Context, what string, n image.Name, e endpo
 	switch {
 	case errors.As(err, &auth):
 		return out(Denied, "check the docker config and its credential helper, or log in again", "%s", text)
+	case errors.As(err, &unknown), errors.As(err, &verify), errors.As(err, &invalid), errors.As(err, &host):
+		return out(TLS, fmt.Sprintf("give its authority as `ca` under registries, or trust it with registries: {%q: {insecure: true}}", e.host),
+			"the certificate of %s cannot be trusted: %s", e.host, text)
 	case errors.As(err, &status):
 		server := serverMessage(status)
 		switch code := status.StatusCode; {
@@ -87,9 +90,6 @@ func (c *Client) explain(ctx context.Context, what string, n image.Name, e endpo
 		default:
 			return out(Broken, "", "%s answers with %d %s: %s", e.host, code, http.StatusText(code), server)
 		}
-	case errors.As(err, &unknown), errors.As(err, &verify), errors.As(err, &invalid), errors.As(err, &host):
-		return out(TLS, fmt.Sprintf("give its authority as `ca` under registries, or trust it with registries: {%q: {insecure: true}}", e.host),
-			"the certificate of %s cannot be trusted: %s", e.host, text)
 	case strings.Contains(text, "server gave HTTP response to HTTPS client"), errors.As(err, &record), errors.Is(err, errPlain):
 		return out(TLS, fmt.Sprintf("if that is meant to be: registries: {%q: {insecure: true}}", e.host),
 			"%s does not speak https", e.host)
