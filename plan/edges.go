@@ -53,7 +53,7 @@ type edgeFinder struct {
 // contexts adds the parents that named contexts name.
 func (f edgeFinder) contexts() {
 	for _, c := range f.node.Target.Contexts {
-		if c.Kind == schema.ContextTarget {
+		if _, here := f.contextName(c); here && c.Kind == schema.ContextTarget {
 			f.parent(c.Value, Edge{Kind: ByContext, Use: "contexts", Name: c.Name, Pos: c.Pos}, f.node.Platform)
 		}
 	}
@@ -79,14 +79,28 @@ func (f edgeFinder) references() {
 	}
 }
 
-// isNamedContext tells whether the target gives a context for that image. Names
-// are compared as BuildKit does: as docker prints them, without the tag latest.
-func (f edgeFinder) isNamedContext(name string) bool {
-	ref, ok := schema.ParseRef(name)
-	familiar := strings.TrimSuffix(ref.Familiar(), ":latest")
+// isNamedContext tells whether the target gives a context for that image.
+func (f edgeFinder) isNamedContext(image string) bool {
 	return slices.ContainsFunc(f.node.Target.Contexts, func(c schema.NamedContext) bool {
-		return c.Name == name || ok && c.Name == familiar
+		name, here := f.contextName(c)
+		return here && plainName(name) == plainName(image)
 	})
+}
+
+// contextName is the name of a context without its "::platform", and whether it
+// is one for the node's platform.
+func (f edgeFinder) contextName(c schema.NamedContext) (name string, here bool) {
+	name, platform, some := strings.Cut(c.Name, "::")
+	return name, !some || schema.NormalPlatform(platform) == f.node.Platform
+}
+
+// plainName is what contexts and images are compared by, as in BuildKit: the name
+// as docker prints it, without the tag latest.
+func plainName(name string) string {
+	if r, ok := schema.ParseRef(name); ok {
+		return strings.TrimSuffix(r.Familiar(), ":latest")
+	}
+	return name
 }
 
 // image adds the parent that makes the image r, if there is one.

@@ -227,6 +227,35 @@ COPY --from=reg.io/tool:latest / /
 	}
 }
 
+func TestNamedContextsBeatImages(t *testing.T) {
+	for _, c := range []struct{ context, line, want string }{
+		{"reg.io/base", "FROM reg.io/base:latest", ""},
+		{"'reg.io/base:latest'", "FROM reg.io/base", ""},
+		{"'reg.io/base:1'", "FROM reg.io/base", "base"},
+		{"'reg.io/base::linux/amd64'", "FROM reg.io/base", ""},
+		{"'reg.io/base::linux/arm64'", "FROM reg.io/base", "base"},
+		{"other", "FROM reg.io/base", "base"},
+	} {
+		p, err := makePlan(t, workspace("-- kaniko-build.yaml --\nversion: 1\ntargets:\n  base: {image: reg.io/base}\n  api: {context: api, contexts: {"+c.context+": 'image:alpine'}}\n"+
+			"-- Dockerfile --\nFROM scratch\n-- api/Dockerfile --\n"+c.line+"\n"), amd64, "api")
+		if err != nil {
+			t.Errorf("%s, %s: %v", c.context, c.line, err)
+			continue
+		}
+		got := ""
+		for _, e := range p.Edges {
+			got += string(e.Needs)
+		}
+		if got != c.want {
+			t.Errorf("context %s, %s: needs %q, want %q", c.context, c.line, got, c.want)
+		}
+	}
+	p, err := makePlan(t, workspace("-- kaniko-build.yaml --\nversion: 1\ntargets:\n  base: {}\n  api: {contexts: {'x::linux/arm64': 'target:base', y: 'target:base'}}\n-- Dockerfile --\nFROM scratch\n"), amd64, "api")
+	if err != nil || fmt.Sprint(p.Node("api").Parents) != "map[y:base]" {
+		t.Errorf("a context for another platform makes a parent: %v, %v", p, err)
+	}
+}
+
 const platforms = `-- kaniko-build.yaml --
 version: 1
 targets:
