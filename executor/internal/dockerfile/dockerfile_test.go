@@ -262,7 +262,7 @@ func TestProblems(t *testing.T) {
 		{"mount from a later stage", "FROM scratch AS a\nRUN --mount=from=b,target=/x y\nFROM scratch AS b\nFROM a\n", dockerfile.Options{}, []string{
 			`Dockerfile:2:18: cannot mount from stage "b" to "/x", stage needs to be defined before current command`}},
 		{"circles", "FROM scratch AS a\nCOPY --from=b / /\nFROM scratch AS b\nRUN --mount=from=a,target=/x y\n", dockerfile.Options{}, []string{
-			"Dockerfile:4:1: circular dependency detected on stage: b (a -> b -> a)"}},
+			"Dockerfile:4:1: circular dependency detected on stage: a (a -> b -> a)"}},
 		{"privileges", "FROM busybox\nRUN --security=insecure x\n", dockerfile.Options{}, []string{"Dockerfile:2:5: security.insecure is not allowed"}},
 		{"an invalid index", "FROM scratch\nCOPY --from=7 / /\n", dockerfile.Options{}, []string{"Dockerfile:2:1: invalid stage index 7"}},
 		{"variables in mounts", "FROM scratch\nRUN --mount=from=$X,target=/x y\n", dockerfile.Options{}, []string{"Dockerfile:2:13: 'from' doesn't support variable expansion"}},

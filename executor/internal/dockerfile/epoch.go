@@ -106,7 +106,7 @@ func (f *File) epochSource(d decl, shlex *shell.Lex) (Remote, error) {
 	}
 	var found *Remote
 	for _, n := range d.nodes {
-		cmd, err := instruction(n)
+		cmd, err := parseNode(n)
 		if err != nil {
 			return Remote{}, err
 		}

@@ -60,8 +60,8 @@ func (f *File) newLinter(text []byte, out *[]Warning) (*linter.Linter, error) {
 // where a comment has a check directive.
 func quiet() *linter.Linter { return linter.New(&linter.Config{}) }
 
-// instruction makes an instruction of a node for another time.
-func instruction(n *parser.Node) (any, error) {
+// parseNode makes an instruction of a node that has been linted.
+func parseNode(n *parser.Node) (any, error) {
 	return instructions.ParseInstructionWithLinter(n, quiet())
 }
 

@@ -322,7 +322,7 @@ func (f *File) setGlobals(lint *linter.Linter) error {
 	metaCmds := func() ([]*instructions.ArgCommand, error) {
 		var out []*instructions.ArgCommand
 		for _, n := range f.meta {
-			cmd, err := instruction(n)
+			cmd, err := parseNode(n)
 			if err != nil {
 				return nil, f.problem(f.instruction(n.StartLine), err)
 			}

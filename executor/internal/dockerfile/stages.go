@@ -223,7 +223,7 @@ func (g *graph) link(problems *diag.List) {
 
 // parseCommand makes a command of a node that is no FROM.
 func parseCommand(n *parser.Node) (instructions.Command, error) {
-	ic, err := instruction(n)
+	ic, err := parseNode(n)
 	if err != nil {
 		return nil, err
 	}
@@ -316,7 +316,7 @@ func (g *graph) checkCircles(problems *diag.List) {
 				names = append(names, cmp.Or(p.title, "stage-0"))
 			}
 			problems.Add(d.pos, "a stage can only copy from others that do not copy from it",
-				"circular dependency detected on stage: %s (%s)", names[len(names)-2], strings.Join(names, " -> "))
+				"circular dependency detected on stage: %s (%s)", cmp.Or(s.title, "stage-0"), strings.Join(names, " -> "))
 			return
 		}
 	}
