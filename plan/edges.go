@@ -72,7 +72,7 @@ func (f edgeFinder) references() {
 		case f.isNamedContext(r.Name):
 		case r.Unresolved:
 			f.warnings.Add(r.Pos, "give the ARG a default, or name the target in needs or contexts",
-				"target %q: %s %s has no value here, so it makes no edge", t.Name, r.Use, r.Name)
+				"target %q: %s %s has no value here, so it makes no edge", t.Name, r.Use, printable(r.Name))
 		default:
 			f.image(r)
 		}

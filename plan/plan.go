@@ -52,8 +52,8 @@ type Edge struct {
 	Pos   diag.Pos // of what says so
 }
 
-// Reason is why, in a few words: FROM shop/base.
-func (e Edge) Reason() string { return e.Use + " " + e.Name }
+// Reason is why, in a few words fit to print: FROM shop/base.
+func (e Edge) Reason() string { return printable(e.Use + " " + e.Name) }
 
 // Reference is an image that a Dockerfile names.
 type Reference struct {

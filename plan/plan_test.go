@@ -364,6 +364,22 @@ func TestSelectionMistakesAreProblems(t *testing.T) {
 	}
 }
 
+// TestNamesCannotSpeakToTheTerminal puts escape sequences where names go.
+func TestNamesCannotSpeakToTheTerminal(t *testing.T) {
+	p, err := makePlan(t, workspace("-- kaniko-build.yaml --\nversion: 1\ntargets:\n  base: {}\n  api: {context: api, contexts: {\"\\e[31m\": 'target:base'}}\n"+
+		"-- Dockerfile --\nFROM scratch\n-- api/Dockerfile --\nFROM \x1b[2J${X}\n"), amd64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := errors.Join(p.Table(&b), p.JSON(&b), p.Graph().DOT(&b, p.Look()), p.Graph().JSON(&b, p.Look())); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(b.String(), "\x1b") || len(p.Warnings) != 1 || strings.Contains(p.Warnings[0].Error(), "\x1b") {
+		t.Errorf("an escape sequence comes through: %q %q", b.String(), p.Warnings)
+	}
+}
+
 func TestDrawingsShowGroups(t *testing.T) {
 	p, err := makePlan(t, workspace("-- kaniko-build.yaml --\nversion: 1\ntargets: {a: {groups: [g]}, b: {needs: [a]}}\n-- Dockerfile --\nFROM scratch\n"), amd64)
 	if err != nil {

@@ -51,17 +51,23 @@ func (p *Plan) Table(w io.Writer) error {
 	return err
 }
 
-// row writes cells that cannot speak to the terminal or break the table.
+// row writes cells that cannot break the table.
 func row(w io.Writer, cells ...string) {
 	for i, c := range cells {
-		cells[i] = strings.Map(func(r rune) rune {
-			if !unicode.IsPrint(r) {
-				return unicode.ReplacementChar
-			}
-			return r
-		}, c)
+		cells[i] = printable(c)
 	}
 	fmt.Fprintln(w, strings.Join(cells, "\t")) // a tabwriter keeps its error for Flush
+}
+
+// printable is a text from a manifest or a Dockerfile that cannot speak to the
+// terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
 }
 
 func orDash(s string) string {
