@@ -206,4 +206,3 @@ func Parse(fsys fs.FS, name string, opts Options) (*Manifest, error) {
 	}
 	return m, nil
 }
-
