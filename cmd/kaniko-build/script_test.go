@@ -13,8 +13,8 @@ import (
 // TestMain lets the scripts call the program by its name, and the program
 // start itself as a node's container.
 func TestMain(m *testing.M) {
-	if local.Reexec() {
-		return
+	if code, ok := local.Reexec(); ok {
+		os.Exit(code)
 	}
 	testscript.Main(m, map[string]func(){"kaniko-build": main})
 }

@@ -157,9 +157,9 @@ targets:
 		if o.Code == 0 {
 			l.Error("a cycle builds")
 		}
-		for _, want := range []string{"cycle", "app/Dockerfile:1", "base/Dockerfile:1"} {
+		for _, want := range []string{"circle", "app/Dockerfile:1", "base/Dockerfile:1"} {
 			if !strings.Contains(o.All(), want) {
-				l.Errorf("the error about a cycle does not hold %q:\n%s", want, o.Tail(10))
+				l.Errorf("the error about a circle does not hold %q:\n%s", want, o.Tail(10))
 			}
 		}
 	})
