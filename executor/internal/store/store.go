@@ -37,15 +37,16 @@ const (
 	dirLocks    = "locks"
 	dirTemp     = "tmp"
 	dirMounts   = "mounts"
+	dirCaches   = "caches"
 )
 
 // shared are the directories that nodes write, parents first. Names of images,
 // what registries said and the cache of file hashes belong to the outer process
 // alone.
-var shared = []string{"blobs", dirBlobs, dirKeys, dirLayers, dirVariants, dirLocks, dirTemp, dirMounts}
+var shared = []string{"blobs", dirBlobs, dirKeys, dirLayers, dirVariants, dirLocks, dirTemp, dirMounts, dirCaches}
 
 // tops are all names that a store of this format has at its top.
-var tops = []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirBases, dirLocks, dirTemp, dirMounts}
+var tops = []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirBases, dirLocks, dirTemp, dirMounts, dirCaches}
 
 // ErrMiss is matched by every Miss.
 var ErrMiss = errors.New("not in the store")
@@ -320,6 +321,10 @@ func (s *Store) LayerDir(idmap, id string) string {
 func (s *Store) FilesDir(context string) string {
 	return filepath.Join(s.dir, dirFiles, escape(context))
 }
+
+// CacheDir is where the folder of the cache mount id lies under the id map
+// idmap, whether or not it exists.
+func (s *Store) CacheDir(idmap, id string) string { return filepath.Join(s.dir, dirCaches, idmap, id) }
 
 // MountsDir is an empty directory for mount points.
 func (s *Store) MountsDir() string { return filepath.Join(s.dir, dirMounts) }

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"kaniko-build/executor"
+	"kaniko-build/plan"
+	"kaniko-build/schema/diag"
+)
+
+type applyFlags struct {
+	manifestFlags
+	runFlags
+	keepGoing bool
+	outputs   []string
+}
+
+func newApply(t terminal) *cobra.Command {
+	f := &applyFlags{}
+	c := &cobra.Command{
+		Use:   "apply [flags] [TARGET...]",
+		Short: "Build the images of the manifest",
+		Long: `Build the images of the manifest and what they need, in order and in parallel.
+
+A target is a name, a glob, @group, or !name to leave one out; x... adds what x
+needs to what is exported, ...x its dependents. Without one the group default is
+built, or every target that is not internal.`,
+		Example: "  kaniko-build apply\n  kaniko-build apply api 'web-*' --push -j 4",
+		RunE:    func(c *cobra.Command, args []string) error { return f.run(c, t, args) },
+	}
+	f.manifestFlags.add(c)
+	f.runFlags.add(c)
+	c.Flags().BoolVar(&f.keepGoing, "keep-going", false, "after a failure go on with what does not depend on it")
+	c.Flags().StringArrayVarP(&f.outputs, "output", "o", nil, "write the image of a single target, type=oci|docker|tar|local,dest=PATH")
+	return c
+}
+
+func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error {
+	ctx := c.Context()
+	w, err := f.read(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := w.plan(selection)
+	if err != nil {
+		return err
+	}
+	for _, warning := range p.Warnings {
+		fmt.Fprintln(t.err, "warning:", warning)
+	}
+	f.defaults(c, w)
+	requests, err := w.requests(p)
+	if err != nil {
+		return err
+	}
+	for i := range requests {
+		requests[i].NoCache = requests[i].NoCache || f.noCache
+	}
+	r := &run{term: t, flags: f.runFlags, keep: f.keepGoing, private: map[string]bool{}, outputs: map[string][]executor.Output{}}
+	if r.outputs, err = f.outputsOf(p, t); err != nil {
+		return err
+	}
+	for _, n := range p.Nodes {
+		r.private[string(n.ID)] = n.Target.Internal
+	}
+	r.remap = func(node string, err error) error {
+		for _, n := range p.Nodes {
+			if string(n.ID) == node {
+				return inManifest(err, n.Target)
+			}
+		}
+		return err
+	}
+	registries, err := w.registries()
+	if err != nil {
+		return err
+	}
+	x, err := f.open(ctx, t, registries)
+	if err != nil {
+		return err
+	}
+	r.x = x
+	_, err = r.all(ctx, requests, p.Graph())
+	return errors.Join(err, x.Close())
+}
+
+// defaults takes from the manifest's run what no flag says.
+func (f *applyFlags) defaults(c *cobra.Command, w *workspace) {
+	run := w.manifest.Run
+	set := func(name string) bool { return c.Flags().Changed(name) }
+	if !set("push") {
+		f.push = run.Push
+	}
+	if !set("jobs") {
+		f.jobs = run.Jobs
+	}
+	if !set("keep-going") {
+		f.keepGoing = run.KeepGoing
+	}
+	if !set("progress") {
+		f.progress = run.Progress
+	}
+	if !set("metadata-file") && run.MetadataFile != "" {
+		f.metadata = w.path(run.MetadataFile)
+	}
+}
+
+// outputsOf gives -o to the one target that was asked for.
+func (f *applyFlags) outputsOf(p *plan.Plan, t terminal) (map[string][]executor.Output, error) {
+	outputs, err := parseOutputs(f.outputs, t.out)
+	if err != nil || len(outputs) == 0 {
+		return nil, err
+	}
+	var one string
+	for _, n := range p.Nodes {
+		if n.Selected {
+			if one != "" {
+				return nil, usageError{errors.New("-o writes one image, and several targets were selected\n  hint: name one target")}
+			}
+			one = string(n.ID)
+		}
+	}
+	return map[string][]executor.Output{one: outputs}, nil
+}
+
+// registries is what the manifest says of registries, certificates read.
+func (w *workspace) registries() ([]executor.Registry, error) {
+	var out []executor.Registry
+	for _, r := range w.manifest.Registries {
+		e := executor.Registry{Host: r.Host, Mirrors: r.Mirrors, Insecure: r.Insecure, Strict: !r.Fallback}
+		if r.CA != "" {
+			var err error
+			if e.CA, err = os.ReadFile(w.path(r.CA)); err != nil {
+				return nil, &diag.Problem{Pos: r.Pos, What: fmt.Sprintf("registry %q: %v", r.Host, err), Hint: "ca: is a file of PEM certificates"}
+			}
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+func newPlan(t terminal) *cobra.Command {
+	f := &manifestFlags{}
+	output := "table"
+	c := &cobra.Command{
+		Use:     "plan [flags] [TARGET...]",
+		Short:   "Show what would be built, in what order, and why",
+		Example: "  kaniko-build plan\n  kaniko-build plan -o json api",
+		RunE: func(c *cobra.Command, args []string) error {
+			p, err := f.plan(c.Context(), args)
+			if err != nil {
+				return err
+			}
+			switch output {
+			case "table":
+				return p.Table(t.out)
+			case "json":
+				return p.JSON(t.out)
+			}
+			return usageError{fmt.Errorf("no output %q: choose table or json", output)}
+		},
+	}
+	f.add(c)
+	c.Flags().StringVarP(&output, "output", "o", output, "table or json")
+	return c
+}
+
+func (f *manifestFlags) plan(ctx context.Context, selection []string) (*plan.Plan, error) {
+	w, err := f.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return w.plan(selection)
+}
+
+func newGraph(t terminal) *cobra.Command {
+	f := &manifestFlags{}
+	format := "dot"
+	c := &cobra.Command{
+		Use:     "graph [flags] [TARGET...]",
+		Short:   "Draw what needs what",
+		Example: "  kaniko-build graph --format mermaid\n  kaniko-build graph | dot -Tsvg > graph.svg",
+		RunE: func(c *cobra.Command, args []string) error {
+			p, err := f.plan(c.Context(), args)
+			if err != nil {
+				return err
+			}
+			switch format {
+			case "dot":
+				return p.Graph().DOT(t.out, p.Look())
+			case "mermaid":
+				return p.Graph().Mermaid(t.out, p.Look())
+			case "json":
+				return p.Graph().JSON(t.out, p.Look())
+			}
+			return usageError{fmt.Errorf("no format %q: choose dot, mermaid or json", format)}
+		},
+	}
+	f.add(c)
+	c.Flags().StringVar(&format, "format", format, "dot, mermaid or json")
+	return c
+}

@@ -1,0 +1,359 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/tonistiigi/go-csvvalue"
+
+	"kaniko-build/executor"
+	"kaniko-build/executor/runner/local"
+	"kaniko-build/schema/diag"
+)
+
+// runFlags are those of every command that builds.
+type runFlags struct {
+	jobs      int
+	progress  string
+	isolation string
+	mirrors   []string
+	noCache   bool
+	metadata  string
+	push      bool
+}
+
+func (f *runFlags) add(c *cobra.Command) {
+	fl := c.Flags()
+	fl.StringVar(&f.progress, "progress", "", "how to show progress: plain, json or quiet (default plain)")
+	fl.StringVar(&f.isolation, "isolation", os.Getenv("KANIKO_BUILD_ISOLATION"), "kind of container: userns or userns-single (default: the best there is; see doctor)")
+	fl.StringArrayVar(&f.mirrors, "registry-mirror", nil, "pull from a mirror, [HOST=]MIRROR (HOST: docker.io)")
+	fl.BoolVar(&f.noCache, "no-cache", false, "run every step, whatever is known")
+	fl.StringVar(&f.metadata, "metadata-file", "", "write what was built as JSON")
+	fl.BoolVar(&f.push, "push", false, "push the images to the registries of their names")
+	fl.IntVarP(&f.jobs, "jobs", "j", 0, "steps that run at once, over all images (default: the CPUs)")
+}
+
+// open opens the executor as the flags say. registries are those of a manifest.
+func (f *runFlags) open(ctx context.Context, t terminal, registries []executor.Registry) (*executor.Executor, error) {
+	state, err := stateDir()
+	if err != nil {
+		return nil, err
+	}
+	view, err := newProgress(f.progress, t.err)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range f.mirrors {
+		host, mirror, ok := strings.Cut(m, "=")
+		if !ok {
+			host, mirror = "docker.io", m
+		}
+		i := slices.IndexFunc(registries, func(r executor.Registry) bool { return r.Host == host })
+		if i < 0 {
+			registries = append(registries, executor.Registry{Host: host})
+			i = len(registries) - 1
+		}
+		registries[i].Mirrors = append(registries[i].Mirrors, mirror)
+	}
+	epoch, err := sourceDateEpoch()
+	if err != nil {
+		return nil, err
+	}
+	return executor.Open(ctx, executor.Options{
+		State: state, Runner: &local.Runner{Rung: f.isolation}, Jobs: f.jobs, Registries: registries,
+		Getenv: os.Getenv, Sink: view.Event, Epoch: epoch,
+	})
+}
+
+// sourceDateEpoch is SOURCE_DATE_EPOCH of the environment.
+func sourceDateEpoch() (*int64, error) {
+	v := os.Getenv("SOURCE_DATE_EPOCH")
+	if v == "" {
+		return nil, nil
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil {
+		return nil, &diag.Problem{What: fmt.Sprintf("invalid SOURCE_DATE_EPOCH: %s", v), Hint: "it is a number of seconds since 1970"}
+	}
+	return &n, nil
+}
+
+// buildFlags are those of docker build, for one image.
+type buildFlags struct {
+	runFlags
+	file, target, platform, network, iidfile string
+	tags, args, labels, secrets, ssh         []string
+	contexts, outputs                        []string
+	pull                                     bool
+}
+
+func newBuild(t terminal) *cobra.Command {
+	f := &buildFlags{}
+	c := &cobra.Command{
+		Use:   "build [flags] CONTEXT",
+		Short: "Build one image, without a manifest",
+		Long: `Build one image from a Dockerfile and a context, with the flags of docker build.
+The image lies in the store afterwards; -o writes it elsewhere, --push pushes it.`,
+		Example: "  kaniko-build build -t hello .\n  kaniko-build build -f docker/web.Dockerfile -o type=oci,dest=web.tar .",
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageError{fmt.Errorf("build takes one argument, the context, and got %d\n  hint: kaniko-build build .", len(args))}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error { return f.run(c.Context(), t, args[0]) },
+	}
+	f.add(c)
+	fl := c.Flags()
+	fl.StringVarP(&f.file, "file", "f", "", "the Dockerfile (default CONTEXT/Dockerfile; - reads standard input)")
+	fl.StringArrayVarP(&f.tags, "tag", "t", nil, "name of the image, NAME[:TAG]")
+	fl.StringArrayVar(&f.args, "build-arg", nil, "set a build argument, NAME=VALUE; NAME alone takes it from the environment")
+	fl.StringVar(&f.target, "target", "", "stage to build (default: the last)")
+	fl.StringArrayVar(&f.labels, "label", nil, "set a label, NAME=VALUE")
+	fl.StringVar(&f.platform, "platform", "", "platform of the image, OS/ARCH[/VARIANT] (default: this machine's)")
+	fl.StringArrayVar(&f.secrets, "secret", nil, "grant a secret, id=ID[,src=FILE|,env=NAME]")
+	fl.StringArrayVar(&f.ssh, "ssh", nil, "grant an ssh agent, default|ID[=SOCKET|KEY[,KEY]]")
+	fl.StringArrayVar(&f.contexts, "build-context", nil, "add a named context, NAME=DIR|docker-image://REF|oci-layout://DIR")
+	fl.StringArrayVarP(&f.outputs, "output", "o", nil, "write the image, type=oci|docker|tar|local,dest=PATH[,rewrite-timestamp=true]")
+	fl.StringVar(&f.iidfile, "iidfile", "", "write the digest of the image's config to a file")
+	fl.StringVar(&f.network, "network", "", "network of RUN steps that do not choose: default, none or host")
+	fl.BoolVar(&f.pull, "pull", false, "ask registries again for images that the store knows")
+	return c
+}
+
+func (f *buildFlags) run(ctx context.Context, t terminal, contextDir string) error {
+	r, err := f.request(t, contextDir)
+	if err != nil {
+		return err
+	}
+	outputs, err := parseOutputs(f.outputs, t.out)
+	if err != nil {
+		return err
+	}
+	if f.push && len(f.tags) == 0 {
+		return usageError{errors.New("--push needs a name\n  hint: add -t REGISTRY/NAME:TAG")}
+	}
+	x, err := f.open(ctx, t, nil)
+	if err != nil {
+		return err
+	}
+	run := &run{x: x, term: t, flags: f.runFlags, outputs: map[string][]executor.Output{r.ID: outputs}, quiet: slices.ContainsFunc(outputs, func(o executor.Output) bool { return o.Dest == "-" })}
+	results, err := run.all(ctx, []executor.Request{r}, nil)
+	if f.iidfile != "" && err == nil {
+		err = os.WriteFile(f.iidfile, []byte(results[r.ID].Config.Digest.String()), 0o644)
+	}
+	return errors.Join(err, x.Close())
+}
+
+// request reads what the flags name.
+func (f *buildFlags) request(t terminal, contextDir string) (executor.Request, error) {
+	r := executor.Request{
+		ID: "build", Stage: f.target, Platform: f.platform, Network: f.network, NoCache: f.noCache, Pull: f.pull, Names: f.tags,
+		Args: map[string]*string{}, Labels: map[string]string{}, Contexts: map[string]string{},
+	}
+	if len(f.tags) > 0 {
+		r.ID = shortName(f.tags[0])
+	}
+	abs, err := filepath.Abs(contextDir)
+	if err != nil {
+		return r, fmt.Errorf("find %s: %w", contextDir, err)
+	}
+	if fi, err := os.Stat(abs); err != nil || !fi.IsDir() {
+		return r, &diag.Problem{Pos: diag.Pos{File: contextDir}, What: "the context is not a directory", Hint: "name a directory; archives, buckets and git come with the executor command"}
+	}
+	r.Context = abs
+	if err := f.readDockerfile(t.in, contextDir, &r); err != nil {
+		return r, err
+	}
+	for _, a := range f.args {
+		name, value, ok := strings.Cut(a, "=")
+		if name == "" {
+			return r, usageError{fmt.Errorf("--build-arg %q has no name", a)}
+		}
+		if !ok {
+			if value, ok = os.LookupEnv(name); !ok {
+				continue // as docker: an unset variable sets nothing
+			}
+		}
+		r.Args[name] = &value
+	}
+	for _, l := range f.labels {
+		name, value, _ := strings.Cut(l, "=")
+		r.Labels[name] = value
+	}
+	for _, c := range f.contexts {
+		name, value, ok := strings.Cut(c, "=")
+		if !ok || name == "" || value == "" {
+			return r, usageError{fmt.Errorf("--build-context %q: write NAME=VALUE", c)}
+		}
+		if dir, ok := strings.CutPrefix(value, "oci-layout://"); ok {
+			if value, err = absolute(dir); err != nil {
+				return r, err
+			}
+			value = "oci-layout://" + value
+		} else if !strings.Contains(value, "://") {
+			if value, err = absolute(value); err != nil {
+				return r, err
+			}
+		}
+		r.Contexts[name] = value
+	}
+	for _, s := range f.secrets {
+		secret, err := parseSecret(s)
+		if err != nil {
+			return r, err
+		}
+		r.Secrets = append(r.Secrets, secret)
+	}
+	for _, s := range f.ssh {
+		a, err := parseSSH(s)
+		if err != nil {
+			return r, err
+		}
+		r.SSH = append(r.SSH, a)
+	}
+	return r, nil
+}
+
+func (f *buildFlags) readDockerfile(stdin io.Reader, contextDir string, r *executor.Request) error {
+	if f.file == "-" {
+		b, err := io.ReadAll(io.LimitReader(stdin, maxDockerfile+1))
+		if err != nil {
+			return fmt.Errorf("read the Dockerfile from standard input: %w", err)
+		}
+		if len(b) > maxDockerfile {
+			return &diag.Problem{What: fmt.Sprintf("the Dockerfile has more than %d bytes", maxDockerfile)}
+		}
+		r.Dockerfile = executor.Text{Name: "Dockerfile", Data: b}
+		return nil
+	}
+	file := f.file
+	if file == "" {
+		file = filepath.Join(contextDir, "Dockerfile")
+	}
+	var err error
+	r.Dockerfile, r.Ignore, err = readDockerfile(file, file)
+	if err != nil {
+		return &diag.Problem{Pos: diag.Pos{File: file}, What: err.Error(), Hint: "write it, or name another with -f"}
+	}
+	return nil
+}
+
+func absolute(p string) (string, error) {
+	abs, err := filepath.Abs(p)
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", p, err)
+	}
+	return abs, nil
+}
+
+// shortName is what log lines call an image: the last part of its name.
+func shortName(ref string) string {
+	name := ref[strings.LastIndexByte(ref, '/')+1:]
+	if i := strings.IndexAny(name, ":@"); i > 0 {
+		name = name[:i]
+	}
+	return name
+}
+
+// parseSecret reads id=ID[,src=FILE|,env=NAME], as docker build does.
+func parseSecret(s string) (executor.Secret, error) {
+	fields, err := csvvalue.Fields(s, nil)
+	if err != nil {
+		return executor.Secret{}, usageError{fmt.Errorf("--secret %q: %w", s, err)}
+	}
+	var out executor.Secret
+	kind := ""
+	for _, field := range fields {
+		k, v, ok := strings.Cut(field, "=")
+		if !ok {
+			return out, usageError{fmt.Errorf("--secret %q: %q has no value", s, field)}
+		}
+		switch k {
+		case "id":
+			out.ID = v
+		case "src", "source":
+			out.File = v
+		case "env":
+			out.Env = v
+		case "type":
+			kind = v
+		default:
+			return out, usageError{fmt.Errorf("--secret %q: no field %q\n  hint: write id=ID,src=FILE or id=ID,env=NAME", s, k)}
+		}
+	}
+	if kind == "env" && out.Env == "" {
+		out.Env, out.File = out.File, ""
+	}
+	if out.ID == "" {
+		return out, usageError{fmt.Errorf("--secret %q has no id", s)}
+	}
+	if out.Env == "" && out.File == "" {
+		if _, set := os.LookupEnv(out.ID); set {
+			out.Env = out.ID
+		} else {
+			out.File = out.ID
+		}
+	}
+	if out.Env != "" {
+		out.File = ""
+		if _, set := os.LookupEnv(out.Env); !set {
+			return out, &diag.Problem{What: fmt.Sprintf("secret %q: the variable %s is not set", out.ID, out.Env), Hint: "set it, or leave the secret out"}
+		}
+		return out, nil
+	}
+	if out.File, err = absolute(out.File); err != nil {
+		return out, err
+	}
+	if _, err := os.Stat(out.File); errors.Is(err, fs.ErrNotExist) {
+		return out, &diag.Problem{What: fmt.Sprintf("secret %q: %s does not exist", out.ID, out.File), Hint: "name a file that is there"}
+	}
+	return out, nil
+}
+
+// parseSSH reads default|ID[=SOCKET|KEY[,KEY]], as docker build does.
+func parseSSH(s string) (executor.SSH, error) {
+	id, paths, ok := strings.Cut(s, "=")
+	out := executor.SSH{ID: id}
+	if !ok || paths == "" {
+		sock := os.Getenv("SSH_AUTH_SOCK")
+		if sock == "" {
+			return out, &diag.Problem{What: fmt.Sprintf("ssh %q needs an agent, and SSH_AUTH_SOCK is not set", id), Hint: "start ssh-agent, or name keys: --ssh " + id + "=KEY"}
+		}
+		out.Paths = []string{sock}
+		return out, nil
+	}
+	for p := range strings.SplitSeq(paths, ",") {
+		abs, err := absolute(p)
+		if err != nil {
+			return out, err
+		}
+		if _, err := os.Stat(abs); err != nil {
+			return out, &diag.Problem{What: fmt.Sprintf("ssh %q: %v", id, err), Hint: "name a socket or private keys"}
+		}
+		out.Paths = append(out.Paths, abs)
+	}
+	return out, nil
+}
+
+func parseOutputs(list []string, stdout io.Writer) ([]executor.Output, error) {
+	var out []executor.Output
+	for _, s := range list {
+		o, err := executor.ParseOutput(s)
+		if err != nil {
+			return nil, err
+		}
+		o.Stdout = stdout
+		out = append(out, o)
+	}
+	return out, nil
+}

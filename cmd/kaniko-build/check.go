@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"kaniko-build/executor"
+	"kaniko-build/schema/diag"
+)
+
+func newCheck(t terminal) *cobra.Command {
+	f := &manifestFlags{}
+	var dockerfile string
+	c := &cobra.Command{
+		Use:     "check [flags] [TARGET...]",
+		Short:   "Check the manifest and its Dockerfiles without building",
+		Long:    "Check the manifest and the Dockerfiles it names, with BuildKit's lint rules. With\n--dockerfile one Dockerfile is checked, without a manifest. Exit code 3 says that\nthere are mistakes; warnings alone are none.",
+		Example: "  kaniko-build check\n  kaniko-build check --dockerfile Dockerfile",
+		RunE: func(c *cobra.Command, args []string) error {
+			var requests []executor.Request
+			if dockerfile != "" {
+				text, ignore, err := readDockerfile(dockerfile, dockerfile)
+				if err != nil {
+					return &diag.Problem{Pos: diag.Pos{File: dockerfile}, What: err.Error()}
+				}
+				requests = []executor.Request{{ID: "check", Dockerfile: text, Ignore: ignore}}
+			} else {
+				w, err := f.read(c.Context())
+				if err != nil {
+					return err
+				}
+				p, err := w.plan(args)
+				if err != nil {
+					return err
+				}
+				if requests, err = w.requests(p); err != nil {
+					return err
+				}
+			}
+			var l diag.List
+			for _, r := range requests {
+				warnings, err := executor.Check(r)
+				l.AddErr(diag.Pos{}, err)
+				for _, w := range warnings {
+					fmt.Fprintf(t.out, "%s: %s: %s\n", w.Pos, w.Rule, w.Text)
+				}
+			}
+			if err := l.Err(); err != nil {
+				return err
+			}
+			return nil
+		},
+	}
+	f.add(c)
+	c.Flags().StringVar(&dockerfile, "dockerfile", "", "check this Dockerfile alone")
+	return c
+}

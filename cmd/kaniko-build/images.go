@@ -1,0 +1,78 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kaniko-build/executor"
+	"kaniko-build/executor/runner/local"
+)
+
+func newImages(t terminal) *cobra.Command {
+	return &cobra.Command{
+		Use:     "images",
+		Short:   "List the images in the store",
+		Example: "  kaniko-build images",
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			f := runFlags{progress: "quiet"}
+			x, err := f.open(c.Context(), t, nil)
+			if err != nil {
+				return err
+			}
+			list, err := x.Images()
+			if err == nil {
+				tw := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
+				fmt.Fprintln(tw, "NAME\tDIGEST\tSIZE\tCREATED")
+				for _, i := range list {
+					fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", i.Name, i.Digest, size(i.Size), i.Created.Format(time.DateTime))
+				}
+				err = tw.Flush()
+			}
+			return errors.Join(err, x.Close())
+		},
+	}
+}
+
+// doctorReport is what doctor found.
+func newDoctor(t terminal) *cobra.Command {
+	return &cobra.Command{
+		Use:     "doctor",
+		Short:   "Say what kind of isolation this machine gives, and what would give a better one",
+		Example: "  kaniko-build doctor",
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			state, err := stateDir()
+			if err != nil {
+				return err
+			}
+			rep, err := (&local.Runner{}).Report(c.Context(), state)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(t.out, "store      %s\n", state)
+			for _, r := range rep.Rungs {
+				mark := "no"
+				if r.OK {
+					mark = "ok"
+				}
+				if r.Rung == rep.Best {
+					mark = "used"
+				}
+				fmt.Fprintf(t.out, "isolation  %-14s %-5s %s\n", r.Rung, mark, r.Why)
+				if r.Remedy != "" {
+					fmt.Fprintf(t.out, "           remedy: %s\n", r.Remedy)
+				}
+			}
+			fmt.Fprintln(t.out, "network    RUN steps use the host's network and reach its loopback services; RUN --network=none does not")
+			if err := rep.Err(); err != nil {
+				return &executor.MachineError{What: "no unprivileged containers here: see the remedies above"}
+			}
+			return nil
+		},
+	}
+}

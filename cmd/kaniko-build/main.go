@@ -1,0 +1,97 @@
+// Command kaniko-build builds container images from Dockerfiles, many at once,
+// without a daemon and without privileges.
+//
+//	kaniko-build.yaml ─> schema ─> plan ─> graph ─┬─> executor (a container a node) ─> store
+//	                                             └─> progress, results, exit code
+//
+// This package is wiring: flags in, packages introduced to each other, results
+// out. It alone prints, reads the environment and ends the process.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"kaniko-build/executor"
+	"kaniko-build/executor/runner/local"
+	"kaniko-build/schema/diag"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// The exit codes of every command but executor.
+const (
+	exitOK          = 0
+	exitFailed      = 1   // a node, a push or anything else failed while working
+	exitUsage       = 2   // a flag or argument is wrong
+	exitInput       = 3   // the manifest, a Dockerfile or a context is wrong; nothing ran
+	exitMachine     = 4   // this machine lacks what is needed; doctor tells more
+	exitInterrupted = 130 // Ctrl-C
+)
+
+// usageError is a mistake on the command line.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// errInterrupted is the cause of a context that a signal ended.
+var errInterrupted = errors.New("interrupted")
+
+// exitCode is the table above, by error.
+func exitCode(err error) int {
+	var problem *diag.Problem
+	var problems diag.Problems
+	var usage usageError
+	var machine *executor.MachineError
+	var step *executor.StepError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errInterrupted):
+		return exitInterrupted
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &machine):
+		return exitMachine
+	case errors.As(err, &step):
+		return exitFailed
+	case errors.As(err, &problem), errors.As(err, &problems):
+		return exitInput
+	}
+	return exitFailed
+}
+
+func main() {
+	if code, ok := local.Reexec(); ok { // this process is the inside of a node's container
+		os.Exit(code)
+	}
+	os.Exit(execute())
+}
+
+// execute is main with a result, so that its defers run.
+func execute() int {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	go func() {
+		<-signals
+		cancel(errInterrupted)
+		<-signals // a second one does not wait for the clean-up
+		os.Exit(exitInterrupted)
+	}()
+	err := newRoot(os.Stdin, os.Stdout, os.Stderr).ExecuteContext(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errInterrupted) {
+		err = errInterrupted
+	}
+	if err != nil && !errors.Is(err, errReported) {
+		fmt.Fprintln(os.Stderr, "kaniko-build:", err)
+	}
+	return exitCode(err)
+}

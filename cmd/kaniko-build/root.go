@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// errReported ends a command whose failure has been shown already.
+var errReported = errors.New("failed; see above")
+
+// reported is an error that was shown and still decides the exit code.
+type reported struct{ error }
+
+func (r reported) Unwrap() error        { return r.error }
+func (r reported) Is(target error) bool { return target == errReported }
+
+// terminal is where a command reads and writes.
+type terminal struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+func newRoot(in io.Reader, out, errw io.Writer) *cobra.Command {
+	t := terminal{in, out, errw}
+	c := &cobra.Command{
+		Use:   "kaniko-build",
+		Short: "Build container images from Dockerfiles, many at once, without a daemon or privileges",
+		Long: `kaniko-build builds the images of a manifest, kaniko-build.yaml, in the order
+their Dockerfiles need, each in an unprivileged container of its own.
+
+Results lie in a store of plain files (KANIKO_BUILD_STATE, else your cache
+folder) and are pushed when asked for. Exit codes: 0 done, 1 a build or push
+failed, 2 wrong flags, 3 wrong input, 4 the machine lacks something, 130
+interrupted.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	c.SetIn(in)
+	c.SetOut(out)
+	c.SetErr(errw)
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w\n  hint: %s --help shows the flags", err, c.CommandPath())}
+	})
+	c.AddCommand(newApply(t), newPlan(t), newGraph(t), newBuild(t), newCheck(t), newImages(t), newDoctor(t), newVersion(t))
+	return c
+}
+
+func newVersion(t terminal) *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  kaniko-build version",
+		Args:    noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			v := version
+			if info, ok := debug.ReadBuildInfo(); ok {
+				for _, s := range info.Settings {
+					if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+						v += " " + s.Value[:12]
+					}
+				}
+				v += " " + info.GoVersion
+			}
+			_, err := fmt.Fprintln(t.out, "kaniko-build", v)
+			return err
+		},
+	}
+}
+
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%s takes no arguments, got %q", c.CommandPath(), args[0])}
+	}
+	return nil
+}
+
+// stateDir is the store's directory: KANIKO_BUILD_STATE, else a folder of the
+// user's cache.
+func stateDir() (string, error) {
+	if d := os.Getenv("KANIKO_BUILD_STATE"); d != "" {
+		return filepath.Abs(d)
+	}
+	d, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find the cache folder: %w\n  hint: set KANIKO_BUILD_STATE to a directory of yours", err)
+	}
+	return filepath.Join(d, "kaniko-build"), nil
+}

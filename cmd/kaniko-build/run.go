@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"kaniko-build/executor"
+	"kaniko-build/graph"
+)
+
+// run builds nodes and tells what became of them.
+type run struct {
+	x       *executor.Executor
+	term    terminal
+	flags   runFlags
+	keep    bool                         // go on after a failure
+	outputs map[string][]executor.Output // by node
+	private map[string]bool              // nodes that are not pushed
+	remap   func(node string, err error) error
+	quiet   bool // print no table: standard output holds an image
+
+	mu      sync.Mutex
+	nodes   map[string]*executor.Node
+	results map[string]executor.Result
+	errs    map[string]error
+}
+
+// all builds every request, parents first, and returns the results of those
+// that succeeded. g orders them; nil is a single node.
+func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Graph) (map[string]executor.Result, error) {
+	started := time.Now()
+	r.nodes, r.results, r.errs = map[string]*executor.Node{}, map[string]executor.Result{}, map[string]error{}
+	nodes, err := r.x.Inspect(ctx, requests)
+	if err != nil {
+		return nil, err
+	}
+	view, err := newProgress(r.flags.progress, r.term.err)
+	if err != nil {
+		return nil, err
+	}
+	var ids []graph.ID
+	for _, n := range nodes {
+		ids = append(ids, graph.ID(n.ID))
+		r.nodes[n.ID] = n
+		for _, w := range n.Warnings {
+			view.Event(w)
+		}
+	}
+	if g == nil {
+		if g, err = graph.New(ids, nil); err != nil {
+			return nil, err
+		}
+	}
+	out := g.Walk(ctx, graph.Options{Jobs: 2*r.x.Jobs() + 2, KeepGoing: r.keep}, r.node)
+	if out.Err() == nil && r.flags.push {
+		err = r.tag(ctx, g.Order())
+	}
+	if r.flags.metadata != "" {
+		err = errors.Join(err, r.writeMetadata(out))
+	}
+	if r.flags.progress == "json" {
+		return r.results, errors.Join(err, r.failure(ctx, out))
+	}
+	if !r.quiet && len(r.results) > 0 {
+		err = errors.Join(err, r.table(r.term.out, out, time.Since(started)))
+	}
+	return r.results, errors.Join(err, r.failure(ctx, out))
+}
+
+// node builds one node, exports it and pushes what it consists of.
+func (r *run) node(ctx context.Context, id graph.ID) error {
+	n := r.nodes[string(id)]
+	res, err := r.x.Build(ctx, n)
+	if err == nil {
+		for _, o := range r.outputs[n.ID] {
+			var notes []string
+			if notes, err = r.x.Export(ctx, n, o); err != nil {
+				err = fmt.Errorf("write %s: %w", o.Dest, err)
+				break
+			}
+			for _, note := range notes {
+				fmt.Fprintf(r.term.err, "%s note: %s\n", n.ID, note)
+			}
+		}
+	}
+	if err == nil && r.flags.push && !r.private[n.ID] {
+		err = r.x.Push(ctx, n)
+	}
+	if err != nil && r.remap != nil {
+		err = r.remap(n.ID, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.errs[n.ID] = err
+		return err
+	}
+	r.results[n.ID] = res
+	return nil
+}
+
+// tag puts the tags of all images, last of all.
+func (r *run) tag(ctx context.Context, order []graph.ID) error {
+	for _, id := range order {
+		if r.private[string(id)] {
+			continue
+		}
+		if _, err := r.x.PutTags(ctx, r.nodes[string(id)]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// failure repeats what failed, where, and its last output; nodes that were only
+// skipped are a number.
+func (r *run) failure(ctx context.Context, out graph.Outcome) error {
+	err := out.Err()
+	if err == nil {
+		return nil
+	}
+	if errors.Is(context.Cause(ctx), errInterrupted) {
+		return errInterrupted
+	}
+	failed := out.Of(graph.Failed)
+	for _, f := range failed {
+		var step *executor.StepError
+		if errors.As(f.Err, &step) {
+			fmt.Fprintf(r.term.err, "\n%s failed at %s\n  %s\n", f.ID, step.Pos, oneLine(step.Text))
+			for _, l := range step.Tail {
+				fmt.Fprintf(r.term.err, "  | %s\n", printable(l))
+			}
+			fmt.Fprintf(r.term.err, "  %s\n", printable(step.Err.Error()))
+			continue
+		}
+		fmt.Fprintf(r.term.err, "\n%s failed: %s\n", f.ID, printableLines(f.Err.Error()))
+	}
+	if n := len(out.Of(graph.Skipped)); n > 0 {
+		fmt.Fprintf(r.term.err, "%d skipped, as they need what failed\n", n)
+	}
+	if n := len(out.Of(graph.NotStarted)); n > 0 {
+		fmt.Fprintf(r.term.err, "%d not started; --keep-going builds what does not depend on a failure\n", n)
+	}
+	return reported{err}
+}
+
+func printableLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		lines[i] = printable(l)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// table shows the images and what can be done with them.
+func (r *run) table(w io.Writer, out graph.Outcome, took time.Duration) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "IMAGE\tDIGEST\tSIZE\tTIME\tHOW")
+	var first *executor.Result
+	built := 0
+	for _, o := range out {
+		res, ok := r.results[string(o.ID)]
+		if !ok {
+			continue
+		}
+		how := "cached"
+		if !res.Cached {
+			how = fmt.Sprintf("built, %d of %d steps", res.Executed, res.Steps)
+			built++
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", o.ID, res.Manifest.Digest, size(res.Size), seconds(res.Duration), how)
+		first = &res
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\n%d images in %s, %d built\n", len(r.results), seconds(took), built)
+	if first == nil || len(first.Names) == 0 || r.flags.push {
+		return nil
+	}
+	_, err := fmt.Fprintf(w, `
+They lie in the store (kaniko-build images lists them). To use %[1]s:
+  push     kaniko-build push %[1]s
+  load     kaniko-build save %[1]s | docker load
+  run      kaniko-build save -o type=local,dest=rootfs %[1]s && sudo chroot rootfs
+`, first.Names[0])
+	return err
+}
+
+// writeMetadata writes what became of each target, whole or not at all.
+func (r *run) writeMetadata(out graph.Outcome) error {
+	type entry struct {
+		Status     string          `json:"status"`
+		Cause      string          `json:"cause,omitempty"`
+		Error      string          `json:"error,omitempty"`
+		ImageName  string          `json:"image.name,omitempty"`
+		Digest     string          `json:"containerimage.digest,omitempty"`
+		ConfigID   string          `json:"containerimage.config.digest,omitempty"`
+		Descriptor any             `json:"containerimage.descriptor,omitempty"`
+		Duration   float64         `json:"duration,omitempty"` // seconds
+		Steps      int             `json:"steps,omitempty"`
+		Executed   int             `json:"executed,omitempty"`
+		Bases      []executor.Base `json:"bases,omitempty"`
+	}
+	doc := map[string]entry{}
+	for _, o := range out {
+		e := entry{Cause: string(o.Cause)}
+		res, ok := r.results[string(o.ID)]
+		switch {
+		case ok && res.Cached:
+			e.Status = "cached"
+		case ok:
+			e.Status = "built"
+		case o.State == graph.Failed:
+			e.Status, e.Error = "failed", r.errs[string(o.ID)].Error()
+		default:
+			e.Status = string(o.State)
+		}
+		if ok {
+			e.ImageName = strings.Join(res.Names, ",")
+			e.Digest, e.ConfigID, e.Descriptor = res.Manifest.Digest.String(), res.Config.Digest.String(), res.Manifest
+			e.Duration, e.Steps, e.Executed = res.Duration.Seconds(), res.Steps, res.Executed
+			e.Bases = r.nodes[string(o.ID)].Bases
+		}
+		doc[string(o.ID)] = e
+	}
+	b, err := json.MarshalIndent(doc, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode metadata: %w", err)
+	}
+	return writeWhole(r.flags.metadata, append(b, '\n'))
+}
+
+// writeWhole writes a file that is complete or as it was.
+func writeWhole(name string, b []byte) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), ".tmp-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, errors.Join(err, os.Remove(f.Name())))
+	}
+	return nil
+}

@@ -1,0 +1,379 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"kaniko-build/executor"
+	"kaniko-build/plan"
+	"kaniko-build/schema"
+	"kaniko-build/schema/diag"
+)
+
+// manifestFlags choose a manifest and what fills it in.
+type manifestFlags struct {
+	file     string
+	vars     []string
+	varFiles []string
+}
+
+func (f *manifestFlags) add(c *cobra.Command) {
+	c.Flags().StringVarP(&f.file, "file", "f", "", "the manifest (default: kaniko-build.yaml here or above, up to the git root)")
+	c.Flags().StringArrayVar(&f.vars, "var", nil, "set a variable of the manifest, NAME=VALUE")
+	c.Flags().StringArrayVar(&f.varFiles, "var-file", nil, "set variables from a YAML file")
+}
+
+// workspace is a manifest that was read, and the directory its paths start from.
+type workspace struct {
+	root     string
+	manifest *schema.Manifest
+}
+
+func (f *manifestFlags) read(ctx context.Context) (*workspace, error) {
+	file := f.file
+	if file == "" {
+		here, err := os.Getwd()
+		if err != nil {
+			return nil, fmt.Errorf("find the working directory: %w", err)
+		}
+		if file, err = schema.Discover(here, uint32(os.Getuid()), owners); err != nil {
+			return nil, err
+		}
+	}
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", file, err)
+	}
+	w := &workspace{root: filepath.Dir(abs)}
+	o := schema.Options{WorkspaceName: filepath.Base(w.root), LookupEnv: os.LookupEnv, Git: func(fact string) (string, error) { return gitFact(ctx, w.root, fact) }}
+	for _, v := range f.vars {
+		name, value, ok := strings.Cut(v, "=")
+		if !ok {
+			return nil, usageError{fmt.Errorf("--var %q: write NAME=VALUE", v)}
+		}
+		o.Vars = append(o.Vars, schema.Setting{Name: name, Value: value})
+	}
+	for _, name := range f.varFiles {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("read --var-file: %w", err)}
+		}
+		o.VarFiles = append(o.VarFiles, schema.File{Name: name, Text: b})
+	}
+	w.manifest, err = schema.Parse(os.DirFS(w.root), filepath.Base(abs), o)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &diag.Problem{Pos: diag.Pos{File: file}, What: "there is no such manifest", Hint: "kaniko-build reads kaniko-build.yaml; name another with -f"}
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, &diag.Problem{Pos: diag.Pos{File: file}, What: "the manifest cannot be read: permission denied", Hint: "make it readable for this user"}
+	}
+	return w, err
+}
+
+// owners tells who owns a file, and what it leads to if it is a link.
+func owners(name string) ([]uint32, error) {
+	var own, target unix.Stat_t
+	if err := unix.Lstat(name, &own); err != nil {
+		return nil, &os.PathError{Op: "lstat", Path: name, Err: err}
+	}
+	if err := unix.Stat(name, &target); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: name, Err: err}
+	}
+	return []uint32{own.Uid, target.Uid}, nil
+}
+
+// gitFact asks git for one fact of the work tree.
+func gitFact(ctx context.Context, dir, fact string) (string, error) {
+	args := map[string][]string{
+		"sha":    {"rev-parse", "--verify", "HEAD"},
+		"branch": {"branch", "--show-current"},
+		"tag":    {"describe", "--tags", "--exact-match", "HEAD"},
+		"url":    {"remote", "get-url", "origin"},
+		"dirty":  {"status", "--porcelain"},
+	}[fact]
+	if args == nil {
+		return "", fmt.Errorf("internal error: no git fact %q", fact)
+	}
+	c := exec.CommandContext(ctx, "git", args...)
+	c.Dir = dir
+	var out, errs bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errs
+	err := c.Run()
+	text := strings.TrimSpace(out.String())
+	var exit *exec.ExitError
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return "", fmt.Errorf("git is not installed: %w", schema.ErrNoGit)
+	case errors.As(err, &exit) && (fact == "tag" || fact == "url"):
+		return "", nil // none
+	case errors.As(err, &exit):
+		return "", fmt.Errorf("git %s: %s: %w", args[0], strings.TrimSpace(errs.String()), schema.ErrNoGit)
+	case err != nil:
+		return "", fmt.Errorf("ask git: %w", err)
+	case fact == "dirty":
+		return fmt.Sprint(text != ""), nil
+	}
+	return text, nil
+}
+
+// path is a path of the manifest as a real one.
+func (w *workspace) path(p string) string {
+	if path.IsAbs(p) {
+		return p
+	}
+	return filepath.Join(w.root, filepath.FromSlash(p))
+}
+
+// plan plans the selected targets.
+func (w *workspace) plan(selection []string) (*plan.Plan, error) {
+	return plan.Make(w.manifest, selection, plan.Facts{Platform: executor.HostPlatform()}, dockerfiles{w})
+}
+
+// dockerfiles tells a plan what Dockerfiles refer to.
+type dockerfiles struct{ w *workspace }
+
+func (d dockerfiles) References(t schema.Target, platform string) ([]plan.Reference, error) {
+	r, err := d.w.request(&t, platform)
+	if err != nil {
+		return nil, err
+	}
+	refs, err := executor.References(r)
+	if err != nil {
+		return nil, inManifest(err, &t)
+	}
+	out := make([]plan.Reference, len(refs))
+	for i, ref := range refs {
+		out[i] = plan.Reference{Name: ref.Name, Pos: ref.Pos, Use: ref.Use, Unresolved: ref.Unresolved}
+	}
+	return out, nil
+}
+
+// request is a target as the executor takes it, without its parents.
+func (w *workspace) request(t *schema.Target, platform string) (executor.Request, error) {
+	r := executor.Request{
+		ID: t.Name, Context: w.path(t.Context), Stage: t.Stage, Platform: platform,
+		Labels: t.Labels, NoCache: t.NoCache, NoCacheFor: t.NoCacheStages, Names: t.RefNames(),
+		Args: map[string]*string{}, Contexts: map[string]string{},
+	}
+	for k, v := range t.Args {
+		r.Args[k] = &v
+	}
+	if err := checkDirectory(r.Context, t); err != nil {
+		return r, err
+	}
+	if t.Inline != nil {
+		r.Dockerfile = executor.Text{Name: inlineName(t), Data: []byte(t.Inline.Text)}
+	} else {
+		var err error
+		if r.Dockerfile, r.Ignore, err = readDockerfile(w.path(t.Dockerfile), t.Dockerfile); err != nil {
+			pos := t.DockerfilePos
+			if pos == (diag.Pos{}) {
+				pos = t.Pos
+			}
+			return r, &diag.Problem{Pos: pos, What: fmt.Sprintf("target %q: %v", t.Name, err), Hint: "write it, or name another with dockerfile:"}
+		}
+	}
+	for _, c := range t.Contexts {
+		switch c.Kind {
+		case schema.ContextDir:
+			r.Contexts[c.Name] = w.path(c.Value)
+		case schema.ContextImage:
+			r.Contexts[c.Name] = "docker-image://" + c.Value
+		case schema.ContextOCI:
+			r.Contexts[c.Name] = "oci-layout://" + w.path(c.Value)
+		case schema.ContextTarget:
+			r.Contexts[c.Name] = "node:" + c.Value // made exact by requests
+		default:
+			return r, &diag.Problem{Pos: c.Pos, What: fmt.Sprintf("named context %q: contexts of the kind %s are not built yet", c.Name, c.Kind), Hint: "use a directory, an image or another target"}
+		}
+	}
+	return r, w.grant(&r, t)
+}
+
+// grant adds the secrets and agents that a target may use.
+func (w *workspace) grant(r *executor.Request, t *schema.Target) error {
+	for _, g := range t.Secrets {
+		for _, s := range w.manifest.Secrets {
+			if s.ID != g.ID {
+				continue
+			}
+			file, err := w.secretPath(s.File)
+			if err != nil {
+				return err
+			}
+			if s.Optional {
+				if _, set := os.LookupEnv(s.Env); s.Env != "" && !set {
+					continue
+				}
+				if _, err := os.Stat(file); s.Env == "" && errors.Is(err, fs.ErrNotExist) {
+					continue
+				}
+			}
+			if _, set := os.LookupEnv(s.Env); s.Env != "" && !set {
+				return &diag.Problem{Pos: s.Pos, What: fmt.Sprintf("secret %q: the variable %s is not set", s.ID, s.Env), Hint: "set it, or make the secret optional"}
+			}
+			r.Secrets = append(r.Secrets, executor.Secret{ID: g.As, File: file, Env: s.Env})
+		}
+	}
+	for _, name := range t.SSH {
+		agent := executor.SSH{ID: name.Name}
+		for _, s := range w.manifest.SSH {
+			if s.ID != name.Name {
+				continue
+			}
+			for _, k := range s.Keys {
+				file, err := w.secretPath(k)
+				if err != nil {
+					return err
+				}
+				agent.Paths = append(agent.Paths, file)
+			}
+		}
+		if len(agent.Paths) == 0 {
+			sock := os.Getenv("SSH_AUTH_SOCK")
+			if sock == "" {
+				return &diag.Problem{Pos: name.Pos, What: fmt.Sprintf("ssh %q needs an agent, and SSH_AUTH_SOCK is not set", name.Name), Hint: "start ssh-agent, or list keys under ssh:"}
+			}
+			agent.Paths = []string{sock}
+		}
+		r.SSH = append(r.SSH, agent)
+	}
+	return nil
+}
+
+func (w *workspace) secretPath(p string) (string, error) {
+	if rest, ok := strings.CutPrefix(p, "~/"); ok {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("find the home directory: %w", err)
+		}
+		return filepath.Join(home, rest), nil
+	}
+	if p == "" {
+		return "", nil
+	}
+	return w.path(p), nil
+}
+
+func checkDirectory(dir string, t *schema.Target) error {
+	fi, err := os.Stat(dir)
+	if err == nil && fi.IsDir() {
+		return nil
+	}
+	pos := t.ContextPos
+	if pos == (diag.Pos{}) {
+		pos = t.Pos
+	}
+	what := fmt.Sprintf("target %q: the context %s does not exist", t.Name, t.Context)
+	if err == nil {
+		what = fmt.Sprintf("target %q: the context %s is not a directory", t.Name, t.Context)
+	}
+	return &diag.Problem{Pos: pos, What: what, Hint: "context: is a directory, relative to the manifest"}
+}
+
+const maxDockerfile = 16 << 20 // bytes
+
+// readDockerfile reads a Dockerfile and the ignore file beside it.
+func readDockerfile(file, name string) (executor.Text, *executor.Text, error) {
+	fi, err := os.Stat(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return executor.Text{}, nil, fmt.Errorf("the Dockerfile %s does not exist", name)
+	case err != nil:
+		return executor.Text{}, nil, fmt.Errorf("read the Dockerfile %s: %w", name, err)
+	case fi.IsDir():
+		return executor.Text{}, nil, fmt.Errorf("the Dockerfile %s is a directory", name)
+	case fi.Size() > maxDockerfile:
+		return executor.Text{}, nil, fmt.Errorf("the Dockerfile %s has %d bytes; %d are allowed", name, fi.Size(), maxDockerfile)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return executor.Text{}, nil, fmt.Errorf("read the Dockerfile %s: %w", name, err)
+	}
+	text := executor.Text{Name: name, Data: b}
+	ignore, err := os.ReadFile(file + ".dockerignore")
+	if errors.Is(err, fs.ErrNotExist) {
+		return text, nil, nil
+	}
+	if err != nil {
+		return executor.Text{}, nil, fmt.Errorf("read %s.dockerignore: %w", name, err)
+	}
+	return text, &executor.Text{Name: name + ".dockerignore", Data: ignore}, nil
+}
+
+// inlineName is the file that positions in an inline Dockerfile name.
+func inlineName(t *schema.Target) string { return t.Name + "/dockerfileInline" }
+
+// inManifest moves positions of an inline Dockerfile to where it stands in the
+// manifest.
+func inManifest(err error, t *schema.Target) error {
+	if t.Inline == nil || err == nil {
+		return err
+	}
+	var many diag.Problems
+	var one *diag.Problem
+	var step *executor.StepError
+	switch {
+	case errors.As(err, &many):
+		out := make(diag.Problems, len(many))
+		for i, p := range many {
+			out[i] = &diag.Problem{Pos: inlinePos(p.Pos, t), What: p.What, Hint: p.Hint}
+		}
+		return out
+	case errors.As(err, &one):
+		return &diag.Problem{Pos: inlinePos(one.Pos, t), What: one.What, Hint: one.Hint}
+	case errors.As(err, &step):
+		moved := *step
+		moved.Pos = inlinePos(step.Pos, t)
+		return &moved
+	}
+	return err
+}
+
+func inlinePos(p diag.Pos, t *schema.Target) diag.Pos {
+	if p.File != inlineName(t) {
+		return p
+	}
+	out := t.Inline.Pos
+	if t.Inline.Lines && p.Line > 0 {
+		out.Line += p.Line - 1
+		if p.Col > 0 {
+			out.Col += p.Col - 1
+		}
+	}
+	return out
+}
+
+// requests are a plan's nodes, parents first, as the executor takes them.
+func (w *workspace) requests(p *plan.Plan) ([]executor.Request, error) {
+	var out []executor.Request
+	for _, id := range p.Order {
+		n := p.Node(id)
+		r, err := w.request(n.Target, n.Platform)
+		if err != nil {
+			return nil, err
+		}
+		r.ID = string(id)
+		r.Images = map[string]string{}
+		for name, parent := range n.Parents {
+			if _, ok := r.Contexts[name]; ok {
+				r.Contexts[name] = "node:" + string(parent)
+			} else {
+				r.Images[name] = string(parent)
+			}
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}

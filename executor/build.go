@@ -1,0 +1,397 @@
+package executor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/executor/internal/image"
+	"kaniko-build/executor/internal/sandbox"
+	"kaniko-build/executor/internal/store"
+	"kaniko-build/executor/internal/wire"
+	"kaniko-build/schema/diag"
+)
+
+// Build brings a node's image into the store. Its parents have been built.
+// When every layer is there already no container is started. The error of a
+// failing instruction is a *StepError.
+func (x *Executor) Build(ctx context.Context, n *Node) (Result, error) {
+	started := time.Now()
+	iso, isoErr := x.isolation()
+	full := isoErr != nil || !iso.IDs.Single()
+	params, err := encodeParams(x.opts.Compression)
+	if err != nil {
+		return Result{}, err
+	}
+	steps, _ := x.known(n)
+	if c, ok := x.collect(n, x.fromKeys(full, params)); ok {
+		for _, e := range x.cachedEvents(n) {
+			x.opts.Sink(e)
+		}
+		r, err := x.finish(ctx, n, c)
+		r.Steps, r.Cached, r.Duration = steps, true, time.Since(started)
+		return r, err
+	}
+	if isoErr != nil {
+		return Result{}, isoErr
+	}
+	done, err := x.runNode(ctx, n, iso)
+	if err != nil {
+		return Result{}, err
+	}
+	made := map[string]doneLayer{}
+	for _, l := range done.Layers {
+		made[l.Key] = l
+	}
+	c, ok := x.collect(n, func(s *jobStep) (image.SpecLayer, bool) {
+		l, ok := made[s.Key.String()]
+		return image.SpecLayer{Layer: image.Layer{Descriptor: l.Blob, DiffID: l.DiffID}, Created: &l.Created, Text: s.CreatedBy}, ok
+	})
+	if !ok {
+		return Result{}, fmt.Errorf("internal error: the core of %s did not report all layers", n.ID)
+	}
+	r, err := x.finish(ctx, n, c)
+	r.Steps, r.Executed, r.Duration = steps, done.Executed, time.Since(started)
+	return r, err
+}
+
+// cachedEvents tells of the steps of a node whose result is known.
+func (x *Executor) cachedEvents(n *Node) []Event {
+	var out []Event
+	st := &n.job.Stages[len(n.job.Stages)-1]
+	for i := range st.Steps {
+		if s := &st.Steps[i]; len(s.Lines) > 0 {
+			out = append(out, Event{Node: n.ID, Kind: StepCached, Time: time.Now(), Stage: st.Title, Step: s.Number, Of: s.Of, Text: s.Text, Pos: s.Pos})
+		}
+	}
+	return out
+}
+
+// runNode starts the node's container and serves it until its core is done.
+func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreResult, err error) {
+	j := n.job
+	j.Rung, j.IDs = iso.Rung, iso.IDs
+	j.Stages = append([]jobStage(nil), j.Stages...)
+	for i := range j.Stages {
+		b := n.program.Stages[i].Base
+		if b.Image != nil {
+			if j.Stages[i].Base.Layers, err = n.images[imageKey(*b.Image)].all(); err != nil {
+				return coreResult{}, err
+			}
+		}
+	}
+	for key, b := range n.images {
+		if b == nil {
+			continue
+		}
+		if j.Images[key], err = b.all(); err != nil {
+			return coreResult{}, err
+		}
+	}
+	ours, theirs, err := wire.Pair()
+	if err != nil {
+		return coreResult{}, err
+	}
+	defer theirs.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := &server{x: x, node: n, job: j, held: &held{pool: x.tokens}, done: make(chan coreDone, 1), blobs: map[uint64]*servedBlob{}, mask: newMasker(n.secretValues())}
+	defer s.close()
+	conn, err := wire.New(ours, s.handle)
+	if err != nil {
+		return coreResult{}, err
+	}
+	container, err := x.opts.Runner.Start(ctx, iso, x.store.Dir(), theirs)
+	if err != nil {
+		conn.Close()
+		return coreResult{}, fmt.Errorf("start the container of %s: %w", n.ID, err)
+	}
+	theirs.Close()
+	served := make(chan error, 1)
+	go func() { served <- conn.Run(ctx) }()
+	stop := context.AfterFunc(ctx, container.Kill)
+	defer stop()
+	exit := container.Wait()
+	cancel()
+	serveErr := <-served
+	select {
+	case d := <-s.done:
+		if d.Step != nil {
+			return coreResult{}, d.Step
+		}
+		if d.Err != "" {
+			return coreResult{}, errors.New(d.Err)
+		}
+		return d.Result, nil
+	default:
+	}
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return coreResult{}, cause
+	}
+	if serveErr != nil && !errors.Is(serveErr, context.Canceled) {
+		exit = errors.Join(exit, serveErr)
+	}
+	if exit == nil {
+		exit = errors.New("internal error: its core ended without a result")
+	}
+	return coreResult{}, fmt.Errorf("the container of %s: %w", n.ID, exit)
+}
+
+// all is an image's layers, those of a node after it was built.
+func (b *baseImage) all() ([]baseLayer, error) {
+	if b.node == nil {
+		return b.layers, nil
+	}
+	built := b.node.built()
+	if built == nil && b.node.result == nil {
+		return nil, fmt.Errorf("internal error: %s is not built yet", b.node.ID)
+	}
+	var out []baseLayer
+	for _, l := range built {
+		out = append(out, baseLayer{DiffID: l.DiffID, Blob: l.Descriptor, Origin: b.node.origin(l.DiffID.String())})
+	}
+	return out, nil
+}
+
+// origin finds where a layer of a node's image came from: an image outside, or
+// the store.
+func (n *Node) origin(diffID string) string {
+	for _, b := range n.images {
+		if b == nil {
+			continue
+		}
+		for _, l := range b.layers {
+			if l.DiffID.String() == diffID {
+				return l.Origin
+			}
+		}
+		if b.node != nil {
+			if o := b.node.origin(diffID); o != "" {
+				return o
+			}
+		}
+	}
+	return ""
+}
+
+// server answers the core of one node.
+type server struct {
+	x    *Executor
+	node *Node
+	job  job
+	held *held
+	mask masker
+	done chan coreDone
+
+	mu    sync.Mutex
+	next  uint64
+	blobs map[uint64]*servedBlob
+}
+
+// coreDone is the last thing a core says.
+type coreDone struct {
+	Result coreResult
+	Step   *StepError `json:",omitempty"`
+	Err    string     `json:",omitempty"`
+}
+
+func (s *server) close() {
+	s.held.releaseAll()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.blobs {
+		b.stop()
+	}
+}
+
+func (s *server) handle(ctx context.Context, method string, arg json.RawMessage) (any, []*os.File, error) {
+	switch method {
+	case callJob:
+		return s.job, nil, nil
+	case callEvent:
+		var e Event
+		if err := json.Unmarshal(arg, &e); err != nil {
+			return nil, nil, err
+		}
+		e.Data, e.Text = s.mask.hide(e.Data), s.mask.hide(e.Text)
+		s.x.opts.Sink(e)
+		return nil, nil, nil
+	case callDone:
+		var d coreDone
+		if err := json.Unmarshal(arg, &d); err != nil {
+			return nil, nil, err
+		}
+		if d.Step != nil {
+			for i, l := range d.Step.Tail {
+				d.Step.Tail[i] = s.mask.hide(l)
+			}
+		}
+		select {
+		case s.done <- d:
+		default: // it says so once
+		}
+		return nil, nil, nil
+	case callToken:
+		return nil, nil, s.held.take(ctx)
+	case callRelease:
+		s.held.release()
+		return nil, nil, nil
+	case callSecret:
+		var id string
+		if err := json.Unmarshal(arg, &id); err != nil {
+			return nil, nil, err
+		}
+		v, ok := s.node.secret(id)
+		return secretReply{Value: v, OK: ok}, nil, nil
+	case callAgent:
+		var id string
+		if err := json.Unmarshal(arg, &id); err != nil {
+			return nil, nil, err
+		}
+		f, err := s.node.agent(ctx, id)
+		if f == nil || err != nil {
+			return nil, nil, err
+		}
+		return nil, []*os.File{f}, nil
+	case callBlob:
+		var l baseLayer
+		if err := json.Unmarshal(arg, &l); err != nil {
+			return nil, nil, err
+		}
+		id, f, err := s.blob(ctx, l)
+		if err != nil {
+			return nil, nil, err
+		}
+		return id, []*os.File{f}, nil
+	case callBlobEnd:
+		var id uint64
+		if err := json.Unmarshal(arg, &id); err != nil {
+			return nil, nil, err
+		}
+		s.mu.Lock()
+		b := s.blobs[id]
+		delete(s.blobs, id)
+		s.mu.Unlock()
+		if b == nil {
+			return nil, nil, fmt.Errorf("internal error: no blob %d", id)
+		}
+		return nil, nil, b.wait(ctx)
+	case callLstat, callReadDir, callXattrs, callOpen:
+		return treeCall(ctx, s.node.sources.tree, method, arg)
+	}
+	return nil, nil, fmt.Errorf("internal error: no method %q", method)
+}
+
+// grants checks that what a Dockerfile may mount can be had, before anything runs.
+func (n *Node) grants(getenv func(string) string) error {
+	var l diag.List
+	n.Secrets = slices.Clone(n.Secrets)
+	for i, s := range n.Secrets {
+		switch {
+		case s.Env != "":
+			v := getenv(s.Env)
+			n.Secrets[i].value = []byte(v)
+		default:
+			b, err := os.ReadFile(s.File)
+			if err != nil {
+				l.Add(diag.Pos{}, "name a file that can be read", "secret %q: %v", s.ID, err)
+				continue
+			}
+			if len(b) > maxSecret {
+				l.Add(diag.Pos{}, "", "secret %q: %s is larger than the %d bytes allowed", s.ID, s.File, maxSecret)
+				continue
+			}
+			n.Secrets[i].value = b
+		}
+	}
+	return l.Err()
+}
+
+const maxSecret = 500 << 10 // bytes, as with BuildKit
+
+func (n *Node) secret(id string) ([]byte, bool) {
+	for _, s := range n.Secrets {
+		if s.ID == id {
+			return s.value, true
+		}
+	}
+	return nil, false
+}
+
+// granted tells whether a mount's secret or agent is there: presence, not
+// value, is an input of a step.
+func (n *Node) granted(m dockerfile.Mount) bool {
+	if m.Type == dockerfile.MountSecret {
+		_, ok := n.secret(m.ID)
+		return ok
+	}
+	return slices.ContainsFunc(n.SSH, func(s SSH) bool { return s.ID == m.ID })
+}
+
+func (n *Node) secretValues() []string {
+	var out []string
+	for _, s := range n.Secrets {
+		out = append(out, string(s.value))
+	}
+	return out
+}
+
+// masker hides the values of secrets in what is shown.
+type masker struct{ r *strings.Replacer }
+
+func newMasker(values []string) masker {
+	var pairs []string
+	for _, v := range values {
+		for _, line := range append([]string{v}, strings.Split(v, "\n")...) {
+			if len(strings.TrimSpace(line)) >= 4 { // shorter ones would blank out ordinary text
+				pairs = append(pairs, line, "***")
+			}
+		}
+	}
+	return masker{strings.NewReplacer(pairs...)}
+}
+
+func (m masker) hide(s string) string { return m.r.Replace(s) }
+
+// Core is the inside of a node: it asks for its job over conn, does it, and
+// reports. It is called in the container that a Runner starts.
+func Core(ctx context.Context, conn *os.File, in *sandbox.Inside) error {
+	c, err := wire.New(conn, nil)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ran := make(chan struct{})
+	go func() {
+		defer close(ran)
+		if err := c.Run(ctx); err != nil && ctx.Err() == nil {
+			cancel(err)
+		}
+		cancel(wire.ErrClosed)
+	}()
+	defer func() { c.Close(); <-ran }()
+	var j job
+	if _, err := c.Call(ctx, callJob, nil, &j); err != nil {
+		return fmt.Errorf("ask for the job: %w", err)
+	}
+	st, err := store.Attach(sandbox.StorePath, store.Options{Holder: "node " + j.Node})
+	if err != nil {
+		return err
+	}
+	res, err := runCore(ctx, j, &remote{conn: c}, st, in)
+	err = errors.Join(err, st.Close())
+	d := coreDone{Result: res}
+	if err != nil && !errors.As(err, &d.Step) {
+		d.Err = err.Error()
+	}
+	_, err = c.Call(ctx, callDone, d, nil)
+	return err
+}

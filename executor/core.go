@@ -1,0 +1,511 @@
+package executor
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"kaniko-build/executor/internal/buildctx"
+	"kaniko-build/executor/internal/copier"
+	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/executor/internal/layer"
+	"kaniko-build/executor/internal/rootfs"
+	"kaniko-build/executor/internal/sandbox"
+	"kaniko-build/executor/internal/store"
+	"kaniko-build/executor/internal/tree"
+)
+
+// core executes one job inside its container.
+//
+//	stage(target) ── for each step: key known? ──yes──> its layer
+//	                        │ no
+//	                        ├─ stages it reads from (in parallel, each once)
+//	                        ├─ known by content? ──yes──> the earlier layer
+//	                        └─ execute in a fresh upper ─> diff ─> layer, keys
+//
+// Stages are evaluated when something needs them: one whose results are all
+// known is neither unpacked nor run. Locks are taken only after everything a
+// step waits for is there, so that two nodes never wait for each other.
+type core struct {
+	job    job
+	host   host
+	store  *store.Store
+	layers *rootfs.Layers
+	box    *sandbox.Inside
+	maker  layer.Maker
+	stages []*stageRun
+	work   *errgroup.Group // everything that runs beside the target's steps
+
+	mu       sync.Mutex
+	executed int
+	bases    map[digest.Digest]baseLayer // where layers that were not made here can be had
+	blobs    []doneLayer
+}
+
+// stageRun is a stage that is evaluated at most once.
+type stageRun struct {
+	once sync.Once
+	done chan struct{}
+	top  []rootfs.Layer // bottom first
+	err  error
+}
+
+// runCore does the job and returns the layers of its last stage.
+func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.Inside) (coreResult, error) {
+	c := &core{job: j, host: h, store: st, box: box, maker: makerFor(j), bases: map[digest.Digest]baseLayer{}}
+	c.layers = &rootfs.Layers{Dir: filepath.Dir(st.LayerDir(j.IDs.String(), "x")), Make: c.maker}
+	if err := os.MkdirAll(c.layers.Dir, 0o755); err != nil {
+		return coreResult{}, fmt.Errorf("make the folder of layers: %w", err)
+	}
+	for range j.Stages {
+		c.stages = append(c.stages, &stageRun{done: make(chan struct{})})
+	}
+	c.work, ctx = errgroup.WithContext(ctx)
+	c.work.Go(func() error { _, err := c.stage(ctx, len(j.Stages)-1); return err })
+	if err := c.work.Wait(); err != nil {
+		return coreResult{}, err
+	}
+	return coreResult{Layers: c.blobs, Executed: c.executed}, nil
+}
+
+// coreResult is what the core tells when it is done.
+type coreResult struct {
+	Layers   []doneLayer
+	Executed int // steps
+}
+
+func makerFor(j job) layer.Maker {
+	n := layer.IDRange(65536)
+	if j.IDs.Single() {
+		n = 1
+	}
+	return layer.Maker{IDs: n}
+}
+
+// stage is the stack of layers that stage i ends with. It may be called from
+// several goroutines; the first call does the work.
+func (c *core) stage(ctx context.Context, i int) ([]rootfs.Layer, error) {
+	s := c.stages[i]
+	s.once.Do(func() {
+		defer close(s.done)
+		s.top, s.err = c.evaluate(ctx, i)
+	})
+	select {
+	case <-s.done:
+		return s.top, s.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (c *core) evaluate(ctx context.Context, i int) ([]rootfs.Layer, error) {
+	st := &c.job.Stages[i]
+	var top []rootfs.Layer
+	if st.Base.Stage >= 0 {
+		below, err := c.stage(ctx, st.Base.Stage)
+		if err != nil {
+			return nil, err
+		}
+		top = append(top, below...)
+	}
+	for _, l := range st.Base.Layers {
+		top = append(top, c.baseLayer(l))
+	}
+	missed, exported := false, c.exported(i)
+	for k := range st.Steps {
+		step := &st.Steps[k]
+		if step.Copy == nil && step.Run == nil && step.Workdir == nil {
+			continue
+		}
+		if !missed && !c.known(step, top) {
+			missed = true
+			c.prefetch(ctx, st.Steps[k:])
+		}
+		made, err := c.step(ctx, st, step, top)
+		if err != nil {
+			return nil, err
+		}
+		if exported {
+			below := top
+			c.work.Go(func() error { return c.encode(ctx, step, below, made) })
+		}
+		top = above(top, made.DiffID)
+	}
+	return top, nil
+}
+
+// prefetch starts the stages that steps will read from, side by side.
+func (c *core) prefetch(ctx context.Context, steps []jobStep) {
+	for i := range steps {
+		for _, src := range stepSources(&steps[i].Step) {
+			if src.Kind == dockerfile.FromStage {
+				c.work.Go(func() error { _, err := c.stage(ctx, src.Stage); return err })
+			}
+		}
+	}
+}
+
+// stepSources are the places a step reads from, in its order.
+func stepSources(s *dockerfile.Step) []dockerfile.Source {
+	var out []dockerfile.Source
+	if s.Copy != nil && len(s.Copy.Sources) > 0 {
+		out = append(out, s.Copy.From)
+	}
+	if s.Run != nil {
+		for _, m := range s.Run.Mounts {
+			if m.Type == dockerfile.MountBind || m.Type == dockerfile.MountCache {
+				out = append(out, m.From)
+			}
+		}
+	}
+	return out
+}
+
+func (c *core) known(s *jobStep, top []rootfs.Layer) bool {
+	if s.Fresh {
+		return false
+	}
+	_, ok := c.lookup(s.Key, top)
+	return ok
+}
+
+func (c *core) full() bool { return !c.job.IDs.Single() }
+
+// usable tells whether the layer of an entry can be had here, on top of top.
+func (c *core) usable(e store.Entry, top []rootfs.Layer) bool {
+	if len(c.store.Variants(e.DiffID)) > 0 {
+		return true
+	}
+	_, ok := c.layers.Has(above(top, e.DiffID))
+	return ok
+}
+
+// above is a stack with one layer more.
+func above(top []rootfs.Layer, id digest.Digest) []rootfs.Layer {
+	return append(top[:len(top):len(top)], rootfs.Layer{DiffID: id})
+}
+
+// step gives what one step made: known, or made now.
+func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.Layer) (store.Entry, error) {
+	if !s.Fresh {
+		if e, ok := c.lookup(s.Key, top); ok {
+			c.event(st, s, Event{Kind: StepCached})
+			return e, nil
+		}
+	}
+	started := time.Now()
+	fail := func(err error) (store.Entry, error) {
+		if ctx.Err() != nil {
+			return store.Entry{}, context.Cause(ctx)
+		}
+		var already *StepError
+		if errors.As(err, &already) {
+			return store.Entry{}, err
+		}
+		e := &StepError{Node: c.job.Node, Stage: st.Title, Pos: s.Pos, Text: s.Text, Err: err}
+		var exit *exitError
+		if errors.As(err, &exit) {
+			e.Exit, e.Tail = exit.code, exit.tail
+		}
+		c.event(st, s, Event{Kind: StepFailed, Text: err.Error(), Elapsed: time.Since(started)})
+		return store.Entry{}, e
+	}
+	sources, err := c.sources(ctx, &s.Step)
+	if err != nil {
+		return store.Entry{}, err
+	}
+	lines, err := c.contentLines(ctx, s, sources, top)
+	if err != nil {
+		return fail(err)
+	}
+	byContent := hashLines(lines)
+	if !s.Fresh {
+		unlock, err := c.store.Lock(ctx, "step-"+s.Key.String(), func(holder string) {
+			c.event(st, s, Event{Kind: Waiting, Text: holder})
+		})
+		if err != nil {
+			return fail(err)
+		}
+		defer unlock()
+		if e, ok := c.lookup(s.Key, top); ok { // the holder we waited for made it
+			c.event(st, s, Event{Kind: StepCached})
+			return e, nil
+		}
+		if e, ok := c.lookup(byContent, top); ok {
+			e.Lines = s.Lines
+			if err := c.store.PutKey(s.Key, e); err != nil {
+				return fail(err)
+			}
+			c.event(st, s, Event{Kind: StepCached})
+			return e, nil
+		}
+	}
+	release, err := c.host.Token(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	defer release()
+	started = time.Now()
+	c.event(st, s, Event{Kind: StepStarted})
+	made, err := c.execute(ctx, st, s, sources, top)
+	if err != nil {
+		return fail(err)
+	}
+	made.Lines = s.Lines
+	if err := c.store.PutKey(s.Key, made); err != nil {
+		return fail(err)
+	}
+	made.Lines = lines
+	if err := c.store.PutKey(byContent, made); err != nil {
+		return fail(err)
+	}
+	c.mu.Lock()
+	c.executed++
+	c.mu.Unlock()
+	c.event(st, s, Event{Kind: StepDone, Elapsed: time.Since(started)})
+	return made, nil
+}
+
+func (c *core) lookup(k store.Key, top []rootfs.Layer) (store.Entry, bool) {
+	e, err := c.store.GetKey(k, c.full())
+	return e, err == nil && c.usable(e, top)
+}
+
+func (c *core) event(st *jobStage, s *jobStep, e Event) {
+	e.Node, e.Time, e.Stage, e.Step, e.Of, e.Pos = c.job.Node, time.Now(), st.Title, s.Number, s.Of, s.Pos
+	if e.Text == "" {
+		e.Text = s.Text
+	}
+	c.host.Event(e)
+}
+
+// execute runs a step over the stack top and keeps what it changed as a layer.
+func (c *core) execute(ctx context.Context, st *jobStage, s *jobStep, sources map[string][]rootfs.Layer, top []rootfs.Layer) (_ store.Entry, err error) {
+	base, err := c.open(ctx, top)
+	if err != nil {
+		return store.Entry{}, err
+	}
+	defer base.Close()
+	if s.Copy != nil && s.Copy.Link {
+		base.Close()
+		if base, err = c.open(ctx, nil); err != nil { // a linked copy sees nothing of what is there
+			return store.Entry{}, err
+		}
+		defer base.Close()
+	}
+	up, err := c.newUpper(base)
+	if err != nil {
+		return store.Entry{}, err
+	}
+	defer func() { err = errors.Join(err, up.temp.Remove()) }()
+	switch {
+	case s.Run != nil:
+		err = c.run(ctx, st, s, sources, base, up)
+	case s.Copy != nil:
+		err = c.copy(ctx, st, s, sources, base, up)
+	default:
+		err = c.workdir(ctx, s.Workdir, base, up)
+	}
+	if err != nil {
+		return store.Entry{}, err
+	}
+	return c.commit(ctx, base, up)
+}
+
+// upper is where a step's changes go, in a temporary folder of the store.
+type upper struct {
+	dir     string               // the changes
+	work    string               // for overlay
+	scratch string               // for what else a step needs; an empty folder
+	owners  map[string][2]uint32 // of links and fifos that could not be given them
+	temp    *store.Temp
+}
+
+func (c *core) newUpper(base *stack) (*upper, error) {
+	temp, err := c.store.TempDir("step")
+	if err != nil {
+		return nil, err
+	}
+	up := &upper{dir: filepath.Join(temp.Path, "upper"), work: filepath.Join(temp.Path, "work"), scratch: filepath.Join(temp.Path, "scratch"), owners: map[string][2]uint32{}, temp: temp}
+	if err := errors.Join(rootfs.Stack{Dirs: base.dirs}.NewUpper(up.dir), os.Mkdir(up.work, 0o700), os.Mkdir(up.scratch, 0o755)); err != nil {
+		return nil, errors.Join(err, temp.Remove())
+	}
+	return up, nil
+}
+
+// stack is a list of layers that lies unpacked.
+type stack struct {
+	dirs []string // top first, as overlay wants them
+	view *rootfs.View
+}
+
+func (s *stack) Close() error { return s.view.Close() }
+
+// open makes sure that layers lie unpacked, and looks at them.
+func (c *core) open(ctx context.Context, layers []rootfs.Layer) (*stack, error) {
+	dirs, err := c.layers.Ensure(ctx, layers, c.openLayer)
+	if err != nil {
+		return nil, err
+	}
+	view, err := rootfs.OpenView(dirs...)
+	if err != nil {
+		return nil, err
+	}
+	return &stack{dirs: dirs, view: view}, nil
+}
+
+// sources are the stacks of the stages and images that a step reads from.
+func (c *core) sources(ctx context.Context, s *dockerfile.Step) (map[string][]rootfs.Layer, error) {
+	out := map[string][]rootfs.Layer{}
+	for _, src := range stepSources(s) {
+		switch src.Kind {
+		case dockerfile.FromStage:
+			top, err := c.stage(ctx, src.Stage)
+			if err != nil {
+				return nil, err
+			}
+			out[sourceKey(src)] = top
+		case dockerfile.FromImage:
+			var top []rootfs.Layer
+			for _, l := range c.job.Images[imageKey(*src.Image)] {
+				top = append(top, c.baseLayer(l))
+			}
+			out[sourceKey(src)] = top
+		}
+	}
+	return out, nil
+}
+
+// tree opens a source for reading; close ends that.
+func (c *core) tree(ctx context.Context, src dockerfile.Source, sources map[string][]rootfs.Layer) (t tree.Tree, closeTree func(), err error) {
+	switch src.Kind {
+	case dockerfile.FromStage, dockerfile.FromImage:
+		s, err := c.open(ctx, sources[sourceKey(src)])
+		if err != nil {
+			return nil, nil, err
+		}
+		return s.view, func() { s.Close() }, nil
+	case dockerfile.FromScratch:
+		return newInlineTree(nil), func() {}, nil
+	default:
+		return c.host.Tree(contextTree(src.Context)), func() {}, nil
+	}
+}
+
+// contentLines are the lines of a step's key by content: those of its
+// definition, with what other steps made replaced by what it is.
+func (c *core) contentLines(ctx context.Context, s *jobStep, sources map[string][]rootfs.Layer, top []rootfs.Layer) ([]string, error) {
+	ids := make([]digest.Digest, len(top))
+	for i, l := range top {
+		ids[i] = l.DiffID
+	}
+	lines := append([]string{parentLine(contentParent(ids))}, s.Lines[1:]...)
+	if s.Copy != nil && s.Copy.Link {
+		lines[0] = "no parent"
+	}
+	for _, r := range s.Reads {
+		t, done, err := c.tree(ctx, dockerfile.Source{Kind: dockerfile.FromStage, Stage: r.Stage}, sources)
+		if err != nil {
+			return nil, err
+		}
+		items, err := copier.Find(ctx, t, r.Select)
+		if err == nil {
+			lines[r.Line], err = contentLine(ctx, t, items, s.Copy != nil && s.Copy.Chown != "")
+		}
+		done()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return lines, nil
+}
+
+// commit makes the upper a layer of its own.
+func (c *core) commit(ctx context.Context, base *stack, up *upper) (store.Entry, error) {
+	h := sha256.New()
+	stats, err := layer.Pack(ctx, h, up.dir, base.view, layer.PackOptions{Owners: up.owners})
+	if err != nil {
+		return store.Entry{}, err
+	}
+	id := digest.NewDigest(digest.SHA256, h)
+	if _, err := c.layers.Adopt(ctx, id, up.dir, up.owners); err != nil {
+		return store.Entry{}, err
+	}
+	return store.Entry{DiffID: id, Layer: id.Encoded(), Size: stats.Size, Created: time.Now().UTC(), Full: c.full()}, nil
+}
+
+// exitError is a process that ended with a code other than 0.
+type exitError struct {
+	code int
+	argv []string
+	tail []string
+}
+
+func (e *exitError) Error() string {
+	return fmt.Sprintf("process %q did not complete successfully: exit code: %d", strings.Join(e.argv, " "), e.code)
+}
+
+// contextTree names the tree of a context for host.Tree.
+func contextTree(name string) string { return "context:" + name }
+
+// remoteTreeName names the tree of a source that ADD fetches.
+func remoteTreeName(stage string, step, i int) string {
+	return fmt.Sprintf("remote:%s:%d:%d", stage, step, i)
+}
+
+// sourceKey tells apart the sources of a program.
+func sourceKey(s dockerfile.Source) string {
+	switch s.Kind {
+	case dockerfile.FromImage:
+		return "image " + imageKey(*s.Image)
+	case dockerfile.FromStage:
+		return fmt.Sprintf("stage %d", s.Stage)
+	default:
+		return string(s.Kind) + " " + s.Context
+	}
+}
+
+// own notes who owns links and fifos of the upper that could not be given their
+// owner: their supervisor knows them by device and inode.
+func (u *upper) own(ctx context.Context, owners []sandbox.Owner) error {
+	if len(owners) == 0 {
+		return nil
+	}
+	byInode := map[[2]uint64]sandbox.Owner{}
+	for _, o := range owners {
+		byInode[[2]uint64{o.Dev, o.Ino}] = o
+	}
+	t, err := tree.OpenDir(u.dir, tree.DirOptions{})
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	return tree.Walk(ctx, t, "", func(name string, e tree.Entry) error {
+		if o, ok := byInode[[2]uint64{e.Dev, e.Ino}]; ok && !e.IsDir() && !e.IsRegular() {
+			u.owners[name] = [2]uint32{o.UID, o.GID}
+		}
+		return nil
+	})
+}
+
+// contentLine stands for the content of items that another stage made.
+func contentLine(ctx context.Context, t tree.Tree, items []copier.Item, owned bool) (string, error) {
+	h, err := buildctx.OpenHasher("")
+	if err != nil {
+		return "", err
+	}
+	lines, err := copier.KeyLines(ctx, t, items, owned, h.Hash)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("content %x", store.KeyOf(lines)), nil
+}

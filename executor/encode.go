@@ -1,0 +1,166 @@
+package executor
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"kaniko-build/executor/internal/layer"
+	"kaniko-build/executor/internal/rootfs"
+	"kaniko-build/executor/internal/store"
+)
+
+// encodeParams says how the store finds a layer that was compressed as c asks.
+func encodeParams(c Compression) (store.Params, error) {
+	c, err := c.Normal()
+	if err != nil {
+		return store.Params{}, err
+	}
+	return store.Params{MediaType: mediaType(c), Compression: string(c.Type), Level: c.Level}, nil
+}
+
+func mediaType(c Compression) string {
+	switch c.Type {
+	case layer.Zstd:
+		return ocispec.MediaTypeImageLayerZstd
+	case layer.None:
+		return ocispec.MediaTypeImageLayer
+	default:
+		return ocispec.MediaTypeImageLayerGzip
+	}
+}
+
+// encode makes sure that the blob of a step's layer is in the store, and notes
+// it for the result.
+func (c *core) encode(ctx context.Context, s *jobStep, top []rootfs.Layer, made store.Entry) error {
+	p, err := encodeParams(c.job.Encode)
+	if err != nil {
+		return err
+	}
+	v, ok := c.store.GetVariant(made.DiffID, p)
+	if !ok {
+		unlock, err := c.store.Lock(ctx, "encode-"+made.DiffID.Encoded(), nil)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		if v, ok = c.store.GetVariant(made.DiffID, p); !ok {
+			if v, err = c.makeVariant(ctx, top, made.DiffID, p); err != nil {
+				return fmt.Errorf("compress the layer of %s: %w", s.Pos, err)
+			}
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.blobs = append(c.blobs, doneLayer{Key: s.Key.String(), DiffID: made.DiffID, Blob: v.Descriptor, Created: made.Created})
+	return nil
+}
+
+// makeVariant compresses a layer, from its directory or from another blob of it.
+func (c *core) makeVariant(ctx context.Context, top []rootfs.Layer, id digest.Digest, p store.Params) (store.Variant, error) {
+	w, err := c.store.Writer()
+	if err != nil {
+		return store.Variant{}, err
+	}
+	defer w.Close()
+	z, err := layer.Compress(w, c.job.Encode)
+	if err != nil {
+		return store.Variant{}, err
+	}
+	h := sha256.New()
+	if err := c.tar(ctx, top, id, io.MultiWriter(h, z)); err != nil {
+		z.Close()
+		return store.Variant{}, err
+	}
+	if err := z.Close(); err != nil {
+		return store.Variant{}, err
+	}
+	if got := digest.NewDigest(digest.SHA256, h); got != id {
+		return store.Variant{}, fmt.Errorf("internal error: the layer was %s and is now %s", id, got)
+	}
+	size := w.Size()
+	d, err := w.Commit("")
+	if err != nil {
+		return store.Variant{}, err
+	}
+	v := store.Variant{DiffID: id, Params: p, Descriptor: ocispec.Descriptor{MediaType: p.MediaType, Digest: d, Size: size}}
+	return v, c.store.PutVariant(v)
+}
+
+// tar writes a layer uncompressed.
+func (c *core) tar(ctx context.Context, top []rootfs.Layer, id digest.Digest, w io.Writer) error {
+	root, ok := c.layers.Has(above(top, id))
+	if !ok {
+		r, err := c.openLayer(ctx, rootfs.Layer{DiffID: id})
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		t, _, err := layer.Decompress(r)
+		if err != nil {
+			return err
+		}
+		defer t.Close()
+		_, err = io.Copy(w, t)
+		return err
+	}
+	base, err := c.open(ctx, top)
+	if err != nil {
+		return err
+	}
+	defer base.Close()
+	owners, err := rootfs.ReadOwners(root)
+	if err != nil {
+		return err
+	}
+	_, err = layer.Pack(ctx, w, root, base.view, layer.PackOptions{Owners: owners})
+	return err
+}
+
+// openLayer opens the blob of a layer: one that was made here, or one of a base
+// by way of the host.
+func (c *core) openLayer(ctx context.Context, l rootfs.Layer) (io.ReadCloser, error) {
+	for _, v := range c.store.Variants(l.DiffID) {
+		if v.Tar == "" {
+			return c.store.Open(v.Descriptor.Digest)
+		}
+	}
+	c.mu.Lock()
+	b, ok := c.bases[l.DiffID]
+	c.mu.Unlock()
+	if !ok {
+		return nil, fmt.Errorf("internal error: layer %s is nowhere", l.DiffID)
+	}
+	return c.host.Blob(ctx, b)
+}
+
+// baseLayer remembers where a layer can be had and gives it as part of a stack.
+func (c *core) baseLayer(l baseLayer) rootfs.Layer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bases[l.DiffID] = l
+	return rootfs.Layer{DiffID: l.DiffID}
+}
+
+// exported tells whether the layers of stage i are part of the image.
+func (c *core) exported(i int) bool {
+	for k := len(c.job.Stages) - 1; k >= 0; k = c.job.Stages[k].Base.Stage {
+		if k == i {
+			return true
+		}
+	}
+	return false
+}
+
+// doneLayer is what the core reports for each step of the exported stage.
+type doneLayer struct {
+	Key     string
+	DiffID  digest.Digest
+	Blob    ocispec.Descriptor
+	Created time.Time
+}

@@ -1,0 +1,180 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"kaniko-build/executor/internal/buildctx"
+	"kaniko-build/executor/internal/image"
+	"kaniko-build/executor/internal/layer"
+	"kaniko-build/executor/internal/registry"
+	"kaniko-build/executor/internal/sandbox"
+	"kaniko-build/executor/internal/store"
+)
+
+// Options say where and how an Executor works. State and Runner are required.
+type Options struct {
+	State       string // directory of the store; made if absent
+	Runner      Runner
+	Jobs        int // steps that execute at once, over all nodes; 0 is the number of CPUs
+	Registries  []Registry
+	Compression Compression // of layers that are made here
+	Getenv      func(string) string
+	Sink        Sink   // nil drops the events
+	Epoch       *int64 // SOURCE_DATE_EPOCH of the environment
+}
+
+// Registry is how one registry is reached.
+type Registry struct {
+	Host     string   // "docker.io" for the hub
+	Mirrors  []string // tried in order, before the registry itself
+	Insecure bool     // plain http, or https with any certificate
+	Strict   bool     // when no mirror has it, do not ask the registry itself
+	CA       []byte   // PEM, trusted beside the system's
+}
+
+// Compression is how layers are compressed. The zero value is gzip.
+type Compression = layer.Compression
+
+// Runner starts the core of a node in an unprivileged container of its own.
+type Runner interface {
+	// Start starts a container that sees the store and nothing else of the
+	// host, and connects its core to conn, which stays the caller's. The
+	// container ends when the connection does, and at once with Kill.
+	Start(ctx context.Context, iso Isolation, store string, conn *os.File) (Container, error)
+	// Probe says what kind of container this machine gives, as found by
+	// building something very small in one. A machine that gives none is a
+	// *MachineError.
+	Probe(ctx context.Context, store string) (Isolation, error)
+}
+
+// Container is a started core.
+type Container interface {
+	// Wait returns when nothing of the container is left.
+	Wait() error
+	// Kill ends it and everything in it at once.
+	Kill()
+}
+
+// Isolation is the kind of container that nodes get.
+type Isolation struct {
+	Rung sandbox.Rung
+	IDs  sandbox.IDMap
+}
+
+// MachineError says that this machine lacks what is needed, and the remedy.
+type MachineError struct {
+	What   string
+	Remedy string
+}
+
+func (e *MachineError) Error() string {
+	if e.Remedy == "" {
+		return e.What
+	}
+	return e.What + "\n  hint: " + e.Remedy
+}
+
+// Executor inspects and builds nodes. Its methods may be called from several
+// goroutines.
+type Executor struct {
+	opts     Options
+	store    *store.Store
+	registry *registry.Client
+	tokens   *tokens
+
+	isolation func() (Isolation, error) // probed once, when first needed
+
+	mu      sync.Mutex
+	closed  []func() error              // what inspected nodes hold open
+	hashers map[string]*buildctx.Hasher // by context directory
+	layouts map[string]*image.Layout    // by oci-layout reference
+}
+
+// Open opens the store and gets ready to build. It starts nothing.
+func Open(ctx context.Context, o Options) (*Executor, error) {
+	if o.Getenv == nil {
+		o.Getenv = func(string) string { return "" }
+	}
+	if o.Sink == nil {
+		o.Sink = func(Event) {}
+	}
+	if o.Jobs <= 0 {
+		o.Jobs = runtime.NumCPU()
+	}
+	iso, err := o.Runner.Probe(ctx, o.State)
+	var machine *MachineError
+	if err != nil && !errors.As(err, &machine) {
+		return nil, err
+	}
+	so := store.Options{Owner: os.Getuid()}
+	if uid, ok := iso.IDs.HostUID(0); ok && int(uid) != os.Getuid() {
+		gid, _ := iso.IDs.HostGID(0) // both maps have a root
+		so.NodeOwner = &[2]int{int(uid), int(gid)}
+	}
+	st, err2 := store.Open(o.State, so)
+	if err2 != nil {
+		return nil, err2
+	}
+	reg, err2 := newRegistry(o, st)
+	if err2 != nil {
+		return nil, errors.Join(err2, st.Close())
+	}
+	return &Executor{
+		opts: o, store: st, registry: reg, tokens: newTokens(o.Jobs),
+		hashers: map[string]*buildctx.Hasher{}, layouts: map[string]*image.Layout{},
+		isolation: func() (Isolation, error) { return iso, err },
+	}, nil
+}
+
+// Close releases the store and all inspected nodes.
+func (x *Executor) Close() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var err error
+	for _, f := range x.closed {
+		err = errors.Join(err, f())
+	}
+	x.closed = nil
+	if e := x.store.Close(); e != nil {
+		err = errors.Join(err, fmt.Errorf("close the store: %w", e))
+	}
+	return err
+}
+
+func (x *Executor) onClose(f func() error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.closed = append(x.closed, f)
+}
+
+// Jobs is how many steps execute at once.
+func (x *Executor) Jobs() int { return x.opts.Jobs }
+
+// Image is a named image of the store.
+type Image struct {
+	Name    string
+	Digest  digest.Digest // of its manifest
+	Size    int64         // bytes of config and layers, compressed
+	Created time.Time     // when the name was given
+}
+
+// Images lists the named images of the store by name.
+func (x *Executor) Images() ([]Image, error) {
+	list, err := x.store.Images()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Image, len(list))
+	for i, l := range list {
+		out[i] = Image{Name: l.Name, Digest: l.Descriptor.Digest, Size: l.Size, Created: l.Created}
+	}
+	return out, nil
+}

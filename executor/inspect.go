@@ -1,0 +1,499 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/platforms"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"kaniko-build/executor/internal/copier"
+	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/executor/internal/image"
+	"kaniko-build/executor/internal/store"
+	"kaniko-build/schema/diag"
+)
+
+// Node is an inspected request: what its build will do, and what of that is
+// done already.
+type Node struct {
+	Request
+	Bases    []Base  // images it reads, with the digest that the tag stands for now
+	Warnings []Event // of the linter
+	program  *dockerfile.Program
+	images   map[string]*baseImage // by imageKey
+	sources  *sources
+	job      job
+	finalKey store.Key // of the target stage
+	parents  map[string]*Node
+
+	mu     sync.Mutex
+	result *Result           // once built
+	layers []image.SpecLayer // of the result, base first
+}
+
+// Base is an image that a node reads.
+type Base struct {
+	Name   string // as written
+	Digest digest.Digest
+	Pos    diag.Pos
+}
+
+// baseImage is an image that a program reads: one from outside, or what
+// another node of the run makes.
+type baseImage struct {
+	config *dockerspec.DockerOCIImage
+	layers []baseLayer // of an image from outside
+	node   *Node       // or the node
+}
+
+// imageKey tells apart the images of a program.
+func imageKey(r dockerfile.ImageRef) string {
+	if r.Context != "" {
+		return "context " + r.Context + " " + platforms.Format(r.Platform)
+	}
+	return r.Ref + " " + platforms.Format(r.Platform)
+}
+
+// Reference is a name in a Dockerfile that needs an image from outside.
+type Reference struct {
+	Name       string // after ARG resolution
+	Pos        diag.Pos
+	Use        string // "FROM", "COPY --from", "RUN --mount=from"
+	Unresolved bool   // it holds an ARG without a value
+}
+
+// References lists what the needed stages of a Dockerfile refer to, named
+// contexts left out. Nothing is read or asked.
+func References(r Request) ([]Reference, error) {
+	o, err := parseOptions(r, nil)
+	if err != nil {
+		return nil, err
+	}
+	f, err := dockerfile.Parse(r.Dockerfile.Data, o)
+	if err != nil {
+		return nil, err
+	}
+	var out []Reference
+	for _, ref := range f.References() {
+		if !ref.Context {
+			out = append(out, Reference{Name: ref.Name, Pos: ref.Pos, Use: string(ref.Use), Unresolved: ref.Unresolved})
+		}
+	}
+	return out, nil
+}
+
+func parseOptions(r Request, epoch *int64) (dockerfile.Options, error) {
+	o := dockerfile.Options{
+		Name: r.Dockerfile.Name, Args: r.Args, Target: r.Stage, Labels: r.Labels, Epoch: epoch,
+		BuildPlatform: platforms.DefaultSpec(), NetworkMode: r.Network,
+	}
+	if r.Platform != "" {
+		p, err := platforms.Parse(r.Platform)
+		if err != nil {
+			return o, &diag.Problem{What: fmt.Sprintf("platform %q: %v", r.Platform, err), Hint: "write os/arch[/variant], as linux/amd64"}
+		}
+		o.Platform = platforms.Normalize(p)
+	}
+	for name := range r.Contexts {
+		o.Contexts = append(o.Contexts, name)
+	}
+	slices.Sort(o.Contexts)
+	return o, nil
+}
+
+// Inspect resolves requests and computes every key that can be known before
+// anything runs. A request comes after those that it names as parents. Images
+// are asked for side by side, each once. All mistakes are reported together.
+func (x *Executor) Inspect(ctx context.Context, requests []Request) ([]*Node, error) {
+	nodes := make([]*Node, len(requests))
+	byID := map[string]*Node{}
+	done := make([]chan struct{}, len(requests))
+	errs := make([]error, len(requests))
+	index := map[string]int{}
+	for i, r := range requests {
+		nodes[i] = &Node{Request: r}
+		byID[r.ID] = nodes[i]
+		index[r.ID] = i
+		done[i] = make(chan struct{})
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	for i, n := range nodes {
+		g.Go(func() error {
+			defer close(done[i])
+			parents, err := parentsOf(n.Request, byID)
+			if err != nil {
+				errs[i] = err
+				return nil
+			}
+			for _, p := range parents {
+				j := index[p.ID]
+				if j >= i {
+					return fmt.Errorf("internal error: node %s comes before its parent %s", n.ID, p.ID)
+				}
+				<-done[j]
+				if errs[j] != nil {
+					errs[i] = errParent
+					return nil
+				}
+			}
+			n.parents = parents
+			errs[i] = x.inspect(gctx, n)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	var l diag.List
+	var other []error
+	for i, err := range errs {
+		var one *diag.Problem
+		var many diag.Problems
+		switch {
+		case err == nil, errors.Is(err, errParent):
+		case errors.As(err, &many), errors.As(err, &one):
+			l.AddErr(diag.Pos{}, err)
+		default:
+			other = append(other, fmt.Errorf("%s: %w", nodes[i].ID, err))
+		}
+	}
+	if err := errors.Join(append([]error{l.Err()}, other...)...); err != nil {
+		return nil, err
+	}
+	return nodes, nil
+}
+
+var errParent = errors.New("a parent has mistakes")
+
+// parentsOf finds the nodes whose images a request reads, by the name written.
+func parentsOf(r Request, byID map[string]*Node) (map[string]*Node, error) {
+	out := map[string]*Node{}
+	add := func(name, id string) error {
+		p := byID[id]
+		if p == nil {
+			return fmt.Errorf("internal error: node %s needs %s, which is not in the run", r.ID, id)
+		}
+		out[name] = p
+		return nil
+	}
+	for name, id := range r.Images {
+		if err := add(name, id); err != nil {
+			return nil, err
+		}
+	}
+	for name, value := range r.Contexts {
+		if id, ok := strings.CutPrefix(value, "node:"); ok {
+			if err := add("context "+name, id); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+func (x *Executor) inspect(ctx context.Context, n *Node) error {
+	src, err := x.openSources(ctx, n.Request)
+	if err != nil {
+		return err
+	}
+	x.onClose(src.Close)
+	n.sources = src
+	o, err := parseOptions(n.Request, x.opts.Epoch)
+	if err != nil {
+		return err
+	}
+	o.RemoteEpoch = func(r dockerfile.Remote) (*int64, error) { return src.remoteEpoch(ctx, r) }
+	f, err := dockerfile.Parse(n.Dockerfile.Data, o)
+	if err != nil {
+		return err
+	}
+	n.images = map[string]*baseImage{}
+	x.prefetch(ctx, n, f.Images())
+	n.program, err = f.Resolve(func(r dockerfile.ImageRef) (*dockerspec.DockerOCIImage, error) {
+		b, err := x.image(ctx, n, r)
+		if err != nil || b == nil {
+			return nil, err
+		}
+		return b.config, nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, w := range n.program.Warnings {
+		n.Warnings = append(n.Warnings, Event{Node: n.ID, Kind: Warning, Rule: w.Rule, Text: w.Text, Pos: w.Pos, Time: time.Now()})
+	}
+	for _, r := range n.program.Images() {
+		if _, err := x.image(ctx, n, r); err != nil { // what only COPY --from or a mount names
+			return placed(err, r.Pos)
+		}
+	}
+	if err := n.grants(x.opts.Getenv); err != nil {
+		return err
+	}
+	return x.plan(ctx, n)
+}
+
+// placed gives an error the position of what it is about, if it has none.
+func placed(err error, pos diag.Pos) error {
+	var one *diag.Problem
+	var many diag.Problems
+	if errors.As(err, &many) || errors.As(err, &one) && one.Pos != (diag.Pos{}) {
+		return err
+	}
+	if one != nil {
+		return &diag.Problem{Pos: pos, What: one.What, Hint: one.Hint}
+	}
+	return &diag.Problem{Pos: pos, What: err.Error()}
+}
+
+// prefetch asks for images side by side; errors come again to whoever uses
+// the image.
+func (x *Executor) prefetch(ctx context.Context, n *Node, refs []dockerfile.ImageRef) {
+	var wg sync.WaitGroup
+	for _, r := range refs {
+		if n.parents[r.Ref] == nil {
+			wg.Go(func() { _, _ = x.registry.Resolve(ctx, r.Ref, r.Platform) })
+		}
+	}
+	wg.Wait()
+}
+
+// image finds the image that a reference stands for; nil for a named context
+// that is no image.
+func (x *Executor) image(ctx context.Context, n *Node, r dockerfile.ImageRef) (*baseImage, error) {
+	key := imageKey(r)
+	n.mu.Lock()
+	b, ok := n.images[key]
+	n.mu.Unlock()
+	if ok {
+		return b, nil
+	}
+	b, err := x.findImage(ctx, n, r)
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.images[key] = b
+	return b, nil
+}
+
+func (x *Executor) findImage(ctx context.Context, n *Node, r dockerfile.ImageRef) (*baseImage, error) {
+	ref, parent := r.Ref, n.parents[r.Ref]
+	if r.Context != "" {
+		value := n.Contexts[r.Context]
+		parent = n.parents["context "+r.Context]
+		switch {
+		case parent != nil:
+		case strings.HasPrefix(value, "docker-image://"):
+			ref = strings.TrimPrefix(value, "docker-image://")
+		case strings.HasPrefix(value, "oci-layout://"):
+			return x.layoutImage(ctx, n, strings.TrimPrefix(value, "oci-layout://"), r)
+		default:
+			return nil, nil
+		}
+	}
+	if parent != nil {
+		return &baseImage{config: &parent.program.Target().Config, node: parent}, nil
+	}
+	res, err := x.registry.Resolve(ctx, ref, r.Platform)
+	if err != nil {
+		return nil, err
+	}
+	return n.fromOutside(ref, res, r), nil
+}
+
+// fromOutside records an image of a registry or layout.
+func (n *Node) fromOutside(origin string, res image.Resolved, r dockerfile.ImageRef) *baseImage {
+	b := &baseImage{config: &res.Config}
+	for _, l := range res.Layers {
+		b.layers = append(b.layers, baseLayer{DiffID: l.DiffID, Blob: l.Descriptor, Origin: origin})
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.Bases = append(n.Bases, Base{Name: r.Ref, Digest: res.Descriptor.Digest, Pos: r.Pos})
+	return b
+}
+
+// plan makes the job: every step with its key by definition.
+func (x *Executor) plan(ctx context.Context, n *Node) error {
+	n.job = job{Node: n.ID, Images: map[string][]baseLayer{}, Encode: x.opts.Compression}
+	keys := make([]store.Key, len(n.program.Stages)) // after the last step
+	for i := range n.program.Stages {
+		st := &n.program.Stages[i]
+		js := jobStage{Title: st.Title, Base: jobBase{Stage: -1}}
+		parent, err := x.startKey(ctx, n, st, keys)
+		if err != nil {
+			return err
+		}
+		if st.Base.Kind == dockerfile.FromStage {
+			js.Base.Stage = st.Base.Stage
+		}
+		fresh := n.NoCache || slices.Contains(n.NoCacheFor, st.Name) && st.Name != ""
+		for k := range st.Steps {
+			step := jobStep{Step: st.Steps[k], Number: k + 1, Of: len(st.Steps), Fresh: fresh}
+			if step.Copy != nil || step.Run != nil || step.Workdir != nil {
+				if err := x.stepKey(ctx, n, st, &step, parent, keys); err != nil {
+					return placed(err, step.Pos)
+				}
+				parent = step.Key
+			}
+			js.Steps = append(js.Steps, step)
+		}
+		keys[i] = parent
+		n.job.Stages = append(n.job.Stages, js)
+	}
+	n.finalKey = keys[len(keys)-1]
+	return nil
+}
+
+// startKey is the key that the first step of a stage builds on.
+func (x *Executor) startKey(ctx context.Context, n *Node, st *dockerfile.Stage, keys []store.Key) (store.Key, error) {
+	platform := platforms.Format(st.Platform)
+	switch st.Base.Kind {
+	case dockerfile.FromStage:
+		return keys[st.Base.Stage], nil
+	case dockerfile.FromImage:
+		b, err := x.image(ctx, n, *st.Base.Image)
+		if err != nil {
+			return store.Key{}, placed(err, st.Pos)
+		}
+		return b.key(platform), nil
+	case dockerfile.FromContext:
+		return store.Key{}, &diag.Problem{Pos: st.Pos, What: fmt.Sprintf("the named context %q is a directory, which cannot be a base image", st.Base.Context), Hint: "begin FROM scratch and COPY --from=" + st.Base.Context + " / /"}
+	default:
+		return hashLines(startLines(platform, nil)), nil
+	}
+}
+
+// key stands for an image's file system.
+func (b *baseImage) key(platform string) store.Key {
+	if b.node != nil {
+		return b.node.finalKey
+	}
+	ids := make([]digest.Digest, len(b.layers))
+	for i, l := range b.layers {
+		ids[i] = l.DiffID
+	}
+	return hashLines(startLines(platform, ids))
+}
+
+// stepKey fills in a step's key by definition and the lines it is made of.
+func (x *Executor) stepKey(ctx context.Context, n *Node, st *dockerfile.Stage, s *jobStep, parent store.Key, keys []store.Key) error {
+	lines := []string{parentLine(parent)}
+	read := func(src dockerfile.Source, sel copier.Select) ([]string, error) {
+		switch src.Kind {
+		case dockerfile.FromScratch:
+			return []string{"from nothing"}, nil
+		case dockerfile.FromStage:
+			s.Reads = append(s.Reads, stageRead{Line: -1, Stage: src.Stage, Select: sel})
+			return []string{fmt.Sprintf("from stage %x", keys[src.Stage])}, nil
+		case dockerfile.FromImage:
+			b, err := x.image(ctx, n, *src.Image)
+			if err != nil {
+				return nil, err
+			}
+			return []string{fmt.Sprintf("from image %x", b.key(""))}, nil
+		}
+		return n.sources.lines(ctx, src.Context, sel, s.Copy != nil && s.Copy.Chown != "")
+	}
+	switch {
+	case s.Run != nil:
+		more, err := runLines(s.Run, func(src dockerfile.Source, paths []string) ([]string, error) {
+			return read(src, copier.Select{Patterns: paths})
+		}, n.granted)
+		if err != nil {
+			return err
+		}
+		lines = append(lines, more...)
+	case s.Copy != nil:
+		if s.Copy.Link {
+			lines[0] = "no parent"
+		}
+		lines = append(lines, copyLines(s.Copy)...)
+		if len(s.Copy.Sources) > 0 {
+			more, err := read(s.Copy.From, selection(s.Copy))
+			if err != nil {
+				return err
+			}
+			lines = append(lines, more...)
+		}
+		for i, r := range s.Copy.Remote {
+			more, err := n.sources.remote(ctx, remoteTreeName(st.Title, s.Number, i), r, st.Platform)
+			if err != nil {
+				return err
+			}
+			lines = append(lines, more...)
+		}
+	default:
+		lines = append(lines, workdirLines(s.Workdir)...)
+	}
+	next := 0
+	for i, l := range lines { // where the lines of stages ended up
+		if strings.HasPrefix(l, "from stage ") && next < len(s.Reads) {
+			s.Reads[next].Line = i
+			next++
+		}
+	}
+	s.Lines, s.Key = lines, hashLines(lines)
+	return nil
+}
+
+// selection is what a COPY selects in its source.
+func selection(c *dockerfile.Copy) copier.Select {
+	return copier.Select{Patterns: c.Sources, Exclude: c.Exclude, Parents: c.Parents}
+}
+
+// Steps counts the steps that make layers, and those of them whose result is
+// known now.
+func (x *Executor) known(n *Node) (steps, hits int) {
+	full := true
+	if iso, err := x.isolation(); err == nil {
+		full = !iso.IDs.Single()
+	}
+	for _, st := range n.job.Stages {
+		for i := range st.Steps {
+			s := &st.Steps[i]
+			if len(s.Lines) == 0 {
+				continue
+			}
+			steps++
+			if _, err := x.store.GetKey(s.Key, full); err == nil && !s.Fresh {
+				hits++
+			}
+		}
+	}
+	return steps, hits
+}
+
+// HostPlatform is the platform that images are made for when nobody says.
+func HostPlatform() string { return platforms.Format(platforms.Normalize(platforms.DefaultSpec())) }
+
+// Check reads a Dockerfile as a build would, without images, and returns what
+// the lint rules find.
+func Check(r Request) ([]Event, error) {
+	o, err := parseOptions(r, nil)
+	if err != nil {
+		return nil, err
+	}
+	f, err := dockerfile.Parse(r.Dockerfile.Data, o)
+	if err != nil {
+		return nil, err
+	}
+	var out []Event
+	for _, w := range f.Warnings() {
+		out = append(out, Event{Kind: Warning, Rule: w.Rule, Text: w.Text, Pos: w.Pos})
+	}
+	return out, nil
+}

@@ -1,0 +1,62 @@
+package executor
+
+import (
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"kaniko-build/executor/internal/copier"
+	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/executor/internal/layer"
+	"kaniko-build/executor/internal/sandbox"
+	"kaniko-build/executor/internal/store"
+)
+
+// job is what the core is to do, made by Inspect: plain data, sent into the
+// container as JSON. Images are already resolved to layers, and the files that
+// come from outside to names of trees.
+type job struct {
+	Node   string
+	Store  string // the store's directory, as the core sees it
+	IDs    sandbox.IDMap
+	Rung   sandbox.Rung
+	Stages []jobStage // as in Program.Stages; the last is exported
+	Images map[string][]baseLayer
+	// Encode is how layers of the exported stage are compressed.
+	Encode layer.Compression
+}
+
+type jobStage struct {
+	Title string
+	Base  jobBase
+	Steps []jobStep
+}
+
+// jobBase is what a stage starts from: another stage, or layers.
+type jobBase struct {
+	Stage  int // index; -1 for Layers
+	Layers []baseLayer
+}
+
+type jobStep struct {
+	dockerfile.Step
+	Number, Of int // for people: instructions of the stage, from 1
+	Key        store.Key
+	Lines      []string // what Key was made of
+	Fresh      bool     // run it even when the key is known
+	Reads      []stageRead
+}
+
+// baseLayer is a layer that the core did not make: from an image in a
+// registry, a layout, or another node of the run.
+type baseLayer struct {
+	DiffID digest.Digest
+	Blob   ocispec.Descriptor
+	Origin string // where outside finds it; opaque to the core
+}
+
+// stageRead is a line of a step's key that stands for what another stage made.
+type stageRead struct {
+	Line   int // index in Lines
+	Stage  int // index in Stages
+	Select copier.Select
+}

@@ -1,0 +1,146 @@
+package executor
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/executor/internal/store"
+)
+
+// keyScheme salts every key; it changes whenever the meaning of a line does.
+const keyScheme = "kaniko-build key 1"
+
+// hashLines makes a key of its inputs under our scheme.
+func hashLines(lines []string) store.Key { return store.KeyOf(append([]string{keyScheme}, lines...)) }
+
+// A step has two keys. By definition: what it and all before it were told to
+// do, known before anything runs. By content: what the file system below it
+// is and what it reads, known once those before it have run; it stops a change
+// that made no difference from going further. The lines of both are the same
+// but for those that stand for something made by another step.
+
+// startLines begin a stage by definition on a base image or on nothing. Only
+// what the file system is counts: the configuration is in the lines of each
+// step that it can change.
+func startLines(platform string, diffIDs []digest.Digest) []string {
+	lines := []string{"start", "platform " + platform}
+	for _, d := range diffIDs {
+		lines = append(lines, "layer "+d.String())
+	}
+	return lines
+}
+
+// parentLine stands for the state below a step: by definition the key of the
+// step before, by content the layers that are there.
+func parentLine(parent store.Key) string { return fmt.Sprintf("parent %x", parent) }
+
+func contentParent(chain []digest.Digest) store.Key {
+	return hashLines(startLines("", chain))
+}
+
+// sourceLines answers what a step reads from src below the paths it names.
+type sourceLines func(src dockerfile.Source, paths []string) ([]string, error)
+
+// runLines are the inputs of a RUN. granted tells whether a secret or agent is
+// there; its value is no input.
+func runLines(r *dockerfile.Run, read sourceLines, granted func(m dockerfile.Mount) bool) ([]string, error) {
+	lines := []string{"run"}
+	for _, a := range r.Argv {
+		lines = append(lines, "argv "+a)
+	}
+	for _, e := range r.Env {
+		lines = append(lines, "env "+e)
+	}
+	lines = append(lines, "user "+r.User, "dir "+r.Dir, "network "+r.Network, "hostname "+r.Hostname)
+	for _, f := range r.Files {
+		lines = append(lines, fmt.Sprintf("file %s %o %s", f.Path, f.Mode, f.Data))
+	}
+	for _, h := range r.ExtraHosts {
+		lines = append(lines, "host "+h.Host+" "+h.IP)
+	}
+	if r.ShmSize != 0 {
+		lines = append(lines, fmt.Sprintf("shm %d", r.ShmSize))
+	}
+	for _, m := range r.Mounts {
+		mode := "default"
+		if m.Mode != nil {
+			mode = fmt.Sprintf("%o", *m.Mode)
+		}
+		lines = append(lines,
+			"mount "+m.Type, "target "+m.Target, "source "+m.Source, "id "+m.ID, "sharing "+m.Sharing, "secret-env "+m.Env,
+			fmt.Sprintf("readonly %v required %v mode %s uid %d gid %d size %d", m.ReadOnly, m.Required, mode, m.UID, m.GID, m.Size))
+		switch m.Type {
+		case dockerfile.MountSecret, dockerfile.MountSSH:
+			lines = append(lines, fmt.Sprintf("granted %v", granted(m)))
+		case dockerfile.MountBind:
+			more, err := read(m.From, []string{m.Source})
+			if err != nil {
+				return nil, err
+			}
+			lines = append(lines, more...)
+		case dockerfile.MountCache:
+			if m.From.Kind == dockerfile.FromScratch || m.From == (dockerfile.Source{}) {
+				continue
+			}
+			more, err := read(m.From, []string{m.Source})
+			if err != nil {
+				return nil, err
+			}
+			lines = append(lines, more...)
+		}
+	}
+	return lines, nil
+}
+
+// copyLines are the inputs of a COPY or ADD but for the files themselves.
+func copyLines(c *dockerfile.Copy) []string {
+	unpack := "default"
+	if c.Unpack != nil {
+		unpack = fmt.Sprint(*c.Unpack)
+	}
+	lines := []string{
+		fmt.Sprintf("copy add %v link %v parents %v unpack %s", c.Add, c.Link, c.Parents, unpack),
+		"dest " + c.Dest, "chown " + c.Chown, "chmod " + c.Chmod,
+	}
+	for _, s := range c.Sources {
+		lines = append(lines, "pattern "+s)
+	}
+	for _, e := range c.Exclude {
+		lines = append(lines, "exclude "+e)
+	}
+	for _, f := range c.Inline {
+		lines = append(lines, fmt.Sprintf("inline %s %o %s", f.Path, f.Mode, f.Data))
+	}
+	return lines
+}
+
+func workdirLines(w *dockerfile.Workdir) []string {
+	return []string{"workdir " + w.Path, "user " + w.User}
+}
+
+// differs is the first line by which two lists of lines differ, for people.
+func differs(now, before []string) string {
+	for i, l := range now {
+		if i >= len(before) {
+			return "new: " + brief(l)
+		}
+		if l != before[i] {
+			return brief(before[i]) + " -> " + brief(l)
+		}
+	}
+	if len(before) > len(now) {
+		return "gone: " + brief(before[len(now)])
+	}
+	return ""
+}
+
+func brief(s string) string {
+	s = strings.ReplaceAll(s, "\n", `\n`)
+	if r := []rune(s); len(r) > 100 {
+		return string(r[:100]) + "…"
+	}
+	return s
+}

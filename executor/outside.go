@@ -1,0 +1,80 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/executor/internal/image"
+	"kaniko-build/executor/internal/registry"
+	"kaniko-build/executor/internal/store"
+)
+
+const layoutScheme = "oci-layout://"
+
+func newRegistry(o Options, st *store.Store) (*registry.Client, error) {
+	ro := registry.Options{Hosts: map[string]registry.Host{}, Keychain: registry.Keychain(), UserAgent: "kaniko-build"}
+	for _, r := range o.Registries {
+		ro.Hosts[r.Host] = registry.Host{Mirrors: r.Mirrors, Insecure: r.Insecure, Only: r.Strict, CA: r.CA}
+	}
+	return registry.New(st, ro)
+}
+
+func now() time.Time { return time.Now() }
+
+// layoutImage reads a named context that is an image in an OCI layout.
+func (x *Executor) layoutImage(ctx context.Context, n *Node, ref string, r dockerfile.ImageRef) (*baseImage, error) {
+	res, layout, err := image.ResolveLayout(ctx, layoutScheme+ref, r.Platform)
+	if err != nil {
+		return nil, err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.layouts[layoutScheme+ref] = layout
+	return n.fromOutside(layoutScheme+ref, res, r), nil
+}
+
+// openBlob reads a base layer from the store, or from where its image is by way
+// of the store.
+func (x *Executor) openBlob(ctx context.Context, l baseLayer) (io.ReadCloser, error) {
+	if !strings.HasPrefix(l.Origin, layoutScheme) {
+		return x.registry.Blob(ctx, l.Origin, l.Blob)
+	}
+	if size, ok := x.store.Has(l.Blob.Digest); ok && size == l.Blob.Size {
+		return x.store.Open(l.Blob.Digest)
+	}
+	x.mu.Lock()
+	layout := x.layouts[l.Origin]
+	x.mu.Unlock()
+	if layout == nil {
+		return nil, fmt.Errorf("internal error: layout %s is not open", l.Origin)
+	}
+	return layout.Open(ctx, l.Blob)
+}
+
+// content reads what an image consists of: from the store, else from where
+// its base came from.
+func (x *Executor) content(n *Node) image.Source {
+	return image.First(image.FromStore(x.store), bases{x, n})
+}
+
+// bases reads blobs of images that a node stands on.
+type bases struct {
+	x *Executor
+	n *Node
+}
+
+func (b bases) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	for _, l := range b.n.built() {
+		if l.Descriptor.Digest == d.Digest {
+			blob := l.Descriptor
+			return b.x.openBlob(ctx, baseLayer{DiffID: l.DiffID, Blob: blob, Origin: b.n.origin(l.DiffID.String())})
+		}
+	}
+	return nil, fmt.Errorf("blob %s: %w", d.Digest, image.ErrNotFound)
+}

@@ -1,0 +1,189 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"kaniko-build/executor/internal/image"
+	"kaniko-build/schema/diag"
+)
+
+// Push puts the image of a built node into the repositories of its names, by
+// digest: no tag moves before PutTags. What a repository has is not sent.
+func (x *Executor) Push(ctx context.Context, n *Node) error {
+	r := n.result
+	if r == nil {
+		return fmt.Errorf("internal error: %s is not built", n.ID)
+	}
+	origins := map[digest.Digest][]string{}
+	for _, l := range n.built() {
+		if o := n.origin(l.DiffID.String()); o != "" && !strings.HasPrefix(o, layoutScheme) {
+			if name, err := image.ParseName(o); err == nil {
+				origins[l.Descriptor.Digest] = append(origins[l.Descriptor.Digest], name.Context())
+			}
+		}
+	}
+	done := map[string]bool{}
+	for _, name := range r.Names {
+		parsed, err := image.ParseName(name)
+		if err != nil {
+			return err
+		}
+		if done[parsed.Context()] {
+			continue
+		}
+		done[parsed.Context()] = true
+		if _, err := x.registry.Push(ctx, name, r.Manifest, x.content(n), origins); err != nil {
+			return fmt.Errorf("push %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// PutTags makes the names of a node stand for its image, which was pushed. It
+// returns those that moved.
+func (x *Executor) PutTags(ctx context.Context, n *Node) (moved []string, err error) {
+	raw, err := image.Read(ctx, image.FromStore(x.store), n.result.Manifest, image.MaxManifest)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range n.result.Names {
+		ok, err := x.registry.PutTag(ctx, name, n.result.Manifest, raw)
+		if err != nil {
+			return moved, fmt.Errorf("tag %s: %w", name, err)
+		}
+		if ok {
+			moved = append(moved, name)
+		}
+	}
+	return moved, nil
+}
+
+// Output is a place to put an image besides the store.
+type Output struct {
+	Type    string // oci, docker, tar, local
+	Dest    string // a file, for local a directory; "-" is Stdout
+	Dir     bool   // oci: a layout directory instead of a tar of one
+	Rewrite bool   // set file times after SOURCE_DATE_EPOCH to it, in our own layers
+	Stdout  io.Writer
+}
+
+// ParseOutput reads the value of -o: "type=oci,dest=x.tar", or a directory.
+func ParseOutput(s string) (Output, error) {
+	bad := func(format string, args ...any) (Output, error) {
+		return Output{}, &diag.Problem{What: fmt.Sprintf("output %q: ", s) + fmt.Sprintf(format, args...), Hint: "write type=oci|docker|tar|local,dest=PATH[,tar=false][,rewrite-timestamp=true]"}
+	}
+	if !strings.Contains(s, "=") {
+		if s == "-" {
+			return Output{Type: "tar", Dest: "-"}, nil
+		}
+		return Output{Type: "local", Dest: s}, nil
+	}
+	var o Output
+	for field := range strings.SplitSeq(s, ",") {
+		k, v, ok := strings.Cut(field, "=")
+		if !ok {
+			return bad("%q has no value", field)
+		}
+		switch k {
+		case "type":
+			o.Type = v
+		case "dest":
+			o.Dest = v
+		case "tar":
+			o.Dir = v == "false"
+		case "rewrite-timestamp":
+			o.Rewrite = v == "true"
+		default:
+			return bad("no field %q", k)
+		}
+	}
+	if !slices.Contains([]string{"oci", "docker", "tar", "local"}, o.Type) {
+		return bad("no type %q", o.Type)
+	}
+	if o.Dest == "" {
+		return bad("it has no dest")
+	}
+	return o, nil
+}
+
+// Export writes the image of a built node somewhere, whole or not at all. The
+// notes say what could not be kept, as owners in a directory of an ordinary
+// user.
+func (x *Executor) Export(ctx context.Context, n *Node, o Output) (notes []string, err error) {
+	img, err := x.exported(ctx, n, o)
+	if err != nil {
+		return nil, err
+	}
+	write := func(f func(w io.Writer) error) error {
+		if o.Dest == "-" {
+			return f(o.Stdout)
+		}
+		return image.ToFile(o.Dest, func(file *os.File) error { return f(file) })
+	}
+	src := x.content(n)
+	ex := image.Export{Descriptor: img.Manifest}
+	for _, name := range n.result.Names {
+		parsed, err := image.ParseName(name)
+		if err != nil {
+			return nil, err
+		}
+		ex.Names = append(ex.Names, parsed)
+	}
+	switch o.Type {
+	case "oci":
+		if o.Dir {
+			return nil, image.WriteOCIDir(ctx, o.Dest, src, ex)
+		}
+		return nil, write(func(w io.Writer) error { return image.WriteOCI(ctx, w, src, ex) })
+	case "docker":
+		return nil, write(func(w io.Writer) error { return image.WriteDocker(ctx, w, src, ex) })
+	case "tar":
+		return nil, write(func(w io.Writer) error { return image.WriteTar(ctx, w, src, img.Layers, nil) })
+	default:
+		return image.WriteLocal(ctx, o.Dest, src, img.Layers, nil)
+	}
+}
+
+// exported is the image as an output wants it: the built one, or one whose own
+// layers have their times set.
+func (x *Executor) exported(ctx context.Context, n *Node, o Output) (image.Assembled, error) {
+	c := chain{layers: n.built(), base: n.base()}
+	if !o.Rewrite || n.program.Epoch == nil {
+		return x.assemble(n, c)
+	}
+	epoch := time.Unix(*n.program.Epoch, 0).UTC()
+	c.layers = slices.Clone(c.layers)
+	for i, l := range c.layers {
+		if l.Created == nil {
+			continue // of a base: it stays as it is
+		}
+		v, err := x.retimed(ctx, l, epoch)
+		if err != nil {
+			return image.Assembled{}, fmt.Errorf("set the times of layer %s: %w", l.DiffID, err)
+		}
+		c.layers[i].Layer = image.Layer{Descriptor: v.Descriptor, DiffID: v.Tar}
+	}
+	return x.assemble(n, c)
+}
+
+// base is the image at the bottom of a node's target stage.
+func (n *Node) base() *baseImage {
+	for i := len(n.program.Stages) - 1; ; {
+		b := n.program.Stages[i].Base
+		if b.Image != nil {
+			return n.images[imageKey(*b.Image)]
+		}
+		if n.job.Stages[i].Base.Stage < 0 {
+			return nil
+		}
+		i = n.job.Stages[i].Base.Stage
+	}
+}

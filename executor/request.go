@@ -1,0 +1,150 @@
+package executor
+
+import (
+	"encoding/json"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"kaniko-build/schema/diag"
+)
+
+// Request says what one node is to build.
+type Request struct {
+	ID         string            // unique in a run; prefixes log lines
+	Dockerfile Text              // the Dockerfile itself
+	Ignore     *Text             // <Dockerfile>.dockerignore, which replaces the context's own
+	Context    string            // directory of the main context; "" is an empty one
+	Contexts   map[string]string // named contexts: a directory, docker-image://REF, oci-layout://DIR or node:ID
+	Images     map[string]string // image names as written in the Dockerfile -> ID of the node that builds them
+	Stage      string            // "" is the last
+	Platform   string            // os/arch[/variant]; "" is the machine's
+	Args       map[string]*string
+	Labels     map[string]string
+	Secrets    []Secret
+	SSH        []SSH
+	Network    string   // default of RUN --network: "" is the host's
+	NoCache    bool     // run every step
+	NoCacheFor []string // run every step of these stages
+	Pull       bool     // ask the registry again for bases that the store knows
+	Names      []string // references that the result is kept under in the store
+}
+
+// Text is a file that was read by the caller, with the name that positions show.
+type Text struct {
+	Name string
+	Data []byte
+}
+
+// Secret is a value that RUN --mount=type=secret may ask for by ID. Exactly
+// one of the others is set.
+type Secret struct {
+	ID   string
+	File string // absolute path
+	Env  string // name of a variable of the caller's environment
+
+	value []byte // read by Inspect
+}
+
+// SSH is an agent that RUN --mount=type=ssh may ask for by ID: a socket, or
+// private keys that are served by an agent of our own.
+type SSH struct {
+	ID    string
+	Paths []string // one socket, or key files; absolute
+}
+
+// Result is an image that lies in the store.
+type Result struct {
+	Node     string             `json:"node"`
+	Manifest ocispec.Descriptor `json:"manifest"` // with platform
+	Config   ocispec.Descriptor `json:"config"`
+	Size     int64              `json:"size"` // bytes of config and layers, compressed
+	Layers   int                `json:"layers"`
+	Names    []string           `json:"names,omitempty"`
+	Steps    int                `json:"steps"`    // that make layers, in the stages that were needed
+	Executed int                `json:"executed"` // of these
+	Cached   bool               `json:"cached"`   // nothing was executed and no container started
+	Duration time.Duration      `json:"duration"` // nanoseconds
+}
+
+// Kind says what an Event is about.
+type Kind string
+
+// The kinds of events.
+const (
+	StepStarted Kind = "step-started"
+	StepCached  Kind = "step-cached"
+	StepDone    Kind = "step-done"
+	StepFailed  Kind = "step-failed"
+	Log         Kind = "log"     // Data holds whole lines of a step's output
+	Waiting     Kind = "waiting" // for another process that does the same work; Text names it
+	Pulling     Kind = "pulling" // Text is the reference; Total and Done in bytes
+	Warning     Kind = "warning" // Text is the sentence, Rule the linter's name for it
+)
+
+// Event is one thing that happened while a node was built.
+type Event struct {
+	Node    string        `json:"node"`
+	Kind    Kind          `json:"kind"`
+	Time    time.Time     `json:"time"`
+	Stage   string        `json:"stage,omitempty"`
+	Step    int           `json:"step,omitempty"` // from 1, in its stage
+	Of      int           `json:"of,omitempty"`
+	Text    string        `json:"text,omitempty"`
+	Rule    string        `json:"rule,omitempty"`
+	Pos     diag.Pos      `json:"pos,omitzero"`
+	Elapsed time.Duration `json:"elapsed,omitempty"`
+	Data    string        `json:"data,omitempty"`
+	Done    int64         `json:"done,omitempty"`
+	Total   int64         `json:"total,omitempty"`
+}
+
+// Sink takes events. It is called from many goroutines and does not block.
+type Sink func(Event)
+
+// StepError is the failure of one instruction.
+type StepError struct {
+	Node  string
+	Stage string
+	Pos   diag.Pos
+	Text  string // the instruction
+	Exit  int    // of a RUN's process; 0 when it was something else
+	Err   error
+	Tail  []string // the last lines of the step's output
+}
+
+func (e *StepError) Error() string { return e.Pos.String() + ": " + e.Err.Error() }
+
+func (e *StepError) Unwrap() error { return e.Err }
+
+// MarshalJSON lets the error cross from the core to its caller.
+func (e *StepError) MarshalJSON() ([]byte, error) {
+	p := plainStepError{Node: e.Node, Stage: e.Stage, Pos: e.Pos, Text: e.Text, Exit: e.Exit, Tail: e.Tail}
+	if e.Err != nil {
+		p.Err = e.Err.Error()
+	}
+	return json.Marshal(p)
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote; the cause comes back as its text.
+func (e *StepError) UnmarshalJSON(b []byte) error {
+	var p plainStepError
+	if err := json.Unmarshal(b, &p); err != nil {
+		return err
+	}
+	*e = StepError{Node: p.Node, Stage: p.Stage, Pos: p.Pos, Text: p.Text, Exit: p.Exit, Tail: p.Tail, Err: textError(p.Err)}
+	return nil
+}
+
+type plainStepError struct {
+	Node, Stage string
+	Pos         diag.Pos
+	Text        string
+	Exit        int
+	Err         string
+	Tail        []string
+}
+
+type textError string
+
+func (e textError) Error() string { return string(e) }

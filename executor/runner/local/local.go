@@ -1,0 +1,177 @@
+// Package local runs each node in a container of this machine: user, mount,
+// pid, ipc, uts and cgroup namespaces made by this very program, with neither
+// daemon nor privileges.
+//
+//	Runner.Start ── this binary again, in namespaces ──> Reexec ──> executor.Core
+//	      └──────────── one unix socket, inherited ────────────────────┘
+//
+// Which kind of isolation a machine gives is found by a small build, once for
+// each boot, user and program; the answer lies beside the store's directory.
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"kaniko-build/executor"
+	"kaniko-build/executor/internal/sandbox"
+)
+
+const coreEntry = "core"
+
+// Reexec must be the first call of main. It does the work of a process that
+// Start made and then returns its exit code and true.
+func Reexec() (int, bool) {
+	return sandbox.Reexec(map[string]sandbox.Entry{coreEntry: func(ctx context.Context, in *sandbox.Inside) error {
+		if len(in.Files) != 1 {
+			return fmt.Errorf("internal error: a node starts with %d files, not 1", len(in.Files))
+		}
+		return executor.Core(ctx, in.Files[0], in)
+	}})
+}
+
+// Runner is an executor.Runner. The zero value works.
+type Runner struct {
+	// Rung asks for one kind of isolation instead of the best: "userns" or
+	// "userns-single".
+	Rung string
+}
+
+// Start starts the core of one node.
+func (r *Runner) Start(ctx context.Context, iso executor.Isolation, store string, conn *os.File) (executor.Container, error) {
+	n, err := sandbox.StartNode(ctx, sandbox.NodeSpec{
+		Rung: iso.Rung, Map: iso.IDs, Store: store, Entry: coreEntry,
+		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, Files: []*os.File{conn},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return container{n}, nil
+}
+
+type container struct{ node *sandbox.Node }
+
+func (c container) Wait() error {
+	err := c.node.Wait()
+	return errors.Join(err, c.node.Close())
+}
+
+func (c container) Kill() { c.node.Kill() }
+
+// Probe finds the kind of isolation by a small build in dir, or remembers it.
+func (r *Runner) Probe(ctx context.Context, dir string) (executor.Isolation, error) {
+	memo := memoPath(dir)
+	stamp := stamp()
+	if iso, ok := recall(memo, stamp, r.Rung); ok {
+		return iso, nil
+	}
+	rep, err := r.Report(ctx, dir)
+	if err != nil {
+		return executor.Isolation{}, err
+	}
+	iso, err := r.choose(rep)
+	if err != nil {
+		return executor.Isolation{}, err
+	}
+	remember(memo, remembered{Stamp: stamp, Asked: r.Rung, Isolation: iso}) // only saves time
+	return iso, nil
+}
+
+// Report probes every rung, for people.
+func (r *Runner) Report(ctx context.Context, dir string) (sandbox.Report, error) {
+	// Beside the store, not in it: who owns the store depends on the answer.
+	parent := filepath.Dir(dir)
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return sandbox.Report{}, fmt.Errorf("make the folder of the store: %w", err)
+	}
+	tmp, err := os.MkdirTemp(parent, ".probe-")
+	if err != nil {
+		return sandbox.Report{}, fmt.Errorf("make a folder to probe in: %w", err)
+	}
+	rep := sandbox.Probe(ctx, tmp)
+	return rep, os.RemoveAll(tmp)
+}
+
+func (r *Runner) choose(rep sandbox.Report) (executor.Isolation, error) {
+	if r.Rung == "" {
+		if rep.Best == "" {
+			return executor.Isolation{}, &executor.MachineError{What: rep.Err().Error()}
+		}
+		return executor.Isolation{Rung: rep.Best, IDs: rep.Map()}, nil
+	}
+	for _, c := range rep.Rungs {
+		if string(c.Rung) == r.Rung {
+			if !c.OK {
+				return executor.Isolation{}, &executor.MachineError{What: fmt.Sprintf("isolation %s is not to be had: %s", c.Rung, c.Why), Remedy: c.Remedy}
+			}
+			return executor.Isolation{Rung: c.Rung, IDs: c.Map}, nil
+		}
+	}
+	return executor.Isolation{}, &executor.MachineError{What: fmt.Sprintf("no kind of isolation %q", r.Rung), Remedy: "choose userns or userns-single"}
+}
+
+type remembered struct {
+	Stamp     string
+	Asked     string
+	Isolation executor.Isolation
+}
+
+func memoPath(dir string) string { return dir + ".isolation" }
+
+// stamp changes when the answer may: another boot, program, user or table of
+// subordinate ids.
+func stamp() string {
+	parts := []string{fmt.Sprint(os.Getuid())}
+	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
+		parts = append(parts, strings.TrimSpace(string(b)))
+	}
+	for _, p := range []string{"/proc/self/exe", "/etc/subuid", "/etc/subgid", "/usr/bin/newuidmap"} {
+		var st unix.Stat_t
+		if unix.Stat(p, &st) == nil {
+			parts = append(parts, fmt.Sprintf("%d.%d.%d", st.Ino, st.Size, st.Mtim.Nano()))
+		} else {
+			parts = append(parts, "-")
+		}
+	}
+	for _, p := range []string{"/proc/sys/user/max_user_namespaces", "/proc/sys/kernel/unprivileged_userns_clone", "/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "/proc/self/uid_map"} {
+		b, _ := os.ReadFile(p) // absent on most kernels, and then equal
+		parts = append(parts, strings.Join(strings.Fields(string(b)), " "))
+	}
+	return strings.Join(parts, ";")
+}
+
+func recall(memo, stamp, asked string) (executor.Isolation, bool) {
+	f, err := os.OpenFile(memo, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return executor.Isolation{}, false
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) != nil || int(st.Uid) != os.Getuid() {
+		return executor.Isolation{}, false
+	}
+	var m remembered
+	if json.NewDecoder(f).Decode(&m) != nil || m.Stamp != stamp || m.Asked != asked {
+		return executor.Isolation{}, false
+	}
+	return m.Isolation, true
+}
+
+func remember(memo string, m remembered) {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return
+	}
+	tmp := fmt.Sprintf("%s.%d", memo, os.Getpid())
+	if os.WriteFile(tmp, b, 0o600) == nil && os.Rename(tmp, memo) == nil {
+		return
+	}
+	_ = os.Remove(tmp) // the next run probes again
+}

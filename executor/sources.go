@@ -1,0 +1,141 @@
+package executor
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"kaniko-build/executor/internal/buildctx"
+	"kaniko-build/executor/internal/copier"
+	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/executor/internal/tree"
+	"kaniko-build/schema/diag"
+)
+
+// sources are the trees that a node reads from outside its container: its
+// contexts and what ADD fetches. They are opened when first asked for.
+type sources struct {
+	x   *Executor
+	req Request
+
+	mu     sync.Mutex
+	trees  map[string]tree.Tree
+	hasher map[string]*buildctx.Hasher // by directory
+	closed []func() error
+}
+
+func (x *Executor) openSources(ctx context.Context, r Request) (*sources, error) {
+	return &sources{x: x, req: r, trees: map[string]tree.Tree{}, hasher: map[string]*buildctx.Hasher{}}, nil
+}
+
+// Close releases the trees and keeps what was learnt about files.
+func (s *sources) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	for _, f := range s.closed {
+		err = errors.Join(err, f())
+	}
+	s.closed = nil
+	return err
+}
+
+// tree finds a tree by the name that a job has for it.
+func (s *sources) tree(name string) (tree.Tree, error) {
+	s.mu.Lock()
+	t, ok := s.trees[name]
+	s.mu.Unlock()
+	if ok {
+		return t, nil
+	}
+	ctxName, ok := strings.CutPrefix(name, contextTree(""))
+	if !ok {
+		return nil, fmt.Errorf("internal error: no tree %q", name)
+	}
+	return s.context(context.Background(), ctxName) // opening reads one small file
+}
+
+// context opens the main context ("") or a named one.
+func (s *sources) context(ctx context.Context, name string) (tree.Tree, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t, ok := s.trees[contextTree(name)]; ok {
+		return t, nil
+	}
+	dir, o := s.req.Context, buildctx.Options{}
+	if name != "" {
+		dir = s.req.Contexts[name]
+	} else if s.req.Ignore != nil {
+		o.Ignore = &buildctx.Ignore{Name: s.req.Ignore.Name, Data: s.req.Ignore.Data}
+	}
+	if dir == "" && name == "" {
+		s.trees[contextTree(name)] = copier.Empty
+		return copier.Empty, nil
+	}
+	if strings.Contains(dir, "://") || !filepath.IsAbs(dir) {
+		return nil, &diag.Problem{What: fmt.Sprintf("named context %q: %q is no directory", name, dir), Hint: "use a directory, docker-image://REF or oci-layout://DIR"}
+	}
+	d, err := buildctx.Open(ctx, dir, o)
+	if err != nil {
+		return nil, err
+	}
+	s.trees[contextTree(name)] = d
+	s.closed = append(s.closed, d.Close)
+	return d, nil
+}
+
+// lines are the key lines of what is selected in a context.
+func (s *sources) lines(ctx context.Context, name string, sel copier.Select, owned bool) ([]string, error) {
+	t, err := s.context(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	items, err := copier.Find(ctx, t, sel)
+	if err != nil {
+		return nil, err
+	}
+	dir := s.req.Context
+	if name != "" {
+		dir = s.req.Contexts[name]
+	}
+	h, err := s.x.hasher(dir)
+	if err != nil {
+		return nil, err
+	}
+	return copier.KeyLines(ctx, t, items, owned, h.Hash)
+}
+
+// hasher is what is remembered about the files of a directory, shared by all
+// nodes that read it.
+func (x *Executor) hasher(dir string) (*buildctx.Hasher, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if h := x.hashers[dir]; h != nil {
+		return h, nil
+	}
+	sum := sha256.Sum256([]byte(dir))
+	h, err := buildctx.OpenHasher(filepath.Join(x.store.FilesDir(hex.EncodeToString(sum[:16])), "index"))
+	if err != nil {
+		return nil, err
+	}
+	x.hashers[dir] = h
+	x.closed = append(x.closed, h.Save)
+	return h, nil
+}
+
+// remote fetches a source of ADD and gives the key lines of it.
+func (s *sources) remote(ctx context.Context, name string, r dockerfile.Remote, p ocispec.Platform) ([]string, error) {
+	return nil, fmt.Errorf("no remote sources")
+}
+
+// remoteEpoch is the time of a remote source that SOURCE_DATE_EPOCH names.
+func (s *sources) remoteEpoch(ctx context.Context, r dockerfile.Remote) (*int64, error) {
+	return nil, nil
+}

@@ -1,0 +1,391 @@
+package executor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"kaniko-build/executor/internal/copier"
+	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/executor/internal/rootfs"
+	"kaniko-build/executor/internal/sandbox"
+	"kaniko-build/executor/internal/tree"
+)
+
+// tailLines is how much of a failed step's output its error repeats.
+const tailLines = 20
+
+// run executes a RUN over the stack base, with its changes in up.
+func (c *core) run(ctx context.Context, st *jobStage, s *jobStep, sources map[string][]rootfs.Layer, base *stack, up *upper) (err error) {
+	r := s.Run
+	user, err := copier.LookupUser(ctx, base.view, r.User)
+	if err != nil {
+		return err
+	}
+	out := &lines{emit: func(data string) { c.event(st, s, Event{Kind: Log, Data: data}) }}
+	spec := sandbox.RunSpec{
+		Lower: base.dirs, Upper: up.dir, Work: up.work,
+		Argv: r.Argv, Env: slices.Concat(r.Env, r.ProxyEnv), Dir: r.Dir, Hostname: r.Hostname,
+		UID: user.UID, GID: user.GID, Groups: user.Groups, Stdout: out, Stderr: out,
+	}
+	if len(base.dirs) == 0 { // an overlay wants something below
+		empty := filepath.Join(up.scratch, "empty")
+		if err := os.Mkdir(empty, 0o755); err != nil {
+			return fmt.Errorf("make an empty root: %w", err)
+		}
+		spec.Lower = []string{empty}
+	}
+	if r.Network == "none" {
+		spec.Network = sandbox.NoNetwork
+	}
+	if !hasEnv(spec.Env, "HOME") {
+		home := user.Home
+		if home == "" {
+			home = "/"
+		}
+		spec.Env = append(spec.Env, "HOME="+home)
+	}
+	spec.Mounts, err = etcMounts(r)
+	if err != nil {
+		return err
+	}
+	m := mounter{core: c, step: s, sources: sources, scratch: up.scratch}
+	defer func() { err = errors.Join(err, m.close()) }()
+	if err := m.add(ctx, &spec, r); err != nil {
+		return err
+	}
+	stubs, err := rootfs.Stack{Dirs: base.dirs}.Stubs(ctx, up.dir, mountpoints(spec), c.maker)
+	if err != nil {
+		return err
+	}
+	res, err := c.box.Run(ctx, spec)
+	out.flush()
+	if err != nil {
+		var exec *sandbox.ExecError
+		if errors.As(err, &exec) {
+			return &exitError{code: exec.Code, argv: r.Argv, tail: append(out.tail, exec.Text)}
+		}
+		return err
+	}
+	if res.Exit != 0 {
+		return &exitError{code: res.Exit, argv: r.Argv, tail: out.tail}
+	}
+	if err := stubs.Remove(ctx); err != nil {
+		return err
+	}
+	return up.own(ctx, res.Owners)
+}
+
+// mountpoints are the places that must exist before a RUN, and which of them
+// stay in the image as with BuildKit.
+func mountpoints(spec sandbox.RunSpec) []rootfs.Target {
+	var out []rootfs.Target
+	if tree.Clean(spec.Dir) != "" {
+		out = append(out, rootfs.Target{Path: spec.Dir, Keep: true})
+	}
+	for _, p := range spec.MountPoints() {
+		keep := p.Path == "/proc" || p.Path == "/sys" || p.Path == "/dev"
+		out = append(out, rootfs.Target{Path: p.Path, File: !p.Dir, Keep: keep})
+	}
+	return out
+}
+
+func hasEnv(env []string, name string) bool {
+	return slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
+}
+
+// etcMounts are the files by which a RUN finds names: those of the host, as the
+// node has them, and a line for the container's own name.
+func etcMounts(r *dockerfile.Run) ([]sandbox.Mount, error) {
+	var out []sandbox.Mount
+	for _, name := range []string{"/etc/resolv.conf", "/etc/hosts"} {
+		data, err := os.ReadFile(name)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("read the node's %s: %w", name, err)
+		}
+		if name == "/etc/hosts" {
+			host := r.Hostname
+			if host == "" {
+				host = "buildkitsandbox"
+			}
+			data = append(bytes.TrimRight(data, "\n"), []byte("\n127.0.0.1 "+host+"\n")...)
+			for _, h := range r.ExtraHosts {
+				data = fmt.Appendf(data, "%s %s\n", h.IP, h.Host)
+			}
+		}
+		out = append(out, sandbox.Mount{Kind: sandbox.FileMount, Target: name, ReadOnly: true, Data: data, Mode: 0o644})
+	}
+	for _, f := range r.Files {
+		out = append(out, sandbox.Mount{Kind: sandbox.FileMount, Target: f.Path, ReadOnly: true, Data: []byte(f.Data), Mode: f.Mode})
+	}
+	return out, nil
+}
+
+// mounter prepares what --mount asks for, and takes it away again.
+type mounter struct {
+	core    *core
+	step    *jobStep
+	sources map[string][]rootfs.Layer
+	scratch string
+	n       int
+	undo    []func() error
+}
+
+func (m *mounter) close() error {
+	var err error
+	for _, f := range slices.Backward(m.undo) {
+		err = errors.Join(err, f())
+	}
+	return err
+}
+
+func (m *mounter) dir() string {
+	m.n++
+	return filepath.Join(m.scratch, fmt.Sprintf("mount%d", m.n))
+}
+
+func (m *mounter) add(ctx context.Context, spec *sandbox.RunSpec, r *dockerfile.Run) error {
+	agents := 0
+	for i := range r.Mounts {
+		mt := &r.Mounts[i]
+		var err error
+		switch mt.Type {
+		case dockerfile.MountTmpfs:
+			mode := uint32(0o1777)
+			if mt.Mode != nil {
+				mode = *mt.Mode
+			}
+			spec.Mounts = append(spec.Mounts, sandbox.Mount{Kind: sandbox.TmpfsMount, Target: mt.Target, Size: mt.Size, Mode: mode})
+		case dockerfile.MountSecret:
+			err = m.secret(ctx, spec, mt)
+		case dockerfile.MountSSH:
+			err = m.ssh(ctx, spec, mt, agents)
+			agents++
+		case dockerfile.MountCache:
+			err = m.cache(ctx, spec, mt)
+		case dockerfile.MountBind:
+			err = m.bind(ctx, spec, mt)
+		default:
+			err = fmt.Errorf("internal error: mount type %q", mt.Type)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *mounter) secret(ctx context.Context, spec *sandbox.RunSpec, mt *dockerfile.Mount) error {
+	value, ok, err := m.core.host.Secret(ctx, mt.ID)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		if mt.Required {
+			return fmt.Errorf("secret %s: not found", mt.ID)
+		}
+		return nil
+	}
+	if mt.Env != "" {
+		spec.Env = append(spec.Env, mt.Env+"="+string(value))
+	}
+	if mt.Target != "" {
+		mode := uint32(0o400)
+		if mt.Mode != nil {
+			mode = *mt.Mode
+		}
+		spec.Mounts = append(spec.Mounts, sandbox.Mount{Kind: sandbox.FileMount, Target: mt.Target, ReadOnly: true, Data: value, Mode: mode, UID: mt.UID, GID: mt.GID})
+	}
+	return nil
+}
+
+// ssh serves a socket in the container that leads to the agent outside.
+func (m *mounter) ssh(ctx context.Context, spec *sandbox.RunSpec, mt *dockerfile.Mount, n int) error {
+	probe, err := m.core.host.Agent(ctx, mt.ID)
+	if err != nil {
+		return err
+	}
+	if probe == nil {
+		if mt.Required {
+			return fmt.Errorf("no SSH key %q forwarded from the client", mt.ID)
+		}
+		return nil
+	}
+	probe.Close()
+	dir, err := os.MkdirTemp("/tmp", "ssh") // socket paths are short
+	if err != nil {
+		return fmt.Errorf("make a place for the ssh socket: %w", err)
+	}
+	m.undo = append(m.undo, func() error { return os.RemoveAll(dir) })
+	path := filepath.Join(dir, "agent")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("listen for ssh: %w", err)
+	}
+	mode := uint32(0o600)
+	if mt.Mode != nil {
+		mode = *mt.Mode
+	}
+	if err := errors.Join(os.Chmod(path, os.FileMode(mode)), os.Lchown(path, int(mt.UID), int(mt.GID))); err != nil {
+		return errors.Join(fmt.Errorf("set owner of the ssh socket: %w", err), l.Close())
+	}
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return // closed: the step is over
+			}
+			wg.Go(func() { m.forward(ctx, conn, mt.ID) })
+		}
+	})
+	m.undo = append(m.undo, func() error { cancel(); err := l.Close(); wg.Wait(); return err })
+	target := mt.Target
+	if target == "" {
+		target = fmt.Sprintf("/run/buildkit/ssh_agent.%d", n)
+	}
+	spec.Mounts = append(spec.Mounts, sandbox.Mount{Kind: sandbox.BindMount, Target: target, Source: path})
+	if !hasEnv(spec.Env, "SSH_AUTH_SOCK") {
+		spec.Env = append(spec.Env, "SSH_AUTH_SOCK="+target)
+	}
+	return nil
+}
+
+func (m *mounter) forward(ctx context.Context, conn net.Conn, id string) {
+	defer conn.Close()
+	f, err := m.core.host.Agent(ctx, id)
+	if err != nil || f == nil {
+		return // the client sees a closed agent
+	}
+	agent, err := net.FileConn(f)
+	f.Close()
+	if err != nil {
+		return
+	}
+	defer agent.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close(); agent.Close() })
+	defer stop()
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = io.Copy(agent, conn); agent.Close() })
+	_, _ = io.Copy(conn, agent)
+	conn.Close()
+	wg.Wait()
+}
+
+// bind shows files of a context, stage or image. What a RUN writes there is
+// seen by it alone and dropped.
+func (m *mounter) bind(ctx context.Context, spec *sandbox.RunSpec, mt *dockerfile.Mount) error {
+	var dirs []string
+	switch mt.From.Kind {
+	case dockerfile.FromStage, dockerfile.FromImage:
+		s, err := m.core.open(ctx, m.sources[sourceKey(mt.From)])
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		if _, err := lookup(ctx, s.view, mt.Source); err != nil {
+			return err
+		}
+		dirs = s.dirs
+	case dockerfile.FromScratch:
+	default:
+		dir := m.dir()
+		if err := m.core.materialize(ctx, mt, dir); err != nil {
+			return err
+		}
+		dirs = []string{dir}
+	}
+	at, err := m.overlay(ctx, dirs, !mt.ReadOnly)
+	if err != nil {
+		return err
+	}
+	spec.Mounts = append(spec.Mounts, sandbox.Mount{Kind: sandbox.BindMount, Target: mt.Target, Source: at, Sub: mt.Source, ReadOnly: mt.ReadOnly})
+	return nil
+}
+
+// overlay mounts layers for a bind; with write they get an upper to lose.
+func (m *mounter) overlay(ctx context.Context, dirs []string, write bool) (string, error) {
+	if len(dirs) == 0 {
+		empty := m.dir()
+		if err := os.Mkdir(empty, 0o755); err != nil {
+			return "", fmt.Errorf("make an empty root: %w", err)
+		}
+		dirs = []string{empty}
+	}
+	at, scratch := m.dir(), m.dir()
+	for _, d := range []string{at, scratch} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return "", fmt.Errorf("make a mount point: %w", err)
+		}
+	}
+	stack := rootfs.Stack{Dirs: dirs}
+	var err error
+	if write {
+		upper := filepath.Join(scratch, "upper")
+		if err := stack.NewUpper(upper); err != nil {
+			return "", err
+		}
+		err = stack.Mount(ctx, at, upper, filepath.Join(scratch, "work"))
+	} else {
+		err = stack.MountReadOnly(ctx, at, filepath.Join(scratch, "none"))
+	}
+	if err != nil {
+		return "", err
+	}
+	m.undo = append(m.undo, func() error { return rootfs.Unmount(at) })
+	return at, nil
+}
+
+// lines cuts output into whole lines for events and remembers the last ones.
+type lines struct {
+	emit func(string)
+
+	mu   sync.Mutex
+	part []byte
+	tail []string
+}
+
+const maxLine = 64 << 10 // a line beyond it is shown in parts
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.part = append(l.part, p...)
+	end := bytes.LastIndexByte(l.part, '\n') + 1
+	if end == 0 && len(l.part) > maxLine {
+		end = len(l.part)
+	}
+	if end > 0 {
+		l.send(string(l.part[:end]))
+		l.part = append(l.part[:0], l.part[end:]...)
+	}
+	return len(p), nil
+}
+
+func (l *lines) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.part) > 0 {
+		l.send(string(l.part) + "\n")
+		l.part = nil
+	}
+}
+
+func (l *lines) send(data string) {
+	for line := range strings.Lines(data) {
+		l.tail = append(l.tail, strings.TrimRight(line, "\r\n"))
+	}
+	if extra := len(l.tail) - tailLines; extra > 0 {
+		l.tail = append(l.tail[:0], l.tail[extra:]...)
+	}
+	l.emit(data)
+}
