@@ -1,0 +1,441 @@
+package buildctx
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kaniko-build/executor/internal/tree"
+	"kaniko-build/schema/diag"
+)
+
+// Repo is a source in a git repository.
+type Repo struct {
+	Remote   string // for the git command
+	Ref      string // branch, tag, full ref or commit; "" is the default branch
+	Subdir   string // relative: its contents are the source
+	Checksum string // the beginning of the commit that Ref must be
+	// KeepGitDir leaves .git in the checkout, if there is no Subdir.
+	KeepGitDir   bool
+	NoSubmodules bool
+	// FetchByCommit fetches Checksum, a whole commit, whatever Ref is now.
+	FetchByCommit bool
+	// CommitTimes gives every file the time of the commit, instead of that of
+	// the checkout.
+	CommitTimes bool
+}
+
+// Commit is what the ref of a Repo stands for.
+type Commit struct {
+	Ref string // full name, or ID
+	ID  string // of the commit, or of an annotated tag
+	// Peeled is the commit of an annotated tag; "" when ID is one, and when
+	// .git is kept, where the tag itself makes a difference.
+	Peeled string
+}
+
+// Digest is what the content of a checkout depends on.
+func (c Commit) Digest() string {
+	if c.Peeled != "" {
+		return c.Peeled
+	}
+	return c.ID
+}
+
+var (
+	hexOnly       = regexp.MustCompile(`^[0-9a-fA-F]+$`)
+	fullCommit    = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+	defaultBranch = regexp.MustCompile(`(?m)^ref: (\S+)\s+HEAD$`)
+)
+
+func gitProblem(hint, format string, args ...any) error {
+	return &diag.Problem{What: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+// Commit asks the remote what a ref is. A whole commit is not asked for.
+func (f *Fetcher) Commit(ctx context.Context, r Repo) (Commit, error) {
+	switch {
+	case strings.HasPrefix(r.Ref, "-"):
+		return Commit{}, gitProblem("", "invalid git ref %q", r.Ref)
+	case r.Checksum != "" && !hexOnly.MatchString(r.Checksum):
+		return Commit{}, gitProblem("", "invalid checksum %s for Git URL, expected hex commit hash", r.Checksum)
+	case fullCommit.MatchString(r.Ref):
+		if !strings.HasPrefix(r.Ref, r.Checksum) {
+			return Commit{}, gitProblem("", "expected checksum to match %s, got %s", r.Checksum, r.Ref)
+		}
+		return Commit{Ref: r.Ref, ID: r.Ref}, nil
+	case r.FetchByCommit:
+		if !fullCommit.MatchString(r.Checksum) {
+			return Commit{}, gitProblem("", "fetch-by-commit requires a full commit SHA checksum, got %q", r.Checksum)
+		}
+		ref := r.Ref
+		if ref == "" {
+			ref = r.Checksum
+		} else if !strings.HasPrefix(ref, "refs/") {
+			ref = "refs/heads/" + ref
+		}
+		return Commit{Ref: ref, ID: r.Checksum}, nil
+	}
+	ref := r.Ref
+	if ref == "" {
+		out, err := f.git(ctx, r.Remote, "", "ls-remote", "--symref", "--", r.Remote, "HEAD")
+		if err != nil {
+			return Commit{}, fmt.Errorf("find the default branch of %s: %w", redact(r.Remote), err)
+		}
+		m := defaultBranch.FindStringSubmatch(out)
+		if m == nil || strings.HasPrefix(m[1], "-") {
+			return Commit{}, gitProblem("name a branch, tag or commit after #", "could not find default branch for repository: %s", redact(r.Remote))
+		}
+		ref = m[1]
+	}
+	out, err := f.git(ctx, r.Remote, "", "ls-remote", "--", r.Remote, ref, ref+"^{}")
+	if err != nil {
+		return Commit{}, fmt.Errorf("fetch remote %s: %w", redact(r.Remote), err)
+	}
+	c, err := choose(ref, out)
+	if err != nil {
+		return Commit{}, err
+	}
+	if r.Checksum != "" && !strings.HasPrefix(c.ID, r.Checksum) && (c.Peeled == "" || !strings.HasPrefix(c.Peeled, r.Checksum)) {
+		return Commit{}, gitProblem("the ref has moved, or the checksum is that of another commit", "expected checksum to match %s, got %s", r.Checksum, strings.TrimSuffix(c.ID+" or "+c.Peeled, " or "))
+	}
+	if r.KeepGitDir {
+		c.Peeled = ""
+	}
+	return c, nil
+}
+
+// choose finds a ref in the output of ls-remote: a full name first, then a
+// branch, then a tag.
+func choose(ref, out string) (Commit, error) {
+	ids := map[string]string{}
+	for line := range strings.Lines(out) {
+		id, name, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		if ok && fullCommit.MatchString(id) {
+			ids[name] = id
+		}
+	}
+	full := "refs/" + strings.TrimPrefix(ref, "refs/")
+	head := "refs/heads/" + strings.TrimPrefix(ref, "refs/heads/")
+	tag := "refs/tags/" + strings.TrimPrefix(ref, "refs/tags/")
+	for _, name := range []string{full, head, tag} {
+		if id, ok := ids[name]; ok {
+			c := Commit{Ref: name, ID: id}
+			if name == tag && name != full {
+				c.Peeled = ids[tag+"^{}"]
+			}
+			return c, nil
+		}
+	}
+	return Commit{}, gitProblem("check the name of the branch or tag", "repository does not contain ref %s", ref)
+}
+
+// Checkout makes the files of a commit, or finds them from an earlier time,
+// and opens them: owned by 0:0, modes as with umask 022. The caller closes it.
+func (f *Fetcher) Checkout(ctx context.Context, r Repo, c Commit) (*tree.Dir, error) {
+	h := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %v %v %v", r.Remote, c.Ref, c.ID, path.Join("/", r.Subdir), r.KeepGitDir, r.NoSubmodules, r.CommitTimes))
+	final := filepath.Join(f.Dir, "git", hex.EncodeToString(h[:]))
+	open := func() (*tree.Dir, error) {
+		return tree.OpenDir(filepath.Join(final, "tree"), tree.DirOptions{Owner: &[2]uint32{}})
+	}
+	if d, err := open(); err == nil {
+		return d, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(final), 0o700); err != nil {
+		return nil, fmt.Errorf("check out %s: %w", redact(r.Remote), err)
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(final), ".tmp-")
+	if err != nil {
+		return nil, fmt.Errorf("check out %s: %w", redact(r.Remote), err)
+	}
+	defer os.RemoveAll(tmp)
+	if err := f.checkout(ctx, r, c, tmp); err != nil {
+		return nil, err
+	}
+	if err := os.RemoveAll(filepath.Join(tmp, "repo")); err != nil {
+		return nil, err
+	}
+	if err := os.Rename(tmp, final); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTEMPTY) {
+		return nil, err
+	}
+	return open()
+}
+
+// checkout fetches into tmp/repo and makes tmp/tree.
+func (f *Fetcher) checkout(ctx context.Context, r Repo, c Commit, tmp string) error {
+	bare, work := filepath.Join(tmp, "repo"), filepath.Join(tmp, "work")
+	for _, dir := range []string{bare, work} {
+		if err := errors.Join(os.Mkdir(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
+			return err
+		}
+	}
+	format := "sha1"
+	if len(c.ID) == 64 {
+		format = "sha256"
+	}
+	if _, err := f.git(ctx, r.Remote, bare, "-c", "init.defaultBranch=master", "init", "--bare", "--object-format="+format); err != nil {
+		return fmt.Errorf("make a repository: %w", err)
+	}
+	if err := f.fetchCommit(ctx, r, c, bare); err != nil {
+		return err
+	}
+	if err := f.verify(ctx, r, c, bare); err != nil {
+		return err
+	}
+	gitDir := bare
+	if r.KeepGitDir && path.Join("/", r.Subdir) == "/" {
+		gitDir = filepath.Join(work, ".git")
+		if err := f.clone(ctx, r, c, bare, work, format); err != nil {
+			return err
+		}
+	} else if _, err := f.git(ctx, r.Remote, bare, "--work-tree", work, "checkout", "--no-overlay", c.ID, "--", "."); err != nil {
+		// A commit without any file has no "." to check out.
+		if out, lerr := f.git(ctx, r.Remote, bare, "ls-tree", c.ID); lerr != nil || out != "" {
+			return fmt.Errorf("check out %s: %w", redact(r.Remote), err)
+		}
+	}
+	if !r.NoSubmodules {
+		if _, err := os.Lstat(filepath.Join(work, ".gitmodules")); err == nil {
+			if _, err := f.git(ctx, r.Remote, gitDir, "--work-tree", work, "submodule", "update", "--init", "--recursive", "--depth=1"); err != nil {
+				return fmt.Errorf("update submodules of %s: %w", redact(r.Remote), err)
+			}
+		}
+	}
+	from, err := subdir(work, r.Subdir)
+	if err != nil {
+		return err
+	}
+	if r.CommitTimes {
+		if err := f.commitTimes(ctx, r, c, bare, from); err != nil {
+			return err
+		}
+	}
+	return os.Rename(from, filepath.Join(tmp, "tree"))
+}
+
+// fetchCommit gets the one commit into an empty repository.
+func (f *Fetcher) fetchCommit(ctx context.Context, r Repo, c Commit, bare string) error {
+	what := c.ID
+	if !fullCommit.MatchString(c.Ref) && !r.FetchByCommit {
+		what = "+" + c.Ref + ":" + c.Ref
+	}
+	_, err := f.git(ctx, r.Remote, bare, "fetch", "--depth=1", "--no-tags", "--", r.Remote, what)
+	if err != nil && fullCommit.MatchString(what) {
+		// Not every server gives a commit that no ref points to, or without
+		// its history: get everything.
+		_, err = f.git(ctx, r.Remote, bare, "fetch", "--tags", "--", r.Remote, "+refs/heads/*:refs/heads/*")
+	} else if err != nil {
+		_, err = f.git(ctx, r.Remote, bare, "fetch", "--no-tags", "--", r.Remote, what) // no shallow fetch over plain http
+	}
+	if err != nil {
+		return fmt.Errorf("fetch remote %s: %w", redact(r.Remote), err)
+	}
+	if _, err := f.git(ctx, r.Remote, bare, "cat-file", "-e", c.ID); err == nil {
+		return nil
+	}
+	// The ref has moved since it was asked for.
+	if _, err := f.git(ctx, r.Remote, bare, "fetch", "--tags", "--", r.Remote, c.ID); err != nil {
+		return gitProblem("build again", "fetched ref %s of %s does not match expected commit %s and commit can not be found in the repository", c.Ref, redact(r.Remote), c.ID)
+	}
+	return nil
+}
+
+// verify compares a checksum with what was fetched.
+func (f *Fetcher) verify(ctx context.Context, r Repo, c Commit, bare string) error {
+	if r.Checksum == "" {
+		return nil
+	}
+	out, err := f.git(ctx, r.Remote, bare, "rev-parse", c.ID, c.ID+"^{}")
+	if err != nil {
+		return fmt.Errorf("read commit %s of %s: %w", c.ID, redact(r.Remote), err)
+	}
+	ids := strings.Fields(out)
+	for _, id := range ids {
+		if strings.HasPrefix(id, r.Checksum) {
+			return nil
+		}
+	}
+	return gitProblem("", "expected checksum to match %s, got %s", r.Checksum, strings.Join(ids, " or "))
+}
+
+// clone makes a checkout that keeps its .git, as a clone of that one commit.
+func (f *Fetcher) clone(ctx context.Context, r Repo, c Commit, bare, work, format string) error {
+	gitDir := filepath.Join(work, ".git")
+	pull := c.Ref + ":" + c.Ref
+	if fullCommit.MatchString(c.Ref) {
+		pull = "refs/kaniko-build/" + c.ID
+		if _, err := f.git(ctx, r.Remote, bare, "update-ref", pull, c.ID); err != nil {
+			return err
+		}
+	} else if r.FetchByCommit {
+		pull = c.ID + ":" + c.Ref
+	}
+	for _, args := range [][]string{
+		{"-c", "init.defaultBranch=master", "--work-tree", work, "init", "--object-format=" + format},
+		{"remote", "add", "origin", "file://" + bare},
+		{"fetch", "-u", "--depth=1", "--", "origin", pull},
+		{"--work-tree", work, "checkout", "FETCH_HEAD"},
+		{"remote", "set-url", "origin", redact(r.Remote)},
+		{"reflog", "expire", "--all", "--expire=now"},
+	} {
+		if _, err := f.git(ctx, "file:", gitDir, args...); err != nil {
+			return fmt.Errorf("check out %s: %w", redact(r.Remote), err)
+		}
+	}
+	if err := os.Remove(filepath.Join(gitDir, "FETCH_HEAD")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// subdir finds the folder of a checkout that is asked for, which no link may
+// lead to.
+func subdir(work, sub string) (string, error) {
+	sub = tree.Clean(sub)
+	d, err := tree.OpenDir(work, tree.DirOptions{})
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	e, err := d.Lstat(context.Background(), sub)
+	if err != nil || !e.IsDir() {
+		return "", gitProblem("it must be a directory of the repository", "invalid subdir %s", sub)
+	}
+	if err := os.Chmod(filepath.Join(work, sub), 0o755); err != nil {
+		return "", err
+	}
+	return filepath.Join(work, sub), nil
+}
+
+// commitTimes gives all files below dir the time of the commit.
+func (f *Fetcher) commitTimes(ctx context.Context, r Repo, c Commit, bare, dir string) error {
+	out, err := f.git(ctx, r.Remote, bare, "log", "-1", "--format=%ct", c.ID+"^{commit}")
+	if err != nil {
+		return fmt.Errorf("read the time of commit %s: %w", c.ID, err)
+	}
+	sec, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
+	if err != nil {
+		return fmt.Errorf("read the time of commit %s: %w", c.ID, err)
+	}
+	ts := []unix.Timespec{{Sec: sec}, {Sec: sec}}
+	return filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return unix.UtimesNanoAt(unix.AT_FDCWD, p, ts, unix.AT_SYMLINK_NOFOLLOW)
+	})
+}
+
+// git runs one git command in an environment of its own: no configuration of
+// the machine or the user, no questions, and no transport but those that
+// remotes may have. "file:" as remote is our own repository.
+func (f *Fetcher) git(ctx context.Context, remote, gitDir string, args ...string) (string, error) {
+	full := []string{"-c", "advice.detachedHead=false", "-c", "core.hooksPath=/dev/null"}
+	if gitDir != "" {
+		full = append(full, "--git-dir", gitDir)
+	}
+	cmd := exec.CommandContext(ctx, "git", append(full, args...)...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	env := f.Env
+	if env == nil {
+		env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	}
+	ssh := "ssh -F /dev/null -o BatchMode=yes"
+	if f.KnownHosts != "" {
+		ssh += " -o UserKnownHostsFile=" + f.KnownHosts
+	} else {
+		ssh += " -o StrictHostKeyChecking=no"
+	}
+	allow := "http:https:ssh:git"
+	if remote == "file:" {
+		allow = "file"
+	}
+	cmd.Env = append(env[:len(env):len(env)],
+		"GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=/bin/false", "SSH_ASKPASS=/bin/false", "GIT_SSH_COMMAND="+ssh, "LC_ALL=C",
+		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "HOME=/dev/null", "GIT_ALLOW_PROTOCOL="+allow)
+	if f.SSHAgent != "" {
+		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+f.SSHAgent)
+	}
+	if f.Auth != nil && remote != "file:" {
+		if a := f.Auth(remote); a != "" { // not in the arguments, which everybody can see
+			cmd.Env = append(cmd.Env, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=http."+authScope(remote)+".extraheader", "GIT_CONFIG_VALUE_0=Authorization: "+a)
+		}
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+	err := underUmask(cmd)
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	if errors.Is(err, exec.ErrNotFound) {
+		return "", gitProblem("install git: on Debian, apt-get install git", "this source needs the git command, which is not there")
+	}
+	if err != nil {
+		return out.String(), fmt.Errorf("git %s: %w: %s", verb(args), err, strings.TrimSpace(strings.ReplaceAll(errs.String(), remote, redact(remote))))
+	}
+	return out.String(), nil
+}
+
+// verb is the command among the arguments of git.
+func verb(args []string) string {
+	for i := 0; i < len(args); i++ {
+		switch {
+		case args[i] == "-c" || args[i] == "--work-tree":
+			i++
+		default:
+			return args[i]
+		}
+	}
+	return ""
+}
+
+// underUmask runs a command with umask 022, whatever ours is, which is that of
+// all threads but one that has its own.
+func underUmask(cmd *exec.Cmd) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with us
+		err := unix.Unshare(unix.CLONE_FS)
+		if err == nil {
+			unix.Umask(0o022)
+			err = cmd.Run()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// TokenAuth is the Authorization header for a token as git hosts take it.
+func TokenAuth(token string) string {
+	return "basic " + base64.StdEncoding.EncodeToString([]byte("x-access-token:"+token))
+}
+
+// authScope is the beginning of the URLs that may see the header of a remote:
+// itself, and for GitHub all of it, so that submodules can be fetched.
+func authScope(remote string) string {
+	for _, p := range []string{"https://github.com/", "https://www.github.com/"} {
+		if strings.HasPrefix(remote, p) {
+			return p
+		}
+	}
+	return remote
+}
