@@ -357,8 +357,11 @@ func (s *dirSink) merge(to *os.Root) error {
 		if err == nil && !st.IsDir() {
 			err = errors.Join(to.Remove(d.name), fs.ErrNotExist)
 		}
-		if errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			err = to.Mkdir(d.name, 0o700)
+		case err == nil && st.Mode()&0o300 != 0o300:
+			err = to.Chmod(d.name, 0o700) // until finish
 		}
 		if err != nil {
 			return err
@@ -521,10 +524,10 @@ func (l *Layout) Find(tag, digest string) (ocispec.Descriptor, error) {
 			fit = append(fit, d)
 		}
 	}
-	if tag == "" && len(fit) > 1 {
+	if tag == "" && several(fit) {
 		fit = slices.DeleteFunc(fit, func(d ocispec.Descriptor) bool { return d.Annotations[annotationRef] != "latest" })
 	}
-	if len(fit) > 0 && !slices.ContainsFunc(fit, func(d ocispec.Descriptor) bool { return d.Digest != fit[0].Digest }) {
+	if len(fit) > 0 && !several(fit) {
 		return fit[0], nil
 	}
 	what := "no image"
@@ -544,6 +547,10 @@ func (l *Layout) Find(tag, digest string) (ocispec.Descriptor, error) {
 		hint = "it has the tags " + strings.Join(slices.Compact(known), ", ") + "; write oci-layout://DIR:TAG or oci-layout://DIR@DIGEST"
 	}
 	return ocispec.Descriptor{}, &diag.Problem{What: fmt.Sprintf("the OCI layout %s has %s", l.dir, what), Hint: hint}
+}
+
+func several(list []ocispec.Descriptor) bool {
+	return slices.ContainsFunc(list, func(d ocispec.Descriptor) bool { return d.Digest != list[0].Digest })
 }
 
 // ParseLayout splits oci-layout://DIR[:TAG][@DIGEST]; ok is false for anything

@@ -2,11 +2,18 @@ package image
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"kaniko-build/schema/diag"
+)
+
+// The forms that Docker takes; the library takes more.
+var (
+	hostForm = regexp.MustCompile(`^([a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[a-fA-F0-9:]+\])(:[0-9]+)?$`)
+	repoForm = regexp.MustCompile(`^[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*)*$`)
 )
 
 // Name is a parsed reference to an image.
@@ -52,6 +59,9 @@ func ParseName(ref string) (Name, error) {
 	}
 	if n.Repo != strings.ToLower(n.Repo) {
 		return bad(fmt.Errorf("its path is not in lower case"))
+	}
+	if !hostForm.MatchString(n.Host) || !repoForm.MatchString(n.Repo) {
+		return bad(fmt.Errorf("its host or path is malformed"))
 	}
 	return n, nil
 }
