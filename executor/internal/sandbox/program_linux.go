@@ -43,6 +43,7 @@ type step struct {
 	want    int   // a result that is not this one is a failure; -1 for any
 	lenient uint8 // which errors are no failure
 	skip    int   // steps to leave out after such an error
+	report  bool  // args[1] is the report's descriptor from here on
 }
 
 // The errors a step may live with.
@@ -119,9 +120,9 @@ func (p *program) strings(list []string) unsafe.Pointer {
 }
 
 // fds arranges the child's file descriptors: list[i] becomes descriptor i,
-// without close-on-exec. The report becomes descriptor len(list), and with
-// closeRest everything above is closed at once, else on exec.
-func (p *program) fds(list []any, report int, closeRest bool) {
+// without close-on-exec. The report becomes descriptor len(list), which is
+// returned, and with closeRest everything above is closed at once, else on exec.
+func (p *program) fds(list []any, report int, closeRest bool) int {
 	// First out of the way of the low numbers, then into place.
 	high := make([]slot, 0, len(list)+1)
 	for _, fd := range append(append([]any{}, list...), report) {
@@ -134,13 +135,14 @@ func (p *program) fds(list []any, report int, closeRest bool) {
 		if i == len(list) {
 			flags = unix.O_CLOEXEC
 		}
-		p.call("arrange descriptors", unix.SYS_DUP3, s, i, flags)
+		p.call("arrange descriptors", unix.SYS_DUP3, s, i, flags).report = i == len(list)
 	}
 	how := 0
 	if !closeRest {
 		how = unix.CLOSE_RANGE_CLOEXEC
 	}
 	p.call("close descriptors", unix.SYS_CLOSE_RANGE, len(high), ^uint32(0), how)
+	return len(list)
 }
 
 // programError says which step of a child failed.
@@ -198,17 +200,31 @@ func newReport() (*report, error) {
 // is a *programError.
 func (c *child) started(p *program) error {
 	defer c.report.Close()
+	_, err := c.news(p)
+	return err
+}
+
+// notice is the report of a program that goes on. As a step it would be
+// beyond the last one.
+var notice = [2]uint32{^uint32(0), 0}
+
+// news reads one report: of a failed step, as error, or a notice. It is false
+// and nil when the program has ended in exec.
+func (c *child) news(p *program) (bool, error) {
 	var answer [2]uint32
 	buf := unsafe.Slice((*byte)(unsafe.Pointer(&answer)), 8)
 	n, _ := c.report.Read(buf)
 	if n != 8 {
-		return nil
+		return false, nil
+	}
+	if answer == notice {
+		return true, nil
 	}
 	e := &programError{Step: int(answer[0]), Errno: unix.Errno(answer[1])}
 	if e.Step < len(p.steps) {
 		e.What = p.steps[e.Step].what
 	}
-	return e
+	return false, e
 }
 
 // kill ends the child, and with it everything in its process namespace.
@@ -297,8 +313,8 @@ func rawFork(steps []step, slots []uintptr, flags uintptr, pidfd *int32, report 
 			if s.save >= 0 {
 				slots[s.save] = result
 			}
-			if s.nr == unix.SYS_DUP3 && s.args[2] == unix.O_CLOEXEC {
-				report = s.args[1] // see fds
+			if s.report {
+				report = s.args[1]
 			}
 			continue
 		}

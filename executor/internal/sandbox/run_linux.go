@@ -219,14 +219,25 @@ func (in *Inside) run(ctx context.Context, spec RunSpec) (result Result, err err
 	if err != nil {
 		return Result{}, err
 	}
+	var super *supervisor
+	flags = unix.CLONE_NEWPID | borrow
+	if in.Map.Single() {
+		if super, err = newSupervisor(spec); err != nil {
+			rep.r.Close()
+			rep.w.Close()
+			return Result{}, err
+		}
+		defer super.close()
+		flags = unix.CLONE_NEWPID // this thread must answer the child before exec
+	}
 	p := &program{}
-	err = in.program(p, spec, place, out, rep)
+	err = in.program(p, spec, place, out, rep, super)
 	if err != nil {
 		rep.r.Close()
 		rep.w.Close()
 		return Result{}, err
 	}
-	c, err := p.fork(unix.CLONE_NEWPID|borrow, rep)
+	c, err := p.fork(uintptr(flags), rep)
 	if err != nil {
 		return Result{}, fmt.Errorf("make process: %w", err)
 	}
@@ -235,7 +246,12 @@ func (in *Inside) run(ctx context.Context, spec RunSpec) (result Result, err err
 	out.started()
 	killed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { c.kill(); close(killed) })
-	execErr := c.started(p)
+	var execErr error
+	if super != nil {
+		execErr = super.attend(c, p)
+	} else {
+		execErr = c.started(p)
+	}
 	status, err := c.wait()
 	cancelled := !stop()
 	if cancelled {
@@ -248,12 +264,17 @@ func (in *Inside) run(ctx context.Context, spec RunSpec) (result Result, err err
 		return Result{}, context.Cause(ctx)
 	case errors.As(execErr, &pe):
 		return Result{}, explainExec(pe, spec.Argv[0])
+	case execErr != nil:
+		return Result{}, execErr
 	case err != nil:
 		return Result{}, err
 	case status.Signaled():
 		result.Exit = 128 + int(status.Signal())
 	default:
 		result.Exit = status.ExitStatus()
+	}
+	if super != nil {
+		result.Owners = super.owners()
 	}
 	return result, nil
 }
@@ -478,6 +499,9 @@ func writeFile(name string, m Mount, ids IDMap) error {
 	_, err = f.Write(m.Data)
 	if err == nil && ids.Contains(m.UID, m.GID) {
 		err = f.Chown(int(m.UID), int(m.GID))
+	} else if err == nil {
+		// Where a tmpfs has attributes (Linux 6.6 and later) the RUN sees it.
+		unix.Fsetxattr(int(f.Fd()), overrideXattr, fmt.Appendf(nil, overrideFormat, unix.S_IFREG|m.Mode, m.UID, m.GID, 0), 0)
 	}
 	if err == nil {
 		err = unix.Fchmod(int(f.Fd()), m.Mode&0o7777)
@@ -593,7 +617,7 @@ const (
 )
 
 // program writes what the child does.
-func (in *Inside) program(p *program, spec RunSpec, at *place, out *output, rep *report) error {
+func (in *Inside) program(p *program, spec RunSpec, at *place, out *output, rep *report, super *supervisor) error {
 	// /proc of the new process namespace. No name in it is under the control of the root.
 	fs, proc := p.newSlot(), p.newSlot()
 	p.call("open proc", unix.SYS_FSOPEN, "proc", unix.FSOPEN_CLOEXEC).into(fs)
@@ -629,7 +653,7 @@ func (in *Inside) program(p *program, spec RunSpec, at *place, out *output, rep 
 
 	// No descriptor of the node may live when the working directory is
 	// entered: it may be named /proc/self/fd/7.
-	p.fds([]any{int(out.null.Fd()), out.fds[0], out.fds[1]}, int(rep.w.Fd()), true)
+	reportFD := p.fds([]any{int(out.null.Fd()), out.fds[0], out.fds[1]}, int(rep.w.Fd()), true)
 	dir := spec.Dir
 	if dir == "" {
 		dir = "/"
@@ -648,11 +672,28 @@ func (in *Inside) program(p *program, spec RunSpec, at *place, out *output, rep 
 		}
 		p.call("drop capability", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0, 0, 0)
 	}
-	filter := &unix.SockFprog{Len: uint16(len(dockerFilter)), Filter: (*unix.SockFilter)(unsafe.Pointer(&dockerFilter[0]))}
-	p.call("install seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW, unsafe.Pointer(filter))
+	p.filter(dockerFilter[:], unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW)
+	if super != nil {
+		me := super.number(newCreds(spec.UID, spec.GID, spec.Groups))
+		p.call("set user", unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, baseSlack+me, 0, 0, 0)
+		l := p.newSlot()
+		p.filter(supervisorFilter(), unix.SECCOMP_FILTER_FLAG_NEW_LISTENER|unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV).into(l)
+		p.call("move listener", unix.SYS_DUP3, l, listenerFD, unix.O_CLOEXEC)
+		tell := notice
+		p.call("tell of listener", unix.SYS_WRITE, reportFD, unsafe.Pointer(&tell[0]), 8)
+	}
 	p.become(spec, in.Map)
 	p.exec(spec)
 	return nil
+}
+
+// listenerFD is where the supervisor finds the listener in its child.
+const listenerFD = 10
+
+// filter installs a seccomp filter.
+func (p *program) filter(f []instruction, flags int) *step {
+	prog := &unix.SockFprog{Len: uint16(len(f)), Filter: (*unix.SockFilter)(unsafe.Pointer(&f[0]))}
+	return p.call("install seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, unsafe.Pointer(prog))
 }
 
 // landlockScope makes the rule set that confines abstract unix sockets and signals.

@@ -206,9 +206,10 @@ func removeAll(dir string) {
 	os.RemoveAll(dir)
 }
 
-func newLab(t testing.TB) *lab {
+func newLab(t testing.TB) *lab { return newLabOn(t, here(t)) }
+
+func newLabOn(t testing.TB, c Candidate) *lab {
 	t.Helper()
-	c := here(t)
 	rung, m := c.Rung, c.Map
 	l := &lab{t: t, m: m, store: storeDir(t, m)}
 	toR, toW, err := os.Pipe()
@@ -292,10 +293,11 @@ func (l *lab) busybox() string {
 		l.t.Skipf("needs /bin/busybox of busybox-static: %v", err)
 	}
 	l.write(dir+"/bin/busybox", string(data), 0o755)
-	for _, n := range []string{"sh", "true", "false", "cat", "ls", "id", "echo", "stat", "chown", "chmod", "mkdir", "sleep", "mount", "grep", "ip", "ps", "test", "env", "find", "readlink", "hostname", "touch", "rm", "ln", "mv", "cp", "mknod", "kill", "umask", "pwd", "sed", "tr", "sort", "wc", "su", "unshare", "chroot", "dd", "adduser", "addgroup", "mkfifo", "chpasswd", "nc", "ulimit", "head", "seq", "date"} {
+	for _, n := range []string{"sh", "true", "false", "cat", "ls", "id", "echo", "stat", "du", "chown", "chmod", "mkdir", "sleep", "mount", "grep", "ip", "ps", "test", "env", "find", "readlink", "hostname", "touch", "rm", "ln", "mv", "cp", "mknod", "kill", "umask", "pwd", "sed", "tr", "sort", "wc", "su", "unshare", "chroot", "dd", "adduser", "addgroup", "mkfifo", "chpasswd", "nc", "ulimit", "tar", "chgrp", "install", "xargs", "head", "seq", "date"} {
 		if err := os.Symlink("busybox", l.host(dir+"/bin/"+n)); err != nil {
 			l.t.Fatal(err)
 		}
+		l.own(l.host(dir + "/bin/" + n))
 	}
 	l.write(dir+"/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nu:x:1000:1000::/home/u:/bin/sh\n", 0o644)
 	l.write(dir+"/etc/group", "root:x:0:\nu:x:1000:\n", 0o644)
