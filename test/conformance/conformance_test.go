@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"gopkg.in/yaml.v3"
 
 	"kaniko-build/test/conformance/corpus"
@@ -366,7 +365,7 @@ func (r *rung) judge(c *corpus.Case, o rig.Output, out string) (wrong []string, 
 		return wrong, nil
 	}
 	defer img.Close()
-	if err := validate.Image(img); err != nil {
+	if err := image.Validate(img); err != nil {
 		say("go-containerregistry: %v", err)
 	}
 	want, err := image.ReadDump(filepath.Join(c.Dir, "golden.json"))

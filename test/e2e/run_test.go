@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/v1/validate"
-
 	"kaniko-build/test/image"
 	"kaniko-build/test/mirror"
 	"kaniko-build/test/rig"
@@ -39,7 +37,7 @@ func accepted(t *testing.T, ref string) {
 		return
 	}
 	defer img.Close()
-	if err := validate.Image(img); err != nil {
+	if err := image.Validate(img); err != nil {
 		t.Errorf("go-containerregistry: %s: %v", ref, err)
 	}
 }

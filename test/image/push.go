@@ -2,12 +2,15 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
 )
 
 // Push writes every named image of an OCI layout directory to
@@ -53,6 +56,37 @@ func pushOne(ctx context.Context, idx v1.ImageIndex, d v1.Descriptor, ref name.R
 		return err
 	}
 	return remote.Write(ref, img, remote.WithContext(ctx))
+}
+
+// Validate checks an image by go-containerregistry, whose validation reads
+// layers that gzip compressed only; blobs are hashed here, whatever they hold.
+func Validate(img v1.Image) error {
+	m, err := img.Manifest()
+	if err != nil {
+		return err
+	}
+	var opts []validate.Option
+	for i, d := range m.Layers {
+		if mt := string(d.MediaType); !strings.HasSuffix(mt, "gzip") {
+			opts = []validate.Option{validate.Fast}
+		}
+		l, err := img.LayerByDigest(d.Digest)
+		if err != nil {
+			return fmt.Errorf("layer %d: %w", i, err)
+		}
+		rc, err := l.Compressed()
+		if err != nil {
+			return fmt.Errorf("layer %d: %w", i, err)
+		}
+		h, n, err := v1.SHA256(rc)
+		if err := errors.Join(err, rc.Close()); err != nil {
+			return fmt.Errorf("layer %d: %w", i, err)
+		}
+		if h != d.Digest || n != d.Size {
+			return fmt.Errorf("layer %d: blob is %s of %d bytes, the manifest says %s of %d", i, h, n, d.Digest, d.Size)
+		}
+	}
+	return validate.Image(img, opts...)
 }
 
 // LayerDigests lists the digests of an image's blobs as its manifest has them,
