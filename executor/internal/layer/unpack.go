@@ -775,7 +775,7 @@ func (u *unpacker) copyMeta(below tree.Tree, name string, e tree.Entry, dirf int
 	if err := u.setXattrs(at(dirf, ""), x); err != nil {
 		return err
 	}
-	return setTimes(dirf, "", times{e.ModTime, e.ModTime})
+	return nil // its time is that of the unpacking, as with BuildKit: something came into it
 }
 
 // linkBelow copies a file up from the layers below and gives it another name.

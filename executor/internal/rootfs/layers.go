@@ -136,12 +136,19 @@ func isDir(p string) bool {
 	return err == nil && st.IsDir()
 }
 
-// Adopt makes the upper of a finished step the layer of its diffID; upper is
+// Adopt makes the upper of a finished step the last layer of chain; upper is
 // moved, or removed if the layer is there. The caller has unmounted it, and it
 // must be on the file system of the layers. owners may be nil.
 //
-// Only whole layers may be adopted so: an upper has all its parents.
-func (l *Layers) Adopt(ctx context.Context, id digest.Digest, upper string, owners map[string][2]uint32) (string, error) {
+// It is kept as the chain's, not the diffID's: an upper may hold what is equal
+// below it and therefore not in the layer's tar, and another chain would not
+// have it.
+func (l *Layers) Adopt(ctx context.Context, chain []Layer, upper string, owners map[string][2]uint32) (string, error) {
+	ids := ChainIDs(chain)
+	id, name := chain[len(chain)-1].DiffID, chainName(ids[len(ids)-1])
+	if len(chain) == 1 {
+		name = id.Encoded() // nothing is below it
+	}
 	if err := os.MkdirAll(l.Dir, 0o755); err != nil {
 		return "", fmt.Errorf("keep layer %s: %w", id, err)
 	}
@@ -159,10 +166,10 @@ func (l *Layers) Adopt(ctx context.Context, id digest.Digest, upper string, owne
 	if err := WriteOwners(t.fs(), owners); err != nil {
 		return "", err
 	}
-	if err := t.commit(id.Encoded()); err != nil {
+	if err := t.commit(name); err != nil {
 		return "", fmt.Errorf("keep layer %s: %w", id, err)
 	}
-	return l.Root(id.Encoded()), nil
+	return l.Root(name), nil
 }
 
 type ensuring struct {
