@@ -297,6 +297,7 @@ func (c *core) execute(ctx context.Context, st *jobStage, s *jobStep, sources ma
 	defer base.Close()
 	if s.Copy != nil && s.Copy.Link {
 		base.Close()
+		top = nil
 		if base, err = c.open(ctx, nil); err != nil { // a linked copy sees nothing of what is there
 			return store.Entry{}, err
 		}
@@ -318,7 +319,7 @@ func (c *core) execute(ctx context.Context, st *jobStage, s *jobStep, sources ma
 	if err != nil {
 		return store.Entry{}, err
 	}
-	return c.commit(ctx, base, up)
+	return c.commit(ctx, top, base, up)
 }
 
 // upper is where a step's changes go, in a temporary folder of the store.
@@ -430,14 +431,14 @@ func (c *core) contentLines(ctx context.Context, s *jobStep, sources map[string]
 }
 
 // commit makes the upper a layer of its own.
-func (c *core) commit(ctx context.Context, base *stack, up *upper) (store.Entry, error) {
+func (c *core) commit(ctx context.Context, top []rootfs.Layer, base *stack, up *upper) (store.Entry, error) {
 	h := sha256.New()
 	stats, err := layer.Pack(ctx, h, up.dir, base.view, layer.PackOptions{Owners: up.owners})
 	if err != nil {
 		return store.Entry{}, err
 	}
 	id := digest.NewDigest(digest.SHA256, h)
-	if _, err := c.layers.Adopt(ctx, id, up.dir, up.owners); err != nil {
+	if _, err := c.layers.Adopt(ctx, above(top, id), up.dir, up.owners); err != nil {
 		return store.Entry{}, err
 	}
 	return store.Entry{DiffID: id, Layer: id.Encoded(), Size: stats.Size, Created: time.Now().UTC(), Full: c.full()}, nil

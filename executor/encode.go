@@ -95,7 +95,7 @@ func (c *core) makeVariant(ctx context.Context, top []rootfs.Layer, id digest.Di
 // tar writes a layer uncompressed.
 func (c *core) tar(ctx context.Context, top []rootfs.Layer, id digest.Digest, w io.Writer) error {
 	root, ok := c.layers.Has(above(top, id))
-	if !ok {
+	if !ok || len(c.store.Variants(id)) > 0 {
 		r, err := c.openLayer(ctx, rootfs.Layer{DiffID: id})
 		if err != nil {
 			return err

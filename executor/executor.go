@@ -89,6 +89,7 @@ type Executor struct {
 	store    *store.Store
 	registry *registry.Client
 	tokens   *tokens
+	fetcher  *buildctx.Fetcher
 
 	isolation func() (Isolation, error) // probed once, when first needed
 
@@ -128,7 +129,7 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 		return nil, errors.Join(err2, st.Close())
 	}
 	return &Executor{
-		opts: o, store: st, registry: reg, tokens: newTokens(o.Jobs),
+		opts: o, store: st, registry: reg, tokens: newTokens(o.Jobs), fetcher: &buildctx.Fetcher{Dir: st.FilesDir("fetched")},
 		hashers: map[string]*buildctx.Hasher{}, layouts: map[string]*image.Layout{},
 		isolation: func() (Isolation, error) { return iso, err },
 	}, nil

@@ -230,6 +230,7 @@ func (x *Executor) inspect(ctx context.Context, n *Node) error {
 	if err != nil {
 		return err
 	}
+	n.nameImages()
 	for _, w := range n.program.Warnings {
 		n.Warnings = append(n.Warnings, Event{Node: n.ID, Kind: Warning, Rule: w.Rule, Text: w.Text, Pos: w.Pos, Time: time.Now()})
 	}
@@ -242,6 +243,35 @@ func (x *Executor) inspect(ctx context.Context, n *Node) error {
 		return err
 	}
 	return x.plan(ctx, n)
+}
+
+// nameImages makes sources of named contexts that are images sources of those
+// images.
+func (n *Node) nameImages() {
+	for i := range n.program.Stages {
+		st := &n.program.Stages[i]
+		name := func(s *dockerfile.Source) {
+			if s.Kind == dockerfile.FromContext && s.Context != "" && !isDirectory(n.Contexts[s.Context]) {
+				*s = dockerfile.Source{Kind: dockerfile.FromImage, Image: &dockerfile.ImageRef{Ref: s.Context, Context: s.Context, Platform: st.Platform, Pos: st.Pos}}
+			}
+		}
+		name(&st.Base)
+		for k := range st.Steps {
+			if c := st.Steps[k].Copy; c != nil {
+				name(&c.From)
+			}
+			if r := st.Steps[k].Run; r != nil {
+				for m := range r.Mounts {
+					name(&r.Mounts[m].From)
+				}
+			}
+		}
+	}
+}
+
+// isDirectory tells whether the value of a named context is a directory.
+func isDirectory(value string) bool {
+	return !strings.Contains(value, "://") && !strings.HasPrefix(value, "node:")
 }
 
 // placed gives an error the position of what it is about, if it has none.

@@ -132,10 +132,70 @@ func (x *Executor) hasher(dir string) (*buildctx.Hasher, error) {
 
 // remote fetches a source of ADD and gives the key lines of it.
 func (s *sources) remote(ctx context.Context, name string, r dockerfile.Remote, p ocispec.Platform) ([]string, error) {
-	return nil, fmt.Errorf("no remote sources")
+	var t tree.Tree
+	var line string
+	if r.Git != nil {
+		repo := gitRepo(r.Git)
+		commit, err := s.x.fetcher.Commit(ctx, repo)
+		if err != nil {
+			return nil, err
+		}
+		d, err := s.x.fetcher.Checkout(ctx, repo, commit)
+		if err != nil {
+			return nil, err
+		}
+		s.onClose(d.Close)
+		t, line = d, fmt.Sprintf("git %s subdir %s keep-git-dir %v submodules %v", commit.ID, repo.Subdir, repo.KeepGitDir, !repo.NoSubmodules)
+	} else {
+		f, err := s.x.fetcher.Get(ctx, r.URL, r.Name, r.Checksum)
+		if err != nil {
+			return nil, err
+		}
+		if t, err = f.Tree(); err != nil {
+			return nil, err
+		}
+		line = "url " + f.Name + " " + f.Digest
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trees[name] = t
+	return []string{line}, nil
+}
+
+func gitRepo(g *dockerfile.Git) buildctx.Repo {
+	return buildctx.Repo{
+		Remote: g.Remote, Ref: g.Ref, Subdir: g.Subdir, Checksum: g.Checksum, KeepGitDir: g.KeepGitDir,
+		NoSubmodules: g.NoSubmodules, FetchByCommit: g.FetchByCommit,
+	}
+}
+
+func (s *sources) onClose(f func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = append(s.closed, f)
 }
 
 // remoteEpoch is the time of a remote source that SOURCE_DATE_EPOCH names.
 func (s *sources) remoteEpoch(ctx context.Context, r dockerfile.Remote) (*int64, error) {
-	return nil, nil
+	if r.Git != nil {
+		repo := gitRepo(r.Git)
+		repo.CommitTimes = true
+		commit, err := s.x.fetcher.Commit(ctx, repo)
+		if err != nil {
+			return nil, err
+		}
+		d, err := s.x.fetcher.Checkout(ctx, repo, commit)
+		if err != nil {
+			return nil, err
+		}
+		e, err := d.Lstat(ctx, "")
+		at := e.ModTime.Unix()
+		return &at, errors.Join(err, d.Close())
+	}
+	f, err := s.x.fetcher.Get(ctx, r.URL, r.Name, r.Checksum)
+	if err != nil || f.ModTime.Unix() == 0 {
+		return nil, err
+	}
+	at := f.ModTime.Unix()
+	return &at, nil
 }

@@ -233,12 +233,13 @@ func (m *mounter) makeCache(ctx context.Context, mt *dockerfile.Mount, dir strin
 			uid, gid, mode = e.UID, e.GID, e.Perm()
 		}
 	}
-	fd, err := unix.Open(temp.Path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	parent, name := filepath.Split(temp.Path)
+	fd, err := unix.Open(parent, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open the folder of a cache: %w", err)
 	}
 	defer unix.Close(fd)
-	if _, err := m.core.maker.Own(fd, "", unix.S_IFDIR|mode, uid, gid); err != nil {
+	if _, err := m.core.maker.Own(fd, name, unix.S_IFDIR|mode, uid, gid); err != nil {
 		return err
 	}
 	_, err = temp.Publish(dir)

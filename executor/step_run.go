@@ -62,6 +62,9 @@ func (c *core) run(ctx context.Context, st *jobStage, s *jobStep, sources map[st
 	if err := m.add(ctx, &spec, r); err != nil {
 		return err
 	}
+	if err := c.makeDir(ctx, r.Dir, base, up); err != nil {
+		return err
+	}
 	stubs, err := rootfs.Stack{Dirs: base.dirs}.Stubs(ctx, up.dir, mountpoints(spec), c.maker)
 	if err != nil {
 		return err
@@ -84,13 +87,23 @@ func (c *core) run(ctx context.Context, st *jobStage, s *jobStep, sources map[st
 	return up.own(ctx, res.Owners)
 }
 
+// makeDir makes the working directory of a RUN if no WORKDIR did, as a runtime
+// does.
+func (c *core) makeDir(ctx context.Context, dir string, base *stack, up *upper) error {
+	real, err := tree.Resolve(ctx, base.view, dir)
+	if err != nil {
+		return err
+	}
+	if _, err := base.view.Lstat(ctx, real); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return copier.Mkdirs(ctx, base.view, up.dir, dir, nil, nil, c.maker)
+}
+
 // mountpoints are the places that must exist before a RUN, and which of them
 // stay in the image as with BuildKit.
 func mountpoints(spec sandbox.RunSpec) []rootfs.Target {
 	var out []rootfs.Target
-	if tree.Clean(spec.Dir) != "" {
-		out = append(out, rootfs.Target{Path: spec.Dir, Keep: true})
-	}
 	for _, p := range spec.MountPoints() {
 		keep := p.Path == "/proc" || p.Path == "/sys" || p.Path == "/dev"
 		out = append(out, rootfs.Target{Path: p.Path, File: !p.Dir, Keep: keep})

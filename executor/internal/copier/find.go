@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 
 	"github.com/moby/patternmatcher"
 	"golang.org/x/sys/unix"
@@ -285,6 +287,37 @@ type itemWalk struct {
 	it    Item
 	w     walker
 	stack []pendingDir
+
+	// Directories are listed ahead by other goroutines: what is on another
+	// side of a connection takes its time, and one core is not enough for
+	// trees of many files.
+	slots   chan struct{}
+	reading sync.WaitGroup
+}
+
+// ahead is how many directories of a directory are listed before their turn.
+const ahead = 8
+
+// listing is a directory that is being listed.
+type listing struct {
+	done chan struct{}
+	list []tree.Entry
+	err  error
+}
+
+func (w *itemWalk) list(rel string) *listing {
+	l := &listing{done: make(chan struct{})}
+	w.reading.Go(func() {
+		defer close(l.done)
+		select {
+		case w.slots <- struct{}{}:
+			defer func() { <-w.slots }()
+			l.list, l.err = w.src.ReadDir(w.ctx, path.Join(w.it.Path, rel))
+		case <-w.ctx.Done():
+			l.err = context.Cause(w.ctx)
+		}
+	})
+	return l
 }
 
 type pendingDir struct {
@@ -294,11 +327,14 @@ type pendingDir struct {
 }
 
 func walkItem(ctx context.Context, src tree.Tree, it Item, w walker) error {
-	iw := &itemWalk{ctx: ctx, src: src, it: it, w: w}
-	return iw.visit("", it.Entry, patternmatcher.MatchInfo{}, patternmatcher.MatchInfo{})
+	ctx, cancel := context.WithCancel(ctx)
+	iw := &itemWalk{ctx: ctx, src: src, it: it, w: w, slots: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
+	defer iw.reading.Wait()
+	defer cancel()
+	return iw.visit("", it.Entry, nil, patternmatcher.MatchInfo{}, patternmatcher.MatchInfo{})
 }
 
-func (w *itemWalk) visit(rel string, e tree.Entry, incParent, excParent patternmatcher.MatchInfo) error {
+func (w *itemWalk) visit(rel string, e tree.Entry, listed *listing, incParent, excParent patternmatcher.MatchInfo) error {
 	if err := context.Cause(w.ctx); err != nil {
 		return err
 	}
@@ -338,14 +374,15 @@ func (w *itemWalk) visit(rel string, e tree.Entry, incParent, excParent patternm
 	}
 	w.stack = append(w.stack, pendingDir{rel: rel, e: e, entered: include})
 	if !(excluded && !f.exclude.Exclusions()) && (include || f.mayInclude(rel)) {
-		list, err := w.src.ReadDir(w.ctx, path.Join(w.it.Path, rel))
-		if err != nil {
-			return err
+		if listed == nil {
+			listed = w.list(rel)
 		}
-		for _, c := range list {
-			if err := w.visit(path.Join(rel, c.Name), c, inc, exc); err != nil {
-				return err
-			}
+		<-listed.done
+		if listed.err != nil {
+			return listed.err
+		}
+		if err := w.children(rel, listed.list, inc, exc); err != nil {
+			return err
 		}
 	}
 	top := w.stack[len(w.stack)-1]
@@ -354,6 +391,35 @@ func (w *itemWalk) visit(rel string, e tree.Entry, incParent, excParent patternm
 		return w.w.leave(rel, e, !include)
 	}
 	return nil
+}
+
+// children visits what is in a directory.
+func (w *itemWalk) children(rel string, list []tree.Entry, inc, exc patternmatcher.MatchInfo) error {
+	var queue []*listing // of the directories to come, in order
+	next := 0            // the first entry that was not looked at for the queue
+	for i, c := range list {
+		var l *listing
+		if w.it.filter == nil && c.IsDir() {
+			for ; next < len(list) && len(queue) < ahead; next++ {
+				if next >= i && list[next].IsDir() {
+					queue = append(queue, w.list(join(rel, list[next].Name)))
+				}
+			}
+			l, queue = queue[0], queue[1:]
+		}
+		if err := w.visit(join(rel, c.Name), c, l, inc, exc); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// join is path.Join for a clean directory and a name.
+func join(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
 }
 
 // flush enters the directories that were put off.

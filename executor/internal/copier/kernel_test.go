@@ -23,6 +23,17 @@ func needRoot(t *testing.T) {
 	}
 }
 
+// tempDir is a directory whose name has nothing that mount options need escaped.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "copier-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 func openDir(t *testing.T, dir string) *tree.Dir {
 	t.Helper()
 	d, err := tree.OpenDir(dir, tree.DirOptions{Overrides: true})
@@ -39,7 +50,7 @@ func chroot(dir string) *syscall.SysProcAttr { return &syscall.SysProcAttr{Chroo
 // that the first is its upper.
 func mount(t *testing.T, dirs []string, writable bool) string {
 	t.Helper()
-	at := t.TempDir()
+	at := tempDir(t)
 	opts := "userxattr"
 	if writable {
 		work := filepath.Join(filepath.Dir(dirs[0]), "work")
@@ -50,7 +61,7 @@ func mount(t *testing.T, dirs []string, writable bool) string {
 		dirs = dirs[1:]
 	}
 	if len(dirs) < 2 {
-		dirs = append(slices.Clone(dirs), t.TempDir())
+		dirs = append(slices.Clone(dirs), tempDir(t))
 	}
 	opts += ",lowerdir=" + strings.Join(dirs, ":")
 	if err := unix.Mount("overlay", at, "overlay", 0, opts); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"runtime"
+	"strconv"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -94,27 +95,33 @@ func keyLine(name string, e tree.Entry, top, owned bool, same, sum string) strin
 	if top {
 		return "contents of a directory"
 	}
-	owner := fmt.Sprintf("%d:%d", e.UID, e.GID)
+	b := make([]byte, 0, len(name)+len(sum)+len(same)+len(e.Link)+48)
+	b = strconv.AppendQuote(b, name)
+	b = fmt.Appendf(b, " %04o ", e.Perm())
 	if owned {
-		owner = "-"
+		b = append(b, "- "...)
+	} else {
+		b = strconv.AppendUint(b, uint64(e.UID), 10)
+		b = append(b, ':')
+		b = strconv.AppendUint(b, uint64(e.GID), 10)
+		b = append(b, ' ')
 	}
-	var detail string
 	switch e.Type() {
 	case unix.S_IFREG:
-		detail = "file " + sum
 		if same != "" {
-			detail = fmt.Sprintf("link-to %q", same)
+			return string(strconv.AppendQuote(append(b, "link-to "...), same))
 		}
+		b = append(b, "file "...)
 	case unix.S_IFDIR:
-		detail = "dir " + sum
+		b = append(b, "dir "...)
 	case unix.S_IFLNK:
-		detail = fmt.Sprintf("symlink %q %s", e.Link, sum)
+		b = append(strconv.AppendQuote(append(b, "symlink "...), e.Link), ' ')
 	case unix.S_IFIFO:
-		detail = "fifo " + sum
+		b = append(b, "fifo "...)
 	case unix.S_IFSOCK:
-		detail = "socket " + sum
+		b = append(b, "socket "...)
 	default:
-		detail = fmt.Sprintf("device %o %d:%d %s", e.Type(), unix.Major(e.Rdev), unix.Minor(e.Rdev), sum)
+		b = fmt.Appendf(b, "device %o %d:%d ", e.Type(), unix.Major(e.Rdev), unix.Minor(e.Rdev))
 	}
-	return fmt.Sprintf("%q %04o %s %s", name, e.Perm(), owner, detail)
+	return string(append(b, sum...))
 }

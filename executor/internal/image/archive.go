@@ -133,8 +133,9 @@ func writeLayout(ctx context.Context, t *tar.Writer, src Source, exports []Expor
 			return err
 		}
 	}
+	buf := make([]byte, copySize)
 	for _, d := range blobs {
-		if err := addBlob(ctx, t, src, d); err != nil {
+		if err := addBlob(ctx, t, src, d, buf); err != nil {
 			return fmt.Errorf("blob %s: %w", d.Digest, err)
 		}
 	}
@@ -170,7 +171,7 @@ func addFile(t *tar.Writer, name string, b []byte) error {
 	return err
 }
 
-func addBlob(ctx context.Context, t *tar.Writer, src Source, d ocispec.Descriptor) error {
+func addBlob(ctx context.Context, t *tar.Writer, src Source, d ocispec.Descriptor, buf []byte) error {
 	r, err := src.Open(ctx, d)
 	if err != nil {
 		return err
@@ -179,12 +180,14 @@ func addBlob(ctx context.Context, t *tar.Writer, src Source, d ocispec.Descripto
 	if err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: blobName(d.Digest), Mode: 0o644, Size: d.Size, ModTime: time.Unix(0, 0)}); err != nil {
 		return err
 	}
-	return copyAll(ctx, t, r)
+	return copyAll(ctx, t, r, buf)
 }
 
-// copyAll copies until the end of r or of ctx.
-func copyAll(ctx context.Context, w io.Writer, r io.Reader) error {
-	_, err := io.CopyBuffer(struct{ io.Writer }{w}, ctxReader{ctx, r}, make([]byte, 128<<10))
+const copySize = 128 << 10
+
+// copyAll copies until the end of r or of ctx, through buf.
+func copyAll(ctx context.Context, w io.Writer, r io.Reader, buf []byte) error {
+	_, err := io.CopyBuffer(struct{ io.Writer }{w}, ctxReader{ctx, r}, buf)
 	return err
 }
 

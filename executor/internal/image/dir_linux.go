@@ -137,7 +137,7 @@ func copyBlob(ctx context.Context, root *os.Root, src Source, d ocispec.Descript
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(copyAll(ctx, f, r), f.Close()); err != nil {
+	if err := errors.Join(copyAll(ctx, f, r, make([]byte, copySize)), f.Close()); err != nil {
 		return errors.Join(err, root.Remove(name+".new"))
 	}
 	return root.Rename(name+".new", name)
@@ -170,7 +170,7 @@ func WriteLocal(ctx context.Context, dest string, src Source, layers []Layer, ep
 		return nil, fmt.Errorf("write files: %w", err)
 	}
 	defer root.Close()
-	s := &dirSink{ctx: ctx, root: root, owners: os.Geteuid() == 0}
+	s := &dirSink{ctx: ctx, buf: make([]byte, copySize), root: root, owners: os.Geteuid() == 0}
 	if err := flatten(ctx, src, layers, epoch, s); err != nil {
 		return nil, fmt.Errorf("write files: %w", err)
 	}
@@ -214,6 +214,7 @@ func removeAll(dir string) error {
 // dirSink makes a tree below root. Directories get their modes and times last.
 type dirSink struct {
 	ctx     context.Context // of the whole writing
+	buf     []byte
 	root    *os.Root
 	owners  bool
 	dirs    []made
@@ -240,7 +241,7 @@ func (s *dirSink) file(name string, m meta, _ int64, r io.Reader) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := copyAll(s.ctx, f, r); err != nil {
+	if err := copyAll(s.ctx, f, r, s.buf); err != nil {
 		return err
 	}
 	if err := s.own(s.root, name, m); err != nil {

@@ -63,6 +63,7 @@ const (
 	maxLinks   = 255
 	xattrPAX   = "SCHILY.xattr."
 	maxEntries = 10_000_000 // names in an image; each costs some 200 bytes of memory
+	maxFile    = 256 << 30  // bytes of one file: a sparse one may say anything and costs nothing to send
 )
 
 // flatten hands the files of an image to s.
@@ -214,6 +215,9 @@ func newDir(layer int) *node {
 
 func (f *filesystem) add(entry int, h *tar.Header) error {
 	name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
+	if h.Size > maxFile {
+		return fmt.Errorf("it says it has %d bytes; up to %d are allowed", h.Size, int64(maxFile))
+	}
 	if name == "" {
 		if h.Typeflag == tar.TypeDir {
 			f.root.dir, f.root.layer = metaOf(h), f.layer
@@ -387,7 +391,7 @@ func hidden(xattr string) bool {
 // it is not nil, become that.
 func WriteTar(ctx context.Context, w io.Writer, src Source, layers []Layer, epoch *time.Time) error {
 	t := tar.NewWriter(w)
-	if err := flatten(ctx, src, layers, epoch, tarSink{ctx, t}); err != nil {
+	if err := flatten(ctx, src, layers, epoch, tarSink{ctx, t, make([]byte, copySize)}); err != nil {
 		return fmt.Errorf("write tar: %w", err)
 	}
 	if err := t.Close(); err != nil {
@@ -399,6 +403,7 @@ func WriteTar(ctx context.Context, w io.Writer, src Source, layers []Layer, epoc
 type tarSink struct {
 	ctx context.Context // of the whole writing
 	t   *tar.Writer
+	buf []byte
 }
 
 func (s tarSink) header(name string, m meta) *tar.Header {
@@ -430,7 +435,7 @@ func (s tarSink) file(name string, m meta, size int64, r io.Reader) error {
 	if err := s.t.WriteHeader(h); err != nil {
 		return err
 	}
-	return copyAll(s.ctx, s.t, r)
+	return copyAll(s.ctx, s.t, r, s.buf)
 }
 
 func (s tarSink) link(name, target string, m meta) error {

@@ -31,7 +31,7 @@ import (
 
 var amd64 = ocispec.Platform{OS: "linux", Architecture: "amd64"}
 
-func newStore(t *testing.T) *store.Store {
+func newStore(t testing.TB) *store.Store {
 	t.Helper()
 	s, err := store.Open(t.TempDir(), store.Options{Owner: os.Getuid()})
 	if err != nil {

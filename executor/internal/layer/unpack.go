@@ -96,7 +96,7 @@ func Unpack(ctx context.Context, r io.Reader, dir string, o UnpackOptions) (Unpa
 }
 
 // Finish completes what Unpack could not know: directories without an entry
-// look as they do below (a link there is followed, as BuildKit does), and files
+// look as they do below, but for their time (a link there is followed, as BuildKit does), and files
 // of the layers below get their further names by being copied up.
 func Finish(ctx context.Context, dir string, below tree.Tree, done *Unpacked, o UnpackOptions) error {
 	u, err := newUnpacker(ctx, dir, o)
@@ -772,10 +772,7 @@ func (u *unpacker) copyMeta(below tree.Tree, name string, e tree.Entry, dirf int
 	if err != nil {
 		return err
 	}
-	if err := u.setXattrs(at(dirf, ""), x); err != nil {
-		return err
-	}
-	return nil // its time is that of the unpacking, as with BuildKit: something came into it
+	return u.setXattrs(at(dirf, ""), x) // its time is that of the unpacking, as with BuildKit: something came into it
 }
 
 // linkBelow copies a file up from the layers below and gives it another name.

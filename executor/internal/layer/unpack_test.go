@@ -450,12 +450,12 @@ func TestFinish(t *testing.T) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	for name, want := range map[string]string{
-		"etc": "750 3:4 5000.000000006", "etc/passwd": "600 0:0 1600000000.000000000", "own": "755 0:0 42.000000000",
-		"lib": "711 0:0 1600000000.000000000", "usr": "755 0:0 100.000000000", "usr/lib/so": "755 0:0 1600000000.000000000",
+		"etc/passwd": "600 0:0 1600000000.000000000", "own": "755 0:0 42.000000000",
+		"usr/lib/so": "755 0:0 1600000000.000000000", "etc": "750 3:4 now", "lib": "711 0:0 now", "usr": "755 0:0 now",
 	} {
 		var st unix.Stat_t
 		unix.Lstat(filepath.Join(top, name), &st)
-		if got := fmt.Sprintf("%o %d:%d %d.%09d", st.Mode&0o7777, st.Uid, st.Gid, st.Mtim.Sec, st.Mtim.Nsec); got != want {
+		if got := fmt.Sprintf("%o %d:%d %d.%09d", st.Mode&0o7777, st.Uid, st.Gid, st.Mtim.Sec, st.Mtim.Nsec); got != want && !(strings.HasSuffix(want, " now") && strings.HasPrefix(got, want[:len(want)-3]) && time.Since(time.Unix(st.Mtim.Unix())) < time.Hour) {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}

@@ -130,8 +130,12 @@ func (d *download) fetch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer w.Close()
 	d.set(func() { d.writer = w })
+	hide := func() { d.set(func() { d.writer = nil }) } // a new follower would race with the end of the file's name
+	defer func() {
+		hide()
+		_ = w.Close() // after Commit it does nothing; else the session's end removes what it cannot
+	}()
 	var failed []error
 	for _, e := range d.at {
 		err := d.from(ctx, e, w)
@@ -146,9 +150,7 @@ func (d *download) fetch(ctx context.Context) error {
 	if len(failed) == len(d.at) {
 		return mostTelling(failed)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.writer = nil // no new follower: it would race with the rename
+	hide()
 	if _, err := w.Commit(d.desc.Digest); err != nil {
 		return d.c.explain(ctx, fmt.Sprintf("failed to pull layer %s of %s", d.desc.Digest, d.name), d.name, d.at[len(failed)], err)
 	}

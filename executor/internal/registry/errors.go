@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"kaniko-build/executor/internal/image"
+	"kaniko-build/executor/internal/store"
 	"kaniko-build/schema/diag"
 )
 
@@ -99,6 +100,8 @@ func (c *Client) explain(ctx context.Context, what string, n image.Name, e endpo
 		return out(Unreachable, "start it, or check host and port", "nothing listens at %s (connection refused)", e.host)
 	case errors.As(err, &op) && op.Timeout():
 		return out(Unreachable, "check the network and the proxy settings", "%s does not answer: %s", e.host, text)
+	case errors.Is(err, store.ErrMiss):
+		return out(Broken, "run it again: what is missing is made anew", "%s", text)
 	case errors.Is(err, image.ErrNotFound):
 		return out(NotFound, "", "%s", text)
 	default:

@@ -12,6 +12,10 @@ import (
 type creds struct {
 	uid, gid ids
 	groups   string // supplementary, 4 bytes each
+
+	// keepCaps is PR_SET_KEEPCAPS; held says that it made capabilities outlive
+	// the change to a user other than 0, until exec.
+	keepCaps, held bool
 }
 
 // ids are one kind of id of a process.
@@ -19,7 +23,16 @@ type ids struct{ real, effective, saved, fs uint32 }
 
 const keep = ^uint32(0) // "leave this id as it is", in calls
 
-func (c creds) privileged() bool { return c.uid.effective == 0 }
+func (c creds) privileged() bool { return c.uid.effective == 0 || c.held }
+
+// become changes the user ids and what follows from them.
+func (c creds) become(uid ids) creds {
+	if c.uid.has(0) && !uid.has(0) {
+		c.held = c.keepCaps
+	}
+	c.uid = uid
+	return c
+}
 
 func (i ids) has(id uint32) bool { return id == i.real || id == i.effective || id == i.saved }
 
@@ -117,9 +130,10 @@ func (c creds) executed(mode, uid, gid uint32) creds {
 	}
 	c.uid.saved, c.uid.fs = c.uid.effective, c.uid.effective
 	c.gid.saved, c.gid.fs = c.gid.effective, c.gid.effective
+	c.keepCaps, c.held = false, false
 	return c
 }
 
 func newCreds(uid, gid uint32, groups []uint32) creds {
-	return creds{ids{uid, uid, uid, uid}, ids{gid, gid, gid, gid}, packGroups(groups)}
+	return creds{uid: ids{uid, uid, uid, uid}, gid: ids{gid, gid, gid, gid}, groups: packGroups(groups)}
 }

@@ -32,6 +32,14 @@ func TestCredsFollowTheRules(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %v, %v", c.name, c.got, c.errno, c.want, c.fails)
 		}
 	}
+	k := newCreds(0, 0, nil)
+	k.keepCaps = true
+	if k = k.become(user); !k.privileged() || k.executed(0, 0, 0).privileged() {
+		t.Error("capabilities kept by prctl last until exec")
+	}
+	if newCreds(0, 0, nil).become(user).privileged() {
+		t.Error("capabilities outlive the user")
+	}
 	c := newCreds(1000, 1000, []uint32{7, 8})
 	if !c.inGroup(8) || !c.inGroup(1000) || c.inGroup(9) {
 		t.Error("inGroup is wrong")

@@ -83,8 +83,7 @@ type MountPoint struct {
 }
 
 // MountPoints lists what must exist in the root, in the order of mounting: a
-// later one may lie on an earlier mount. (Those below /dev do if they are
-// pts, shm or mqueue.)
+// later one may lie on an earlier mount. Those below /dev are made by Run.
 func (s RunSpec) MountPoints() []MountPoint {
 	points := []MountPoint{{"/proc", true}, {"/dev", true}, {"/sys", true}}
 	for _, m := range s.Mounts {
@@ -95,7 +94,9 @@ func (s RunSpec) MountPoints() []MountPoint {
 				f.close()
 			}
 		}
-		points = append(points, MountPoint{path.Clean("/" + m.Target), dir})
+		if target := path.Clean("/" + m.Target); !strings.HasPrefix(target, "/dev/") {
+			points = append(points, MountPoint{target, dir})
+		}
 	}
 	return points
 }
@@ -354,6 +355,9 @@ func (in *Inside) furnish(spec RunSpec) (*place, error) {
 			files = true
 			b.memory()
 		}
+		if err := b.inDev(m); err != nil {
+			return p, fmt.Errorf("make mount point %s: %w", m.Target, err)
+		}
 		b.user(m, filesPlace+"/"+strconv.Itoa(i), in.Map)
 	}
 	if b.err != nil {
@@ -445,6 +449,51 @@ func (b *builder) memory() {
 	}
 	defer here.close()
 	b.fail("mount", filesPlace, m.attach(here))
+}
+
+// inDev makes the mount point of a mount below /dev: that is a file system of
+// ours, where the caller could not make it.
+func (b *builder) inDev(m Mount) error {
+	rest, ok := strings.CutPrefix(path.Clean("/"+m.Target), "/dev/")
+	if !ok || b.err != nil {
+		return nil
+	}
+	dir, err := within(b.root, "/dev", unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer func() { dir.close() }()
+	parts := strings.Split(rest, "/")
+	for _, name := range parts[:len(parts)-1] {
+		if err := unix.Mkdirat(int(dir), name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+		next, err := unix.Openat(int(dir), name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		dir.close()
+		dir = fd(next)
+	}
+	isDir := m.Kind == TmpfsMount
+	if m.Kind == BindMount {
+		source, err := m.open()
+		if err != nil {
+			return err
+		}
+		isDir = source.isDir()
+		source.close()
+	}
+	last := parts[len(parts)-1]
+	if isDir {
+		err = unix.Mkdirat(int(dir), last, 0o755)
+	} else {
+		err = unix.Mknodat(int(dir), last, unix.S_IFREG|0o644, 0)
+	}
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
 }
 
 // user makes one mount of a RunSpec. file is where the data of a FileMount may lie.

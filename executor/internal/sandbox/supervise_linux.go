@@ -54,6 +54,7 @@ type supervisor struct {
 	upper    fd // of the RUN, -1 if none
 	root     unix.Stat_t
 	rootFD   fd
+	chrooted bool // somebody has called chroot: roots differ
 
 	table []creds
 	index map[creds]int
@@ -90,7 +91,7 @@ const (
 var credentialCalls = []uint32{
 	unix.SYS_GETUID, unix.SYS_GETEUID, unix.SYS_GETGID, unix.SYS_GETEGID, unix.SYS_GETRESUID, unix.SYS_GETRESGID, unix.SYS_GETGROUPS,
 	unix.SYS_SETUID, unix.SYS_SETGID, unix.SYS_SETREUID, unix.SYS_SETREGID, unix.SYS_SETRESUID, unix.SYS_SETRESGID,
-	unix.SYS_SETFSUID, unix.SYS_SETFSGID, unix.SYS_SETGROUPS, unix.SYS_EXECVE, unix.SYS_EXECVEAT,
+	unix.SYS_SETFSUID, unix.SYS_SETFSGID, unix.SYS_SETGROUPS, unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_CHROOT,
 }
 
 var fileCalls = []uint32{
@@ -121,7 +122,10 @@ func supervisorFilter() []instruction {
 	}
 	// The timer slack is ours; a process that sets it is told that it did.
 	spec.calls = append(spec.calls, callRule{nr: unix.SYS_PRCTL, other: unix.SECCOMP_RET_ALLOW,
-		alts: []alternative{{[]condition{{arg: 0, mask: ^uint64(0), value: unix.PR_SET_TIMERSLACK}}, errnoAction(0)}}})
+		alts: []alternative{
+			{[]condition{{arg: 0, mask: ^uint64(0), value: unix.PR_SET_TIMERSLACK}}, errnoAction(0)},
+			{[]condition{{arg: 0, mask: ^uint64(0), value: unix.PR_SET_KEEPCAPS}}, unix.SECCOMP_RET_USER_NOTIF},
+		}})
 	open := filterSpec{other: unix.SECCOMP_RET_ALLOW, above: unix.SECCOMP_RET_ALLOW}
 	return compile([]uint32{nativeArch, compatArch}, map[uint32]filterSpec{nativeArch: spec, compatArch: open})
 }
@@ -182,7 +186,10 @@ func (s *supervisor) listen(c *child) error {
 	if s.rootFD, err = openDir("/"); err != nil { // the RUN's: its pivot_root moved us along
 		return err
 	}
-	return unix.Fstat(int(s.rootFD), &s.root)
+	if err := unix.Fstat(int(s.rootFD), &s.root); err != nil {
+		return err
+	}
+	return unix.Fchdir(int(s.proc))
 }
 
 // attend serves the RUN until its process 1 has ended. Its error is that of
@@ -338,6 +345,17 @@ func (s *supervisor) call(n *notification) reply {
 			}
 		}
 	}
+	switch nr { // the many calls that need no credentials
+	case unix.SYS_FSTAT:
+		return s.stat(n, int32(a[0]), 0, a[1], unix.AT_EMPTY_PATH)
+	case sysFstatat:
+		return s.stat(n, int32(a[0]), a[1], a[2], int(a[3]))
+	case unix.SYS_STATX:
+		return s.statx(n, int32(a[0]), a[1], int(a[2]), int(a[3]), a[4])
+	case unix.SYS_CHROOT:
+		s.chrooted = true
+		return goOn
+	}
 	who, ok := s.creds(n)
 	if !ok {
 		return goOn // it died, or we cannot know it
@@ -367,12 +385,6 @@ func (s *supervisor) call(n *notification) reply {
 			return goOn
 		}
 		return s.open(n, who, int32(a[0]), a[1], how)
-	case unix.SYS_FSTAT:
-		return s.stat(n, int32(a[0]), 0, a[1], unix.AT_EMPTY_PATH)
-	case sysFstatat:
-		return s.stat(n, int32(a[0]), a[1], a[2], int(a[3]))
-	case unix.SYS_STATX:
-		return s.statx(n, int32(a[0]), a[1], int(a[2]), int(a[3]), a[4])
 	case unix.SYS_EXECVE:
 		at := int32(unix.AT_FDCWD)
 		return s.execute(n, who, at, a[0], 0)
@@ -387,6 +399,7 @@ func (s *supervisor) credential(n *notification, c creds, nr uint32, a [6]uint64
 	root := c.privileged()
 	was := c
 	var errno unix.Errno
+	var to ids
 	var val int64
 	x, y, z := uint32(a[0]), uint32(a[1]), uint32(a[2])
 	switch nr {
@@ -422,15 +435,18 @@ func (s *supervisor) credential(n *notification, c creds, nr uint32, a [6]uint64
 		}
 		return reply{val: int64(count)}
 	case unix.SYS_SETUID:
-		c.uid, errno = c.uid.set(x, root)
+		to, errno = c.uid.set(x, root)
+		c = c.become(to)
 	case unix.SYS_SETGID:
 		c.gid, errno = c.gid.set(x, root)
 	case unix.SYS_SETREUID:
-		c.uid, errno = c.uid.setre(x, y, root)
+		to, errno = c.uid.setre(x, y, root)
+		c = c.become(to)
 	case unix.SYS_SETREGID:
 		c.gid, errno = c.gid.setre(x, y, root)
 	case unix.SYS_SETRESUID:
-		c.uid, errno = c.uid.setres(x, y, z, root)
+		to, errno = c.uid.setres(x, y, z, root)
+		c = c.become(to)
 	case unix.SYS_SETRESGID:
 		c.gid, errno = c.gid.setres(x, y, z, root)
 	case unix.SYS_SETFSUID:
@@ -451,6 +467,14 @@ func (s *supervisor) credential(n *notification, c creds, nr uint32, a [6]uint64
 			return reply{errno: unix.EFAULT}
 		}
 		c.groups = string(list)
+	case unix.SYS_PRCTL: // PR_SET_KEEPCAPS, see supervisorFilter
+		c.keepCaps = a[1] == 1
+		if c != was {
+			if err := s.setCreds(n, c); err != nil {
+				return failed(err)
+			}
+		}
+		return goOn
 	default:
 		return goOn
 	}
@@ -572,6 +596,9 @@ func (s *supervisor) resolve(n *notification, dirfd int32, name string, do func(
 		defer unix.Close(d)
 		dir = d
 	}
+	if !s.chrooted {
+		return do(dir, name)
+	}
 	var st unix.Stat_t
 	rootName := strconv.Itoa(int(n.PID)) + "/root"
 	if err := unix.Fstatat(int(s.proc), rootName, &st, 0); err != nil {
@@ -586,7 +613,13 @@ func (s *supervisor) resolve(n *notification, dirfd int32, name string, do func(
 		if err := chrootTo(r); err != nil {
 			return err
 		}
-		defer chrootTo(int(s.rootFD))
+		defer func() {
+			chrootTo(int(s.rootFD))
+			unix.Fchdir(int(s.proc))
+		}()
+		if err := unix.Fchdir(int(s.proc)); err != nil {
+			return err
+		}
 	}
 	return do(dir, name)
 }
@@ -658,10 +691,7 @@ func ownDescriptor(dir int, name string) (int32, bool) {
 
 // at does something with a path that means the open file f.
 func (s *supervisor) at(f int, do func(path string) error) error {
-	if err := unix.Fchdir(int(s.proc)); err != nil {
-		return err
-	}
-	defer unix.Fchdir(int(s.rootFD))
+	// The working directory of this thread is the node's /proc all the time.
 	return do("self/fd/" + strconv.Itoa(f))
 }
 
@@ -871,8 +901,6 @@ func (s *supervisor) make(n *notification, who creds, dirfd int32, addr uint64, 
 		if substitute != 0 {
 			x.mode, x.rdev = substitute, rdev
 		}
-		// Fchdir in record must not disturb a root of the caller's: it does
-		// not, for chrootTo sets both and resolve puts both back.
 		return s.record(f, x)
 	})
 	if err != nil {
@@ -970,7 +998,49 @@ func (s *supervisor) open(n *notification, who creds, dirfd int32, addr uint64, 
 	return reply{sent: true}
 }
 
+// plain tells, by one call in most cases, that nothing is recorded of a file:
+// the attribute is looked up by a path through the caller's /proc directory.
+func (s *supervisor) plain(n *notification, dirfd int32, addr uint64, flags int) bool {
+	if len(s.owned) > 0 || s.chrooted {
+		return false
+	}
+	name := ""
+	if addr != 0 {
+		var errno unix.Errno
+		if name, errno = s.text(n, addr); errno != 0 {
+			return true // the kernel says what is wrong
+		}
+	}
+	get := unix.Getxattr
+	switch {
+	case strings.HasPrefix(name, "/"):
+		if flags&unix.AT_SYMLINK_NOFOLLOW != 0 {
+			get = unix.Lgetxattr
+		}
+	case name == "" && flags&unix.AT_EMPTY_PATH == 0:
+		return true
+	default:
+		base := strconv.Itoa(int(n.PID)) + "/cwd"
+		if dirfd != unix.AT_FDCWD {
+			base = strconv.Itoa(int(n.PID)) + "/fd/" + strconv.Itoa(int(dirfd))
+		}
+		if name != "" {
+			base += "/" + name
+			if flags&unix.AT_SYMLINK_NOFOLLOW != 0 {
+				get = unix.Lgetxattr
+			}
+		}
+		name = base
+	}
+	var buf [1]byte
+	_, err := get(name, overrideXattr, buf[:])
+	return err == unix.ENODATA || err == unix.ENOTSUP || err == unix.EPERM
+}
+
 func (s *supervisor) stat(n *notification, dirfd int32, addr, to uint64, flags int) reply {
+	if s.plain(n, dirfd, addr, flags) {
+		return goOn
+	}
 	f, err := s.target(n, dirfd, addr, flags)
 	if err != nil {
 		return goOn
@@ -988,6 +1058,9 @@ func (s *supervisor) stat(n *notification, dirfd int32, addr, to uint64, flags i
 }
 
 func (s *supervisor) statx(n *notification, dirfd int32, addr uint64, flags, mask int, to uint64) reply {
+	if s.plain(n, dirfd, addr, flags) {
+		return goOn
+	}
 	f, err := s.target(n, dirfd, addr, flags)
 	if err != nil {
 		return goOn

@@ -364,7 +364,17 @@ func TestRootSharesWithItsNodes(t *testing.T) {
 	if err != nil || st.Mode().Perm() != 0o750 || st.Sys().(*unixStat).Uid != 0 || st.Sys().(*unixStat).Gid != node {
 		t.Errorf("%v %+v %v", st.Mode(), st.Sys(), err)
 	}
-	testOpen(t, dir) // leaves the door open for the nodes
+	later := testOpen(t, dir) // leaves the door open for the nodes
+	for i := range 20 {
+		k := KeyOf([]string{fmt.Sprint(i)})
+		if err := later.PutKey(k, Entry{Full: true}); err != nil {
+			t.Fatal(err)
+		}
+		st, err := os.Stat(filepath.Dir(filepath.Join(dir, keyPath(k, true))))
+		if err != nil || st.Sys().(*unixStat).Uid != node {
+			t.Fatalf("%+v %v", st.Sys(), err)
+		}
+	}
 	if st, _ := os.Stat(dir); st.Mode().Perm() != 0o750 {
 		t.Errorf("mode %v", st.Mode())
 	}

@@ -223,12 +223,28 @@ func (s *Store) prepare(o Options) error {
 		}
 	}
 	if o.NodeOwner == nil {
-		return nil
+		return s.inheritOwner(o)
 	}
 	for _, d := range shared {
 		if err := s.handOver(d); err != nil {
 			return fmt.Errorf("open store: give %s to the nodes: %w", d, err)
 		}
+	}
+	return nil
+}
+
+// inheritOwner lets root, opening a store for something that starts no nodes,
+// make directories that nodes can use later.
+func (s *Store) inheritOwner(o Options) error {
+	if o.Owner != 0 {
+		return nil
+	}
+	st, err := s.root.Lstat(dirKeys)
+	if err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
+	if sys, ok := st.Sys().(*unixStat); ok && sys.Uid != 0 {
+		s.give = &[2]int{int(sys.Uid), int(sys.Gid)}
 	}
 	return nil
 }
