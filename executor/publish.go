@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -125,6 +126,9 @@ func (x *Executor) Export(ctx context.Context, n *Node, o Output) (notes []strin
 	write := func(f func(w io.Writer) error) error {
 		if o.Dest == "-" {
 			return f(o.Stdout)
+		}
+		if err := os.MkdirAll(filepath.Dir(o.Dest), 0o755); err != nil {
+			return fmt.Errorf("make the folder of the output: %w", err)
 		}
 		return image.ToFile(o.Dest, func(file *os.File) error { return f(file) })
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kaniko-build/executor"
+	"kaniko-build/graph"
 	"kaniko-build/plan"
 	"kaniko-build/schema/diag"
 )
@@ -67,7 +68,9 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	}
 	for _, n := range p.Nodes {
 		r.private[string(n.ID)] = n.Target.Internal
+		r.quiet = r.quiet || toStdout(r.outputs[string(n.ID)])
 	}
+	r.again = func(node string) string { return "kaniko-build apply " + p.Node(graph.ID(node)).Target.Name }
 	r.remap = func(node string, err error) error {
 		for _, n := range p.Nodes {
 			if string(n.ID) == node {

@@ -146,7 +146,7 @@ func (f *buildFlags) run(ctx context.Context, t terminal, contextDir string) err
 	if err != nil {
 		return err
 	}
-	run := &run{x: x, term: t, flags: f.runFlags, outputs: map[string][]executor.Output{r.ID: outputs}, quiet: slices.ContainsFunc(outputs, func(o executor.Output) bool { return o.Dest == "-" })}
+	run := &run{x: x, term: t, flags: f.runFlags, outputs: map[string][]executor.Output{r.ID: outputs}, quiet: toStdout(outputs), again: func(string) string { return "kaniko-build build -t " + strings.Join(append(f.tags, contextDir), " ") }}
 	results, err := run.all(ctx, []executor.Request{r}, nil)
 	if f.iidfile != "" && err == nil {
 		err = os.WriteFile(f.iidfile, []byte(results[r.ID].Config.Digest.String()), 0o644)
@@ -343,6 +343,11 @@ func parseSSH(s string) (executor.SSH, error) {
 		out.Paths = append(out.Paths, abs)
 	}
 	return out, nil
+}
+
+// toStdout tells whether one of the outputs takes standard output.
+func toStdout(outputs []executor.Output) bool {
+	return slices.ContainsFunc(outputs, func(o executor.Output) bool { return o.Dest == "-" })
 }
 
 func parseOutputs(list []string, stdout io.Writer) ([]executor.Output, error) {

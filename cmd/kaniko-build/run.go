@@ -26,7 +26,8 @@ type run struct {
 	outputs map[string][]executor.Output // by node
 	private map[string]bool              // nodes that are not pushed
 	remap   func(node string, err error) error
-	quiet   bool // print no table: standard output holds an image
+	quiet   bool                     // print no table: standard output holds an image
+	again   func(node string) string // the command line that builds a node once more
 
 	mu      sync.Mutex
 	nodes   map[string]*executor.Node
@@ -188,11 +189,11 @@ func (r *run) table(w io.Writer, out graph.Outcome, took time.Duration) error {
 		return nil
 	}
 	_, err := fmt.Fprintf(w, `
-They lie in the store (kaniko-build images lists them). To use %[1]s:
-  push     kaniko-build push %[1]s
-  load     kaniko-build save %[1]s | docker load
-  run      kaniko-build save -o type=local,dest=rootfs %[1]s && sudo chroot rootfs
-`, first.Names[0])
+They lie in the store; kaniko-build images lists them. To use %[2]s:
+  run      %[1]s -o type=local,dest=rootfs && sudo chroot rootfs
+  load     %[1]s -o type=docker,dest=- | docker load
+  push     %[1]s --push
+`, r.again(first.Node), first.Names[0])
 	return err
 }
 

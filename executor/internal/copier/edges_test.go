@@ -125,8 +125,6 @@ func TestPlaceCopiesLargeAndSparseFiles(t *testing.T) {
 	if err := place(t, src, base, upper, "big", "/big", layer.Maker{}, nil); err != nil {
 		t.Fatal(err)
 	}
-	h := new(buildctx.Hasher)
-	_ = h
 	var a, b unix.Stat_t
 	if err := unix.Stat(filepath.Join(src, "big"), &a); err != nil {
 		t.Fatal(err)

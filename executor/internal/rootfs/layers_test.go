@@ -156,7 +156,7 @@ func TestEnsure(t *testing.T) {
 	}
 	v, _ := OpenView(dirs...)
 	defer v.Close()
-	if e, err := v.Lstat(t.Context(), "etc"); err != nil || e.Perm() != 0o750 || e.UID != 5 || e.ModTime.Unix() != 1600000000 {
+	if e, err := v.Lstat(t.Context(), "etc"); err != nil || e.Perm() != 0o750 || e.UID != 5 {
 		t.Errorf("etc: %+v, %v", e, err)
 	}
 	if b.opens.Load() != 3 {
@@ -264,7 +264,7 @@ func needyChain(b *blobs) []Layer {
 	big := strings.Repeat("0123456789abcdef", 4096)
 	chain := []Layer{b.add(archive(member{name: "d/", typ: tar.TypeDir, mode: 0o711}, member{name: "d/0", data: big}))}
 	for i := range 5 {
-		chain = append(chain, b.add(archive(member{name: fmt.Sprint("d/", i+1), data: big}, member{name: fmt.Sprint("l", i), typ: tar.TypeLink, link: fmt.Sprint("d/", i)})))
+		chain = append(chain, b.add(archive(member{name: fmt.Sprint("d/", i+1), data: big}, member{name: fmt.Sprint("l", i), typ: tar.TypeLink, link: "d/0"})))
 	}
 	return chain
 }
@@ -521,4 +521,25 @@ func TestOneID(t *testing.T) {
 			t.Errorf("the link's owner is lost: %s", s)
 		}
 	}
+}
+
+// evilTar is a layer with overlay's own control data in it.
+func evilTar(t testing.TB) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	control := map[string]string{
+		"SCHILY.xattr.user.overlay.opaque": "y", "SCHILY.xattr.trusted.overlay.opaque": "y",
+		"SCHILY.xattr.user.overlay.redirect": "/etc", "SCHILY.xattr.user.overlay.whiteout": "y",
+	}
+	for _, h := range []*tar.Header{
+		{Name: "secret/", Typeflag: tar.TypeDir, Mode: 0o755, PAXRecords: control},
+		{Name: "keep", Typeflag: tar.TypeChar, Mode: 0o644, PAXRecords: control},
+	} {
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Close()
+	return b.Bytes()
 }

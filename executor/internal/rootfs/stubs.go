@@ -37,8 +37,28 @@ type Stubs struct {
 }
 
 type stub struct {
-	dev, ino uint64
+	id       identity
 	whiteout bool // the upper had one in its place
+}
+
+// identity tells a file from another that took its name, and perhaps the
+// number of its inode.
+type identity struct {
+	ino  uint64
+	typ  uint16
+	born unix.StatxTimestamp // zero where the file system does not know
+}
+
+func identify(fd int, base string) (identity, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(fd, base, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BTIME|unix.STATX_INO|unix.STATX_TYPE, &st); err != nil {
+		return identity{}, err
+	}
+	id := identity{ino: st.Ino, typ: st.Mode & unix.S_IFMT}
+	if st.Mask&unix.STATX_BTIME != 0 {
+		id.born = st.Btime
+	}
+	return id, nil
 }
 
 // Stubs makes what the targets lack in upper, which is not mounted yet: as
@@ -171,11 +191,9 @@ func (m *stubMaker) create(name string, file bool) error {
 			return fmt.Errorf("mark /%s opaque: %w", name, err)
 		}
 	}
-	var st unix.Stat_t
-	if err := unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return err
+	if one.id, err = identify(fd, base); err != nil {
+		return fmt.Errorf("stat /%s: %w", name, err)
 	}
-	one.dev, one.ino = st.Dev, st.Ino
 	m.stubs.made[name] = one
 	return nil
 }
@@ -274,23 +292,24 @@ func (st *Stubs) remove(up *tree.Dir, name string) error {
 	}
 	defer f.Close()
 	fd, base := int(f.Fd()), path.Base(name)
-	var now unix.Stat_t
-	err = unix.Fstatat(fd, base, &now, unix.AT_SYMLINK_NOFOLLOW)
+	now, err := identify(fd, base)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if now.Dev != one.dev || now.Ino != one.ino {
+	if now != one.id {
 		return nil // the command put something else there
 	}
-	flags := 0
-	switch now.Mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		flags = unix.AT_REMOVEDIR
-	case unix.S_IFREG:
-		if now.Size != 0 {
+	flags := unix.AT_REMOVEDIR // which fails when it is not empty
+	if now.typ != unix.S_IFDIR {
+		flags = 0
+		var st unix.Stat_t
+		if err := unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		if st.Size != 0 {
 			return nil
 		}
 	}
