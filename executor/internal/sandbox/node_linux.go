@@ -443,6 +443,8 @@ func (p *program) node(spec NodeSpec, null *os.File, life, statusPipe, stderr *p
 		fds = append(fds, int(f.Fd()))
 	}
 
+	self := p.selfReadOnly()
+
 	// A group list can be dropped only where the map was written by privilege.
 	lenient := lenientNone
 	if spec.Map.Single() {
@@ -463,8 +465,31 @@ func (p *program) node(spec NodeSpec, null *os.File, life, statusPipe, stderr *p
 	}
 	fds[configFD] = int(memory.Fd())
 	p.fds(fds, int(rep.w.Fd()), false)
-	p.call("execute node", unix.SYS_EXECVE, "/proc/self/exe", p.strings([]string{nodeName}), p.strings(spec.Env))
+	argv, env := p.strings([]string{nodeName}), p.strings(spec.Env)
+	if self >= 0 {
+		p.call(sayExec, unix.SYS_EXECVEAT, self, "", argv, env, unix.AT_EMPTY_PATH).or(lenientAll, 0)
+	}
+	p.call("execute node", unix.SYS_EXECVE, "/proc/self/exe", argv, env)
 	return memory, nil
+}
+
+// selfReadOnly opens this program through a read-only mount of its own and
+// returns the slot, or -1. What runs below the node may get hold of
+// /proc/PID/exe, and must not be able to change the file through it; where this
+// cannot be had, an executed file is still protected from writing.
+func (p *program) selfReadOnly() slot {
+	var byPath, running unix.Stat_t
+	name, err := os.Executable()
+	if err != nil || unix.Stat(name, &byPath) != nil || unix.Stat("/proc/self/exe", &running) != nil ||
+		byPath.Dev != running.Dev || byPath.Ino != running.Ino { // replaced meanwhile
+		return -1
+	}
+	self := p.newSlot()
+	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
+	p.slots[self] = ^uintptr(0) // no descriptor
+	p.call("clone mount of program", unix.SYS_OPEN_TREE, unix.AT_FDCWD, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC).into(self).or(lenientAll, 1)
+	p.call("make program read-only", unix.SYS_MOUNT_SETATTR, self, "", unix.AT_EMPTY_PATH, unsafe.Pointer(attr), int(unsafe.Sizeof(*attr))).or(lenientAll, 0)
+	return self
 }
 
 // sealed puts v as JSON into a memory file that nobody can change any more.

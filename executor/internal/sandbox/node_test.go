@@ -3,6 +3,7 @@ package sandbox
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,12 +12,20 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func startTestNode(t *testing.T, entry string, files ...*os.File) *Node {
 	t.Helper()
 	c := here(t)
-	n, err := StartNode(t.Context(), NodeSpec{Rung: c.Rung, Map: c.Map, Store: storeDir(t, c.Map), Entry: entry, Env: []string{"A=b"}, Files: files})
+	store := storeDir(t, c.Map)
+	shown := filepath.Join(filepath.Dir(store), "shown")
+	if err := errors.Join(os.Mkdir(shown, 0o755), os.WriteFile(filepath.Join(shown, "file"), []byte("shown"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	n, err := StartNode(t.Context(), NodeSpec{Rung: c.Rung, Map: c.Map, Store: store, Entry: entry, Env: []string{"A=b"}, Files: files,
+		Binds: []NodeBind{{shown, "/shown"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +58,7 @@ func TestNodeSeesNothingOfTheHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := string(data)
-	want := "/: .files .links .root .void dev etc proc store sys tmp\nenv: A=b\npids: 1\nfds: ok\n"
+	want := "/: .files .links .root .void dev etc proc shown store sys tmp\nenv: A=b\npids: 1\nfds: ok\nread-only program: true <nil>\nbind: shown <nil>; write: open /shown/new: read-only file system\n"
 	if err != nil || got != want {
 		t.Errorf("got\n%s\nwant\n%s(%v)", got, want, err)
 	}
@@ -81,6 +90,11 @@ func look1(ctx context.Context, in *Inside) error {
 		}
 	}
 	fmt.Fprintln(&b, "fds:", state)
+	var fs unix.Statfs_t
+	err = unix.Statfs("/proc/self/exe", &fs)
+	fmt.Fprintln(&b, "read-only program:", fs.Flags&unix.ST_RDONLY != 0, err)
+	data, err := os.ReadFile("/shown/file")
+	fmt.Fprintf(&b, "bind: %s %v; write: %v\n", data, err, os.WriteFile("/shown/new", nil, 0o644))
 	_, err = in.Files[0].Write(b.Bytes())
 	return err
 }

@@ -26,7 +26,8 @@ type Report struct {
 // RungReport is one rung of a Report.
 type RungReport struct {
 	Candidate
-	OK bool
+	OK    bool
+	Tried bool // by a mini-build; if not, Why is empty or known without one
 }
 
 // Map is the id map of the best rung.
@@ -69,6 +70,7 @@ func Probe(ctx context.Context, dir string) Report {
 	for _, c := range candidates(f) {
 		entry := RungReport{Candidate: c}
 		if c.Why == "" && r.Best == "" {
+			entry.Tried = true
 			if a, ok := try(ctx, c, dir); ok {
 				entry.OK, r.Best = true, c.Rung
 			} else {

@@ -1,12 +1,18 @@
 package sandbox
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -453,6 +459,93 @@ func TestRunCannotReachAbstractSocketsOutside(t *testing.T) {
 	s.Argv = []string{"/helper", "connect-abstract", name}
 	if a := l.do(job{Spec: s}); a.Exit != 7 {
 		t.Errorf("connected, or could not try: exit %d %q %q %s", a.Exit, a.Out, a.Err, a.Error)
+	}
+}
+
+// many is a node that runs steps side by side while memory is collected.
+func many(ctx context.Context, in *Inside) error {
+	var s RunSpec
+	if err := json.NewDecoder(in.Files[0]).Decode(&s); err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	errs := make(chan error, 100)
+	for i := range 8 {
+		wg.Go(func() {
+			for k := range 10 {
+				s := s
+				dir := filepath.Join(StorePath, "layers", fmt.Sprintf("many-%d-%d", i, k))
+				s.Upper, s.Work = dir+"/u", dir+"/w"
+				var out bytes.Buffer
+				s.Stdout = &out
+				if err := errors.Join(os.MkdirAll(s.Upper, 0o755), os.MkdirAll(s.Work, 0o755)); err != nil {
+					errs <- err
+					return
+				}
+				s.Argv = []string{"/bin/sh", "-c", fmt.Sprintf("echo %d-%d; exit %d", i, k, k)}
+				r, err := in.Run(ctx, s)
+				if want := fmt.Sprintf("%d-%d\n", i, k); err != nil || r.Exit != k || out.String() != want {
+					errs <- fmt.Errorf("step %s: exit %d, output %q, error %v", want, r.Exit, out.String(), err)
+				}
+				os.RemoveAll(dir)
+				runtime.GC()
+			}
+		})
+	}
+	wg.Wait()
+	close(errs)
+	all := []error{}
+	for err := range errs {
+		all = append(all, err)
+	}
+	return errors.Join(all...)
+}
+
+func TestRunManyAtOnce(t *testing.T) {
+	l := newLab(t)
+	bb := l.busybox()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := StartNode(t.Context(), NodeSpec{Rung: here(t).Rung, Map: l.m, Store: l.store, Entry: "many", Files: []*os.File{r}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	if err := json.NewEncoder(w).Encode(RunSpec{Lower: []string{bb}, Env: []string{"PATH=/bin"}}); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if err := n.Wait(); err != nil {
+		t.Error(err)
+	}
+	n.Close()
+}
+
+// TestRunCannotChangeThisProgram: the program of the node is process 1 for a
+// moment, and a RUN can even ask for it by name.
+func TestRunCannotChangeThisProgram(t *testing.T) {
+	l := newLab(t)
+	bb := l.busybox()
+	var before unix.Stat_t
+	if err := unix.Stat("/proc/self/exe", &before); err != nil {
+		t.Fatal(err)
+	}
+	l.helper(bb)
+	s := l.spec([]string{bb}, "")
+	// As this test binary it would run tests: ask for none of them, twice.
+	s.Argv = []string{"/proc/self/exe", "-test.run=^$"}
+	l.do(job{Spec: s})
+	if got := l.sh([]string{bb}, "readlink /proc/1/exe"); got != "/bin/busybox" {
+		t.Errorf("process 1 is %q", got)
+	}
+	var after unix.Stat_t
+	if err := unix.Stat("/proc/self/exe", &after); err != nil {
+		t.Fatal(err)
+	}
+	if after.Ctim != before.Ctim {
+		t.Error("this program was changed")
 	}
 }
 
