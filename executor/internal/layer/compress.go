@@ -44,7 +44,7 @@ const (
 	gzipBlock  = 512 << 10 // bytes compressed by one goroutine at a time; part of what makes the output
 	zstdFrame  = 2 << 20   // the same for zstd: each is a frame of its own
 	maxGzip    = 16        // goroutines: 16 blocks in and out are 16 MB
-	maxZstd    = 6         // goroutines: 6 frames in and out, and their tables, stay below 64 MB
+	maxZstd    = 4         // goroutines: 4 frames in and out, and their tables, stay below 64 MB
 	maxZWindow = 128 << 20 // what zstd --ultra -22 needs
 )
 
