@@ -17,6 +17,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -278,10 +279,15 @@ func safeName(s string) string {
 	return name
 }
 
+var userInfo = regexp.MustCompile(`//[^/]*@`)
+
 // redact takes the user out of a URL.
 func redact(rawURL string) string {
 	u, err := url.Parse(rawURL)
-	if err != nil || u.User == nil {
+	if err != nil {
+		return userInfo.ReplaceAllString(rawURL, "//xxxxx@")
+	}
+	if u.User == nil {
 		return rawURL
 	}
 	if _, secret := u.User.Password(); secret {

@@ -95,7 +95,7 @@ func (f *Fetcher) Commit(ctx context.Context, r Repo) (Commit, error) {
 	}
 	ref := r.Ref
 	if ref == "" {
-		out, err := f.git(ctx, r.Remote, "", "ls-remote", "--symref", "--", r.Remote, "HEAD")
+		out, err := f.git(ctx, r.Remote, repoDirs{}, "ls-remote", "--symref", "--", r.Remote, "HEAD")
 		if err != nil {
 			return Commit{}, fmt.Errorf("find the default branch of %s: %w", redact(r.Remote), err)
 		}
@@ -105,7 +105,7 @@ func (f *Fetcher) Commit(ctx context.Context, r Repo) (Commit, error) {
 		}
 		ref = m[1]
 	}
-	out, err := f.git(ctx, r.Remote, "", "ls-remote", "--", r.Remote, ref, ref+"^{}")
+	out, err := f.git(ctx, r.Remote, repoDirs{}, "ls-remote", "--", r.Remote, ref, ref+"^{}")
 	if err != nil {
 		return Commit{}, fmt.Errorf("fetch remote %s: %w", redact(r.Remote), err)
 	}
@@ -190,7 +190,7 @@ func (f *Fetcher) checkout(ctx context.Context, r Repo, c Commit, tmp string) er
 	if len(c.ID) == 64 {
 		format = "sha256"
 	}
-	if _, err := f.git(ctx, r.Remote, bare, "-c", "init.defaultBranch=master", "init", "--bare", "--object-format="+format); err != nil {
+	if _, err := f.git(ctx, r.Remote, repoDirs{git: bare}, "-c", "init.defaultBranch=master", "init", "--bare", "--object-format="+format); err != nil {
 		return fmt.Errorf("make a repository: %w", err)
 	}
 	if err := f.fetchCommit(ctx, r, c, bare); err != nil {
@@ -205,15 +205,15 @@ func (f *Fetcher) checkout(ctx context.Context, r Repo, c Commit, tmp string) er
 		if err := f.clone(ctx, r, c, bare, work, format); err != nil {
 			return err
 		}
-	} else if _, err := f.git(ctx, r.Remote, bare, "--work-tree", work, "checkout", "--no-overlay", c.ID, "--", "."); err != nil {
+	} else if _, err := f.git(ctx, r.Remote, repoDirs{bare, work}, "checkout", "--no-overlay", c.ID, "--", "."); err != nil {
 		// A commit without any file has no "." to check out.
-		if out, lerr := f.git(ctx, r.Remote, bare, "ls-tree", c.ID); lerr != nil || out != "" {
+		if out, lerr := f.git(ctx, r.Remote, repoDirs{git: bare}, "ls-tree", c.ID); lerr != nil || out != "" {
 			return fmt.Errorf("check out %s: %w", redact(r.Remote), err)
 		}
 	}
 	if !r.NoSubmodules {
 		if _, err := os.Lstat(filepath.Join(work, ".gitmodules")); err == nil {
-			if _, err := f.git(ctx, r.Remote, gitDir, "--work-tree", work, "submodule", "update", "--init", "--recursive", "--depth=1"); err != nil {
+			if _, err := f.git(ctx, r.Remote, repoDirs{gitDir, work}, "submodule", "update", "--init", "--recursive", "--depth=1"); err != nil {
 				return fmt.Errorf("update submodules of %s: %w", redact(r.Remote), err)
 			}
 		}
@@ -236,22 +236,22 @@ func (f *Fetcher) fetchCommit(ctx context.Context, r Repo, c Commit, bare string
 	if !fullCommit.MatchString(c.Ref) && !r.FetchByCommit {
 		what = "+" + c.Ref + ":" + c.Ref
 	}
-	_, err := f.git(ctx, r.Remote, bare, "fetch", "--depth=1", "--no-tags", "--", r.Remote, what)
+	_, err := f.git(ctx, r.Remote, repoDirs{git: bare}, "fetch", "--depth=1", "--no-tags", "--", r.Remote, what)
 	if err != nil && fullCommit.MatchString(what) {
 		// Not every server gives a commit that no ref points to, or without
 		// its history: get everything.
-		_, err = f.git(ctx, r.Remote, bare, "fetch", "--tags", "--", r.Remote, "+refs/heads/*:refs/heads/*")
+		_, err = f.git(ctx, r.Remote, repoDirs{git: bare}, "fetch", "--tags", "--", r.Remote, "+refs/heads/*:refs/heads/*")
 	} else if err != nil {
-		_, err = f.git(ctx, r.Remote, bare, "fetch", "--no-tags", "--", r.Remote, what) // no shallow fetch over plain http
+		_, err = f.git(ctx, r.Remote, repoDirs{git: bare}, "fetch", "--no-tags", "--", r.Remote, what) // no shallow fetch over plain http
 	}
 	if err != nil {
 		return fmt.Errorf("fetch remote %s: %w", redact(r.Remote), err)
 	}
-	if _, err := f.git(ctx, r.Remote, bare, "cat-file", "-e", c.ID); err == nil {
+	if _, err := f.git(ctx, r.Remote, repoDirs{git: bare}, "cat-file", "-e", c.ID); err == nil {
 		return nil
 	}
 	// The ref has moved since it was asked for.
-	if _, err := f.git(ctx, r.Remote, bare, "fetch", "--tags", "--", r.Remote, c.ID); err != nil {
+	if _, err := f.git(ctx, r.Remote, repoDirs{git: bare}, "fetch", "--tags", "--", r.Remote, c.ID); err != nil {
 		return gitProblem("build again", "fetched ref %s of %s does not match expected commit %s and commit can not be found in the repository", c.Ref, redact(r.Remote), c.ID)
 	}
 	return nil
@@ -262,7 +262,7 @@ func (f *Fetcher) verify(ctx context.Context, r Repo, c Commit, bare string) err
 	if r.Checksum == "" {
 		return nil
 	}
-	out, err := f.git(ctx, r.Remote, bare, "rev-parse", c.ID, c.ID+"^{}")
+	out, err := f.git(ctx, r.Remote, repoDirs{git: bare}, "rev-parse", c.ID, c.ID+"^{}")
 	if err != nil {
 		return fmt.Errorf("read commit %s of %s: %w", c.ID, redact(r.Remote), err)
 	}
@@ -277,29 +277,28 @@ func (f *Fetcher) verify(ctx context.Context, r Repo, c Commit, bare string) err
 
 // clone makes a checkout that keeps its .git, as a clone of that one commit.
 func (f *Fetcher) clone(ctx context.Context, r Repo, c Commit, bare, work, format string) error {
-	gitDir := filepath.Join(work, ".git")
 	pull := c.Ref + ":" + c.Ref
 	if fullCommit.MatchString(c.Ref) {
 		pull = "refs/kaniko-build/" + c.ID
-		if _, err := f.git(ctx, r.Remote, bare, "update-ref", pull, c.ID); err != nil {
+		if _, err := f.git(ctx, r.Remote, repoDirs{git: bare}, "update-ref", pull, c.ID); err != nil {
 			return err
 		}
 	} else if r.FetchByCommit {
 		pull = c.ID + ":" + c.Ref
 	}
 	for _, args := range [][]string{
-		{"-c", "init.defaultBranch=master", "--work-tree", work, "init", "--object-format=" + format},
+		{"-c", "init.defaultBranch=master", "init", "--object-format=" + format},
 		{"remote", "add", "origin", "file://" + bare},
 		{"fetch", "-u", "--depth=1", "--", "origin", pull},
-		{"--work-tree", work, "checkout", "FETCH_HEAD"},
+		{"checkout", "FETCH_HEAD"},
 		{"remote", "set-url", "origin", redact(r.Remote)},
 		{"reflog", "expire", "--all", "--expire=now"},
 	} {
-		if _, err := f.git(ctx, "file:", gitDir, args...); err != nil {
+		if _, err := f.git(ctx, "file:", repoDirs{filepath.Join(work, ".git"), work}, args...); err != nil {
 			return fmt.Errorf("check out %s: %w", redact(r.Remote), err)
 		}
 	}
-	if err := os.Remove(filepath.Join(gitDir, "FETCH_HEAD")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(filepath.Join(work, ".git", "FETCH_HEAD")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -326,7 +325,7 @@ func subdir(work, sub string) (string, error) {
 
 // commitTimes gives all files below dir the time of the commit.
 func (f *Fetcher) commitTimes(ctx context.Context, r Repo, c Commit, bare, dir string) error {
-	out, err := f.git(ctx, r.Remote, bare, "log", "-1", "--format=%ct", c.ID+"^{commit}")
+	out, err := f.git(ctx, r.Remote, repoDirs{git: bare}, "log", "-1", "--format=%ct", c.ID+"^{commit}")
 	if err != nil {
 		return fmt.Errorf("read the time of commit %s: %w", c.ID, err)
 	}
@@ -343,15 +342,22 @@ func (f *Fetcher) commitTimes(ctx context.Context, r Repo, c Commit, bare, dir s
 	})
 }
 
+// repoDirs are the directories that a git command works on; "" is none.
+type repoDirs struct{ git, work string }
+
 // git runs one git command in an environment of its own: no configuration of
 // the machine or the user, no questions, and no transport but those that
 // remotes may have. "file:" as remote is our own repository.
-func (f *Fetcher) git(ctx context.Context, remote, gitDir string, args ...string) (string, error) {
+func (f *Fetcher) git(ctx context.Context, remote string, in repoDirs, args ...string) (string, error) {
 	full := []string{"-c", "advice.detachedHead=false", "-c", "core.hooksPath=/dev/null"}
-	if gitDir != "" {
-		full = append(full, "--git-dir", gitDir)
+	if in.git != "" {
+		full = append(full, "--git-dir", in.git)
+	}
+	if in.work != "" {
+		full = append(full, "--work-tree", in.work)
 	}
 	cmd := exec.CommandContext(ctx, "git", append(full, args...)...)
+	cmd.Dir = in.work
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	env := f.Env
@@ -399,7 +405,7 @@ func (f *Fetcher) git(ctx context.Context, remote, gitDir string, args ...string
 func verb(args []string) string {
 	for i := 0; i < len(args); i++ {
 		switch {
-		case args[i] == "-c" || args[i] == "--work-tree":
+		case args[i] == "-c":
 			i++
 		default:
 			return args[i]

@@ -190,7 +190,7 @@ func TestGitFails(t *testing.T) {
 		{buildctx.Repo{Remote: g.dir}, "not allowed"},
 		{buildctx.Repo{Remote: "ext::sh -c touch% /tmp/evil"}, "not allowed"},
 		{buildctx.Repo{Remote: "file://" + g.dir}, "not allowed"},
-		{buildctx.Repo{Remote: g.url, Ref: strings.Repeat("0", 40)}, "not our ref"},
+		{buildctx.Repo{Remote: g.url, Ref: strings.Repeat("0", 40)}, "can not be found"},
 	} {
 		f := &buildctx.Fetcher{Dir: t.TempDir()}
 		commit, err := f.Commit(t.Context(), c.repo)
