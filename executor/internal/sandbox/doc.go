@@ -22,4 +22,6 @@
 // everything in it; a node ends with the process that started it.
 //
 // Not promised: the network of the host is shared unless a step asks for none.
+// Where there is only one id, a supervisor plays the others; what it answers and
+// what not is listed at type supervisor.
 package sandbox

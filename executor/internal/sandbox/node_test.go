@@ -212,3 +212,39 @@ func TestReexecIsNotFooledByAName(t *testing.T) {
 		t.Errorf("got %v: %s", err, out)
 	}
 }
+
+// links is a node that mounts an overlay the way older kernels need it.
+func links(ctx context.Context, in *Inside) error {
+	var lower []string
+	for i := range 127 {
+		d := fmt.Sprintf("%s/layers/a-layer-with-a-rather-long-name-:,\\-%03d", StorePath, i)
+		if err := errors.Join(os.Mkdir(d, 0o755), os.WriteFile(fmt.Sprintf("%s/f%d", d, i), nil, 0o644)); err != nil {
+			return err
+		}
+		lower = append(lower, d)
+	}
+	upper, work := StorePath+"/layers/up:per,", StorePath+"/layers/work"
+	if err := errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755)); err != nil {
+		return err
+	}
+	m, err := overlayByLinks(lower, []option{{"userxattr", ""}, {"upperdir", upper}, {"workdir", work}, {"volatile", ""}}, linkPlace)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	for _, want := range []string{"f0", "f126"} {
+		if err := unix.Fstatat(int(m), want, &unix.Stat_t{}, 0); err != nil {
+			return fmt.Errorf("%s: %w", want, err)
+		}
+	}
+	if left, err := os.ReadDir(linkPlace); err != nil || len(left) > 0 {
+		return fmt.Errorf("left: %v, %v", left, err)
+	}
+	return nil
+}
+
+func TestNodeMountsManyLowersOnOldKernels(t *testing.T) {
+	if err := startTestNode(t, "links").Wait(); err != nil {
+		t.Error(err)
+	}
+}

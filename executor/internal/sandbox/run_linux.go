@@ -726,7 +726,11 @@ func (in *Inside) program(p *program, spec RunSpec, at *place, out *output, rep 
 		me := super.number(newCreds(spec.UID, spec.GID, spec.Groups))
 		p.call("set user", unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, baseSlack+me, 0, 0, 0)
 		l := p.newSlot()
-		p.filter(supervisorFilter(), unix.SECCOMP_FILTER_FLAG_NEW_LISTENER|unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV).into(l)
+		flags := unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
+		if kernelSince(5, 19) { // else a signal may interrupt a call that we answer, and repeat it
+			flags |= unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+		}
+		p.filter(supervisorFilter(), flags).into(l)
 		p.call("move listener", unix.SYS_DUP3, l, listenerFD, unix.O_CLOEXEC)
 		tell := notice
 		p.call("tell of listener", unix.SYS_WRITE, reportFD, unsafe.Pointer(&tell[0]), 8)
@@ -743,6 +747,19 @@ const listenerFD = 10
 func (p *program) filter(f []instruction, flags int) *step {
 	prog := &unix.SockFprog{Len: uint16(len(f)), Filter: (*unix.SockFilter)(unsafe.Pointer(&f[0]))}
 	return p.call("install seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, unsafe.Pointer(prog))
+}
+
+// kernelSince tells whether the kernel is of this version or later.
+func kernelSince(major, minor int) bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	var a, b int
+	if n, _ := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b); n != 2 {
+		return false
+	}
+	return a > major || a == major && b >= minor
 }
 
 // landlockScope makes the rule set that confines abstract unix sockets and signals.
