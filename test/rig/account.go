@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -57,6 +58,7 @@ func NewAccount(t testing.TB, k Kind) *Account {
 	if k == Superuser {
 		return &Account{Name: "root", Home: Space(t, nil)}
 	}
+	sweep(t)
 	name := fmt.Sprintf("kb-%s-%d", map[Kind]string{Subuid: "sub", Single: "nosub"}[k], os.Getpid())
 	// A system account gets no range of its own accord.
 	admin(t, "useradd", "--system", "--no-log-init", "--create-home", "--base-dir", Space(t, nil), "--shell", "/bin/sh", name)
@@ -84,6 +86,22 @@ func NewAccount(t testing.TB, k Kind) *Account {
 		admin(t, "usermod", "--add-subuids", span, "--add-subgids", span, name)
 	}
 	return a
+}
+
+var ours = regexp.MustCompile(`(?m)^(kb-(?:no)?sub-(\d+)):`)
+
+// sweep removes accounts of test processes that were killed.
+func sweep(t testing.TB) {
+	t.Helper()
+	b, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range ours.FindAllSubmatch(b, -1) {
+		if _, err := os.Stat("/proc/" + string(m[2])); errors.Is(err, os.ErrNotExist) {
+			exec.Command("userdel", string(m[1])).Run() // another test may be at it too
+		}
+	}
 }
 
 // admin runs a command that changes accounts. The lock on the account files is
