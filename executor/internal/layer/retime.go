@@ -14,13 +14,14 @@ import (
 // is read to its end. It is for layers of ours: those of a base stay as they
 // are, byte for byte.
 func Retime(ctx context.Context, w io.Writer, r io.Reader, epoch time.Time) error {
-	in, out := tar.NewReader(r), tar.NewWriter(w)
+	src := &blocks{r: r}
+	in, out := tar.NewReader(src), tar.NewWriter(w)
 	buf := make([]byte, 128<<10)
 	for {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		h, err := in.Next()
+		h, err := src.next(in)
 		if err == io.EOF {
 			break
 		}
@@ -42,10 +43,14 @@ func Retime(ctx context.Context, w io.Writer, r io.Reader, epoch time.Time) erro
 	if err := out.Close(); err != nil {
 		return fmt.Errorf("rewrite times: %w", err)
 	}
-	if _, err := io.CopyBuffer(io.Discard, onlyReader{r}, buf); err != nil {
+	if _, err := io.CopyBuffer(io.Discard, src, buf); err != nil {
 		return fmt.Errorf("rewrite times: read tar: %w", err)
 	}
 	return nil
 }
 
-type onlyWriter struct{ io.Writer }
+// Without their WriteTo and ReadFrom, which would leave the buffer unused.
+type (
+	onlyReader struct{ io.Reader }
+	onlyWriter struct{ io.Writer }
+)

@@ -173,13 +173,13 @@ func (u *unpacker) close() {
 }
 
 func (u *unpacker) stream(r io.Reader) error {
-	r = bufio.NewReaderSize(r, 64<<10) // headers are read in small pieces
-	tr := tar.NewReader(r)
+	in := &blocks{r: bufio.NewReaderSize(r, 64<<10)} // headers are read in small pieces
+	tr := tar.NewReader(in)
 	for {
 		if err := context.Cause(u.ctx); err != nil {
 			return err
 		}
-		h, err := tr.Next()
+		h, err := in.next(tr)
 		if err == io.EOF {
 			break
 		}
@@ -203,13 +203,32 @@ func (u *unpacker) stream(r io.Reader) error {
 		u.out.Outside = append(u.out.Outside, Outside{Path: name})
 	}
 	// What follows the end mark belongs to the stream that the caller hashes.
-	if _, err := io.CopyBuffer(io.Discard, onlyReader{r}, u.buf); err != nil {
+	if _, err := io.CopyBuffer(io.Discard, in, u.buf); err != nil {
 		return fmt.Errorf("read tar: %w", err)
 	}
 	return nil
 }
 
-type onlyReader struct{ io.Reader }
+// blocks counts what a tar reader reads, which takes an end in the middle of a
+// block for the end of the archive.
+type blocks struct {
+	r io.Reader
+	n int64
+}
+
+func (b *blocks) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	b.n += int64(n)
+	return n, err
+}
+
+func (b *blocks) next(tr *tar.Reader) (*tar.Header, error) {
+	h, err := tr.Next()
+	if err == io.EOF && b.n%512 != 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return h, err
+}
 
 func unexpected(err error) error {
 	if err == io.EOF {

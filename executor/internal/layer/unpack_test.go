@@ -335,7 +335,7 @@ func TestUnpackLimits(t *testing.T) {
 		t.Error(err)
 	}
 	whole := archive(t, file("a", strings.Repeat("x", 3000)), file("b", ""))
-	for _, n := range []int{100, 512, 700, 2000, 3000} {
+	for _, n := range []int{100, 512, 700, 2000, 3000, 3583} {
 		if _, err := layer.Unpack(t.Context(), bytes.NewReader(whole[:n]), t.TempDir(), layer.UnpackOptions{}); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("cut to %d bytes: %v, want an unexpected end", n, err)
 		}
