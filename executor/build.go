@@ -116,10 +116,18 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 	theirs.Close()
 	served := make(chan error, 1)
 	go func() { served <- conn.Run(ctx) }()
-	stop := context.AfterFunc(ctx, container.Kill)
+	// A cancelled core sees its connection end, stops its steps and removes what
+	// it has begun; one that takes too long is killed.
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(cancelGrace, container.Kill)
+		go func() { _ = container.Wait(); timer.Stop() }()
+	})
 	defer stop()
 	exit := container.Wait()
 	cancel()
+	if exit != nil {
+		x.broken.Store(true)
+	}
 	serveErr := <-served
 	select {
 	case d := <-s.done:
@@ -143,6 +151,10 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 	}
 	return coreResult{}, fmt.Errorf("the container of %s: %w", n.ID, exit)
 }
+
+// cancelGrace is how long a cancelled core may clean up: Ctrl-C is to end within
+// two seconds.
+const cancelGrace = 1200 * time.Millisecond
 
 // all is an image's layers, those of a node after it was built.
 func (b *baseImage) all() ([]baseLayer, error) {

@@ -66,6 +66,9 @@ func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.I
 	if err := os.MkdirAll(c.layers.Dir, 0o755); err != nil {
 		return coreResult{}, fmt.Errorf("make the folder of layers: %w", err)
 	}
+	if len(j.Stages) == 0 {
+		return coreResult{}, c.sweep(ctx)
+	}
 	for range j.Stages {
 		c.stages = append(c.stages, &stageRun{done: make(chan struct{})})
 	}
@@ -438,7 +441,7 @@ func (c *core) commit(ctx context.Context, top []rootfs.Layer, base *stack, up *
 		return store.Entry{}, err
 	}
 	id := digest.NewDigest(digest.SHA256, h)
-	if _, err := c.layers.Adopt(ctx, above(top, id), up.dir, up.owners); err != nil {
+	if _, err := c.layers.Adopt(ctx, above(top, id), up.dir, up.owners, stats.Devices); err != nil {
 		return store.Entry{}, err
 	}
 	return store.Entry{DiffID: id, Layer: id.Encoded(), Size: stats.Size, Created: time.Now().UTC(), Full: c.full()}, nil
@@ -509,4 +512,14 @@ func contentLine(ctx context.Context, t tree.Tree, items []copier.Item, owned bo
 		return "", err
 	}
 	return fmt.Sprintf("content %x", store.KeyOf(lines)), nil
+}
+
+// sweep removes what only a process with the node's ids can: the rest of killed
+// builds.
+func (c *core) sweep(ctx context.Context) error {
+	_, left, err := c.store.Sweep(ctx, nil)
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("remove what a killed build left: %s", strings.Join(left, ", "))
+	}
+	return errors.Join(err, c.layers.Sweep(ctx))
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -15,6 +17,7 @@ import (
 	"kaniko-build/executor/internal/image"
 	"kaniko-build/executor/internal/layer"
 	"kaniko-build/executor/internal/registry"
+	"kaniko-build/executor/internal/rootfs"
 	"kaniko-build/executor/internal/sandbox"
 	"kaniko-build/executor/internal/store"
 )
@@ -92,6 +95,7 @@ type Executor struct {
 	fetcher  *buildctx.Fetcher
 
 	isolation func() (Isolation, error) // probed once, when first needed
+	broken    atomic.Bool               // a container ended in the middle of its work
 
 	mu      sync.Mutex
 	closed  []func() error              // what inspected nodes hold open
@@ -128,18 +132,48 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	if err2 != nil {
 		return nil, errors.Join(err2, st.Close())
 	}
-	return &Executor{
+	x := &Executor{
 		opts: o, store: st, registry: reg, tokens: newTokens(o.Jobs), fetcher: &buildctx.Fetcher{Dir: st.FilesDir("fetched")},
 		hashers: map[string]*buildctx.Hasher{}, layouts: map[string]*image.Layout{},
 		isolation: func() (Isolation, error) { return iso, err },
-	}, nil
+	}
+	if err := x.sweep(ctx); err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	return x, nil
 }
 
-// Close releases the store and all inspected nodes.
-func (x *Executor) Close() error {
+// sweep removes what killed processes left in the store. What belongs to ids
+// that only a node has is left to a node without any other work.
+func (x *Executor) sweep(ctx context.Context) error {
+	_, left, err := x.store.Sweep(ctx, nil)
+	if err != nil {
+		return err
+	}
+	iso, err := x.isolation()
+	if err != nil {
+		return nil //nolint:nilerr // nothing can be built here; whoever tries is told
+	}
+	layers := rootfs.Layers{Dir: filepath.Dir(x.store.LayerDir(iso.IDs.String(), "x"))}
+	if err := layers.Sweep(ctx); err != nil || len(left) > 0 {
+		_, err := x.runNode(ctx, &Node{Request: Request{ID: "sweep"}, sources: &sources{x: x}}, iso)
+		return err
+	}
+	return nil
+}
+
+// Close releases the store and all inspected nodes. After a container that did
+// not end by itself it removes what that left behind; it does so for a few
+// seconds even when ctx has ended.
+func (x *Executor) Close(ctx context.Context) error {
+	var err error
+	if x.broken.Load() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		err = x.sweep(ctx)
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	var err error
 	for _, f := range x.closed {
 		err = errors.Join(err, f())
 	}

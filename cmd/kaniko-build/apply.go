@@ -89,7 +89,7 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	}
 	r.x = x
 	_, err = r.all(ctx, requests, p.Graph())
-	return errors.Join(err, x.Close())
+	return errors.Join(err, x.Close(ctx))
 }
 
 // defaults takes from the manifest's run what no flag says.

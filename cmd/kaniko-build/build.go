@@ -151,7 +151,7 @@ func (f *buildFlags) run(ctx context.Context, t terminal, contextDir string) err
 	if f.iidfile != "" && err == nil {
 		err = os.WriteFile(f.iidfile, []byte(results[r.ID].Config.Digest.String()), 0o644)
 	}
-	return errors.Join(err, x.Close())
+	return errors.Join(err, x.Close(ctx))
 }
 
 // request reads what the flags name.

@@ -33,7 +33,7 @@ func newImages(t terminal) *cobra.Command {
 				}
 				err = tw.Flush()
 			}
-			return errors.Join(err, x.Close())
+			return errors.Join(err, x.Close(c.Context()))
 		},
 	}
 }

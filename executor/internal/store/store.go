@@ -38,6 +38,9 @@ const (
 	dirTemp     = "tmp"
 	dirMounts   = "mounts"
 	dirCaches   = "caches"
+
+	// Isolation is a file in which a runner remembers what the machine gives.
+	Isolation = "isolation"
 )
 
 // shared are the directories that nodes write, parents first. Names of images,
@@ -46,7 +49,7 @@ const (
 var shared = []string{"blobs", dirBlobs, dirKeys, dirLayers, dirVariants, dirLocks, dirTemp, dirMounts, dirCaches}
 
 // tops are all names that a store of this format has at its top.
-var tops = []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirBases, dirLocks, dirTemp, dirMounts, dirCaches}
+var tops = []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirBases, dirLocks, dirTemp, dirMounts, dirCaches, Isolation}
 
 // ErrMiss is matched by every Miss.
 var ErrMiss = errors.New("not in the store")

@@ -6,7 +6,7 @@
 //	      └──────────── one unix socket, inherited ────────────────────┘
 //
 // Which kind of isolation a machine gives is found by a small build, once for
-// each boot, user and program; the answer lies beside the store's directory.
+// each boot, user and program; the answer lies in the store's directory.
 package local
 
 import (
@@ -22,6 +22,7 @@ import (
 
 	"kaniko-build/executor"
 	"kaniko-build/executor/internal/sandbox"
+	"kaniko-build/executor/internal/store"
 )
 
 const coreEntry = "core"
@@ -45,9 +46,9 @@ type Runner struct {
 }
 
 // Start starts the core of one node.
-func (r *Runner) Start(ctx context.Context, iso executor.Isolation, store string, conn *os.File) (executor.Container, error) {
+func (r *Runner) Start(ctx context.Context, iso executor.Isolation, state string, conn *os.File) (executor.Container, error) {
 	n, err := sandbox.StartNode(ctx, sandbox.NodeSpec{
-		Rung: iso.Rung, Map: iso.IDs, Store: store, Entry: coreEntry,
+		Rung: iso.Rung, Map: iso.IDs, Store: state, Entry: coreEntry,
 		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, Files: []*os.File{conn},
 	})
 	if err != nil {
@@ -86,12 +87,14 @@ func (r *Runner) Probe(ctx context.Context, dir string) (executor.Isolation, err
 
 // Report probes every rung, for people.
 func (r *Runner) Report(ctx context.Context, dir string) (sandbox.Report, error) {
-	// Beside the store, not in it: who owns the store depends on the answer.
-	parent := filepath.Dir(dir)
+	// In the store's folder for temporary files, from where a later run sweeps
+	// it if this one is killed. The store itself need not be there yet: who
+	// owns it depends on the answer.
+	parent := filepath.Join(dir, "tmp")
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return sandbox.Report{}, fmt.Errorf("make the folder of the store: %w", err)
 	}
-	tmp, err := os.MkdirTemp(parent, ".probe-")
+	tmp, err := os.MkdirTemp(parent, "probe-")
 	if err != nil {
 		return sandbox.Report{}, fmt.Errorf("make a folder to probe in: %w", err)
 	}
@@ -123,7 +126,7 @@ type remembered struct {
 	Isolation executor.Isolation
 }
 
-func memoPath(dir string) string { return dir + ".isolation" }
+func memoPath(dir string) string { return filepath.Join(dir, store.Isolation) }
 
 // stamp changes when the answer may: another boot, program, user or table of
 // subordinate ids.
