@@ -47,6 +47,7 @@ var _ tree.Tree = (*Dir)(nil)
 // dirInfo is what the patterns say about a directory.
 type dirInfo struct {
 	info    patternmatcher.MatchInfo
+	matched bool // info has something in it
 	ignored bool
 	// dead says that the directory is ignored and no exception can match in it.
 	dead bool
@@ -105,11 +106,14 @@ func (d *Dir) Close() error { return d.files.Close() }
 // match tells what the patterns say of name, given what they say of the
 // directory around it.
 func (d *Dir) match(parent dirInfo, name string) (dirInfo, error) {
+	if !parent.matched && d.ignore.none(name) {
+		return dirInfo{}, nil
+	}
 	m, info, err := d.ignore.MatchesUsingParentResults(name, parent.info)
 	if err != nil {
 		return dirInfo{}, fmt.Errorf("match %s against ignore patterns: %w", name, err)
 	}
-	return dirInfo{info: info, ignored: m, dead: parent.dead || m && !d.ignore.mayKeep(name)}, nil
+	return dirInfo{info: info, matched: true, ignored: m, dead: parent.dead || m && !d.ignore.mayKeep(name)}, nil
 }
 
 // dir is match for a directory by its whole path, remembered.
@@ -272,9 +276,32 @@ func (d *Dir) ReadDir(ctx context.Context, name string) ([]tree.Entry, error) {
 	return out, nil
 }
 
+// plain tells whether a name is in the context whatever it is, as no pattern
+// ignores it: without a look at the file.
+func (d *Dir) plain(name string) (bool, error) {
+	if d.ignore == nil || name == "" {
+		return true, nil
+	}
+	parent, err := d.dir(parentOf(name))
+	if err != nil || parent.dead {
+		return false, err
+	}
+	i, err := d.match(parent, name)
+	return !i.ignored, err
+}
+
 // Open is that of tree.Tree. The reader is an *os.File but for sockets.
 func (d *Dir) Open(ctx context.Context, name string) (io.ReadCloser, error) {
 	name = tree.Clean(name)
+	ok, err := d.plain(name)
+	if err != nil {
+		return nil, err
+	}
+	if ok {
+		if f, err := d.files.OpenRegular(name); err == nil {
+			return f, nil
+		}
+	}
 	e, err := d.find(ctx, name)
 	if err != nil {
 		return nil, err
@@ -291,9 +318,14 @@ func (d *Dir) Xattrs(ctx context.Context, name string) (map[string][]byte, error
 	if name == "" {
 		return nil, nil
 	}
-	e, err := d.find(ctx, name)
-	if err != nil || e.Type() == unix.S_IFSOCK {
+	ok, err := d.plain(name)
+	if err != nil {
 		return nil, err
+	}
+	if !ok {
+		if _, err := d.find(ctx, name); err != nil {
+			return nil, err
+		}
 	}
 	return d.files.Xattrs(ctx, name)
 }

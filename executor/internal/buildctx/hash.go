@@ -15,7 +15,10 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"kaniko-build/executor/internal/tree"
 )
@@ -30,9 +33,10 @@ type Hasher struct {
 	old   []byte // records sorted by key, as on disk
 	young time.Duration
 
+	used atomic.Int64 // records of old that were asked for
+
 	mu    sync.Mutex
 	added map[recordKey][sumSize]byte
-	used  int // records of old that were asked for
 }
 
 const (
@@ -89,7 +93,7 @@ func OpenHasher(file string) (*Hasher, error) {
 // is a copier.HashFunc.
 func (h *Hasher) Hash(ctx context.Context, t tree.Tree, name string, e tree.Entry) (string, error) {
 	if e.Ino == 0 || e.Change.IsZero() {
-		s, err := sumOf(ctx, t, name, e)
+		s, _, err := sumOf(ctx, t, name, e)
 		return text(s), err
 	}
 	k := keyOf(e)
@@ -97,16 +101,11 @@ func (h *Hasher) Hash(ctx context.Context, t tree.Tree, name string, e tree.Entr
 		return text(s), nil
 	}
 	began := time.Now()
-	s, err := sumOf(ctx, t, name, e)
+	s, same, err := sumOf(ctx, t, name, e)
 	if err != nil {
 		return "", err
 	}
-	if began.Sub(e.Change) < h.young {
-		return text(s), nil
-	}
-	// It may have changed since e was read.
-	now, err := t.Lstat(ctx, name)
-	if err == nil && keyOf(now) == k {
+	if same && began.Sub(e.Change) >= h.young {
 		h.mu.Lock()
 		h.added[k] = s
 		h.mu.Unlock()
@@ -122,9 +121,7 @@ func (h *Hasher) lookup(k recordKey) (s [sumSize]byte, ok bool) {
 		r := h.old[mid*recordSize:]
 		switch c := bytes.Compare(k[:], r[:keySize]); {
 		case c == 0:
-			h.mu.Lock()
-			h.used++
-			h.mu.Unlock()
+			h.used.Add(1)
 			return [sumSize]byte(r[keySize:recordSize]), true
 		case c < 0:
 			hi = mid
@@ -138,41 +135,75 @@ func (h *Hasher) lookup(k recordKey) (s [sumSize]byte, ok bool) {
 	return s, ok
 }
 
+// text shows the half for attributes only if there are any.
 func text(s [sumSize]byte) string {
-	content, attrs := s[:sha256.Size], s[sha256.Size:]
-	if bytes.Equal(attrs, make([]byte, sha256.Size)) {
-		return hex.EncodeToString(content)
+	var out [2*sumSize + 1]byte
+	n := hex.Encode(out[:], s[:sha256.Size])
+	if attrs := s[sha256.Size:]; !allZero(attrs) {
+		out[n] = '+'
+		n += 1 + hex.Encode(out[n+1:], attrs)
 	}
-	return hex.EncodeToString(content) + "+" + hex.EncodeToString(attrs)
+	return string(out[:n])
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // sumOf reads the file. Only regular files have content; without attributes
-// the second half is zero.
-func sumOf(ctx context.Context, t tree.Tree, name string, e tree.Entry) (s [sumSize]byte, err error) {
+// the second half is zero. same tells whether the file is still the one that e
+// describes.
+func sumOf(ctx context.Context, t tree.Tree, name string, e tree.Entry) (s [sumSize]byte, same bool, err error) {
+	ask := true // for attributes
 	if e.IsRegular() {
 		r, err := t.Open(ctx, name)
 		if err != nil {
-			return s, err
+			return s, false, err
 		}
 		defer r.Close()
 		sum := sha256.New()
 		b := hashBuffers.Get().(*[]byte)
 		defer hashBuffers.Put(b)
 		if _, err := io.CopyBuffer(sum, struct{ io.Reader }{r}, *b); err != nil {
-			return s, fmt.Errorf("read %s: %w", name, err)
+			return s, false, fmt.Errorf("read %s: %w", name, err)
 		}
 		sum.Sum(s[:0])
+		if f, ok := r.(*os.File); ok {
+			n, err := unix.Flistxattr(int(f.Fd()), nil)
+			ask = err != nil || n > 0
+			same = unchanged(f, e)
+		}
+	} else {
+		now, err := t.Lstat(ctx, name)
+		same = err == nil && keyOf(now) == keyOf(e)
+	}
+	if !ask {
+		return s, same, nil
 	}
 	x, err := t.Xattrs(ctx, name)
 	if err != nil || len(x) == 0 {
-		return s, err
+		return s, same, err
 	}
 	sum := sha256.New()
 	for _, k := range slices.Sorted(maps.Keys(x)) {
 		fmt.Fprintf(sum, "%d %s%d %s", len(k), k, len(x[k]), x[k])
 	}
 	sum.Sum(s[:sha256.Size])
-	return s, nil
+	return s, same, nil
+}
+
+// unchanged tells whether an open file is what e describes, to the change time.
+func unchanged(f *os.File, e tree.Entry) bool {
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) != nil {
+		return false
+	}
+	return keyOf(tree.Entry{Dev: st.Dev, Ino: st.Ino, Size: st.Size, ModTime: time.Unix(st.Mtim.Unix()), Change: time.Unix(st.Ctim.Unix())}) == keyOf(e)
 }
 
 var hashBuffers = sync.Pool{New: func() any { b := make([]byte, 128<<10); return &b }}
@@ -186,7 +217,8 @@ func (h *Hasher) Save() error {
 		return nil
 	}
 	records := make([][]byte, 0, len(h.old)/recordSize+len(h.added))
-	if unused := len(h.old)/recordSize - h.used; unused <= max(maxUnused, h.used+len(h.added)) {
+	used := int(h.used.Load())
+	if unused := len(h.old)/recordSize - used; unused <= max(maxUnused, used+len(h.added)) {
 		for r := range slices.Chunk(h.old, recordSize) {
 			records = append(records, r)
 		}
@@ -203,7 +235,8 @@ func (h *Hasher) Save() error {
 	if err := replaceFile(h.file, append(b, sum[:]...)); err != nil {
 		return fmt.Errorf("remember sums: %w", err)
 	}
-	h.old, h.used = b[len(hashMagic):], h.used+len(h.added)
+	h.old = b[len(hashMagic):]
+	h.used.Add(int64(len(h.added)))
 	clear(h.added)
 	return nil
 }

@@ -56,10 +56,39 @@ func readIgnore(ctx context.Context, t tree.Tree, name string) (Ignore, error) {
 // matcher answers what is ignored. nil ignores nothing.
 type matcher struct {
 	*patternmatcher.PatternMatcher
-	// keeps are the exceptions without a wildcard, each with "/" at its end;
-	// nil if an exception has one, so that any directory may hold an exception.
+	// keeps are the exceptions, each with "/" at its end; search says that one
+	// has a wildcard, so that any directory may hold what it matches.
 	keeps  []string
 	search bool
+	ends   []ends // of each pattern
+}
+
+// ends are what a path that a pattern matches must begin and end with. Most
+// paths are told by them that no pattern matches, at a tenth of the cost.
+type ends struct {
+	head, tail string
+	exact      bool // head is all of it
+}
+
+const special = "*?[]^$\\"
+
+func endsOf(pattern string) ends {
+	first := strings.IndexAny(pattern, special)
+	if first < 0 {
+		return ends{head: pattern, exact: true}
+	}
+	tail := pattern[strings.LastIndexAny(pattern, special)+1:]
+	return ends{head: pattern[:first], tail: tail[strings.LastIndexByte(tail, '/')+1:]}
+}
+
+// none tells whether surely no pattern matches name itself.
+func (m *matcher) none(name string) bool {
+	for _, e := range m.ends {
+		if e.exact && name == e.head || !e.exact && strings.HasPrefix(name, e.head) && strings.HasSuffix(name, e.tail) {
+			return false
+		}
+	}
+	return true
 }
 
 // parse reads the patterns. All that are malformed are reported.
@@ -77,6 +106,7 @@ func (ig Ignore) parse() (*matcher, error) {
 	}
 	m := &matcher{PatternMatcher: pm}
 	for _, p := range pm.Patterns() {
+		m.ends = append(m.ends, endsOf(p.String()))
 		if !p.Exclusion() {
 			continue
 		}

@@ -67,11 +67,10 @@ type lab struct {
 
 // built is a file system made of layers.
 type built struct {
-	dirs  []string // topmost first
-	img   *image.Opened
-	made  []func() (io.ReadCloser, error) // tars of the layers above img
-	spec  *dockerspec.DockerOCIImage
-	views []*rootfs.View
+	dirs []string // topmost first
+	img  *image.Opened
+	made []func() (io.ReadCloser, error) // tars of the layers above img
+	spec *dockerspec.DockerOCIImage
 }
 
 func (b *built) view(t *testing.T) *rootfs.View {

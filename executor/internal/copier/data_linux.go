@@ -29,14 +29,40 @@ func copyData(ctx context.Context, dst *os.File, src io.Reader, size int64) erro
 		_, err := io.CopyBuffer(struct{ io.Writer }{dst}, ctxReader{ctx, src}, *b)
 		return err
 	}
-	if size >= cloneFrom && unix.IoctlFileClone(int(dst.Fd()), int(f.Fd())) == nil {
+	if size < cloneFrom {
+		return copySmall(ctx, dst, f)
+	}
+	if unix.IoctlFileClone(int(dst.Fd()), int(f.Fd())) == nil {
 		return nil
 	}
 	var st unix.Stat_t
-	if size < cloneFrom || unix.Fstat(int(f.Fd()), &st) != nil || st.Blocks*512 >= st.Size {
+	if unix.Fstat(int(f.Fd()), &st) != nil || st.Blocks*512 >= st.Size {
 		return copyRange(ctx, dst, f)
 	}
 	return copySparse(ctx, dst, f, st.Size)
+}
+
+// copySmall takes two calls for what fits into a buffer.
+func copySmall(ctx context.Context, dst, src *os.File) error {
+	b := buffers.Get().(*[]byte)
+	defer buffers.Put(b)
+	for {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		n, err := src.Read(*b)
+		if n > 0 {
+			if _, err := dst.Write((*b)[:n]); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) || err == nil && n < len(*b) { // a regular file that gives less has no more
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 func copyRange(ctx context.Context, dst, src *os.File) error {

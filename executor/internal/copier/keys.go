@@ -21,71 +21,92 @@ type HashFunc func(ctx context.Context, t tree.Tree, name string, e tree.Entry) 
 // that Place makes of them but for times. With owned the owners are left out,
 // as --chown replaces them. The lines come in the order in which Place works.
 func KeyLines(ctx context.Context, src tree.Tree, items []Item, owned bool, hash HashFunc) ([]string, error) {
-	type input struct {
-		path, name string
-		e          tree.Entry
-		top        bool
-		same       string // an earlier name of the same file
-		sum        string
-	}
-	var in []input
-	for _, it := range items {
-		first := map[[2]uint64]string{}
-		err := Walk(ctx, src, it, func(rel string, e tree.Entry) error {
-			i := input{path: path.Join(it.Path, rel), name: path.Join(it.Name, rel), e: e, top: rel == "" && e.IsDir() && !it.literal}
-			if e.IsRegular() && e.Nlink > 1 && e.Ino != 0 {
-				id := [2]uint64{e.Dev, e.Ino}
-				if i.same = first[id]; i.same == "" {
-					first[id] = i.name
-				}
-			}
-			in = append(in, i)
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
 	g, ctx := errgroup.WithContext(ctx)
-	workers := max(2, runtime.GOMAXPROCS(0))
-	const batch = 64
-	next := make(chan []input)
-	for range workers {
+	full := make(chan *keyBatch)
+	for range max(2, runtime.GOMAXPROCS(0)) {
 		g.Go(func() error {
-			for part := range next {
-				for i := range part {
-					if part[i].top || part[i].same != "" {
-						continue
-					}
-					sum, err := hash(ctx, src, part[i].path, part[i].e)
-					if err != nil {
-						return err
-					}
-					part[i].sum = sum
+			for b := range full {
+				if err := b.finish(ctx, src, owned, hash); err != nil {
+					return err
 				}
 			}
 			return nil
 		})
 	}
+	var all []*keyBatch
 	g.Go(func() error {
-		defer close(next)
-		for i := 0; i < len(in); i += batch {
+		defer close(full)
+		now := &keyBatch{}
+		send := func() error {
+			all = append(all, now)
 			select {
-			case next <- in[i:min(i+batch, len(in))]:
+			case full <- now:
+				now = &keyBatch{}
+				return nil
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
 		}
-		return nil
+		for _, it := range items {
+			first := map[[2]uint64]string{}
+			err := Walk(ctx, src, it, func(rel string, e tree.Entry) error {
+				in := keyInput{path: path.Join(it.Path, rel), name: path.Join(it.Name, rel), e: e, top: rel == "" && e.IsDir() && !it.literal}
+				if e.IsRegular() && e.Nlink > 1 && e.Ino != 0 {
+					id := [2]uint64{e.Dev, e.Ino}
+					if in.same = first[id]; in.same == "" {
+						first[id] = in.name
+					}
+				}
+				if now.in = append(now.in, in); len(now.in) < batchSize {
+					return nil
+				}
+				return send()
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return send()
 	})
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	lines := make([]string, len(in))
-	for n, i := range in {
-		lines[n] = keyLine(i.name, i.e, i.top, owned, i.same, i.sum)
+	var lines []string
+	for _, b := range all {
+		lines = append(lines, b.lines...)
 	}
 	return lines, nil
+}
+
+// keyBatch is some files whose lines are made together, while the walk goes on.
+type keyBatch struct {
+	in    []keyInput
+	lines []string
+}
+
+const batchSize = 128
+
+type keyInput struct {
+	path, name string // in the source, in the destination
+	e          tree.Entry
+	top        bool   // a directory whose contents are copied
+	same       string // an earlier name of the same file
+}
+
+func (b *keyBatch) finish(ctx context.Context, src tree.Tree, owned bool, hash HashFunc) error {
+	b.lines = make([]string, len(b.in))
+	for n, in := range b.in {
+		sum := ""
+		if !in.top && in.same == "" {
+			var err error
+			if sum, err = hash(ctx, src, in.path, in.e); err != nil {
+				return err
+			}
+		}
+		b.lines[n] = keyLine(in.name, in.e, in.top, owned, in.same, sum)
+	}
+	b.in = nil
+	return nil
 }
 
 // keyLine has fields of which each is quoted or has no space in it, so that no
