@@ -34,7 +34,7 @@ func (c *core) run(ctx context.Context, st *jobStage, s *jobStep, sources map[st
 	spec := sandbox.RunSpec{
 		Lower: base.dirs, Upper: up.dir, Work: up.work,
 		Argv: r.Argv, Env: slices.Concat(r.Env, r.ProxyEnv), Dir: r.Dir, Hostname: r.Hostname,
-		UID: user.UID, GID: user.GID, Groups: user.Groups, Stdout: out, Stderr: out,
+		UID: user.UID, GID: user.GID, Groups: user.Groups, Devices: rootfs.HasDevices(base.dirs), Stdout: out, Stderr: out,
 	}
 	if len(base.dirs) == 0 { // an overlay wants something below
 		empty := filepath.Join(up.scratch, "empty")
@@ -309,6 +309,7 @@ func (m *mounter) bind(ctx context.Context, spec *sandbox.RunSpec, mt *dockerfil
 			return err
 		}
 		dirs = s.dirs
+		spec.Devices = spec.Devices || rootfs.HasDevices(dirs)
 	case dockerfile.FromScratch:
 	default:
 		dir := m.dir()

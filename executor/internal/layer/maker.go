@@ -72,15 +72,13 @@ func (m Maker) Change(dirfd int, name string, mode, uid, gid uint32) (kept bool,
 		return false, fmt.Errorf("stat: %w", err)
 	}
 	p := at(dirfd, name)
-	old, err := Recorded(p, tree.Entry{Name: name, Mode: st.Mode, Rdev: st.Rdev})
+	old, err := Recorded(p, tree.Entry{Name: name, Mode: st.Mode, UID: st.Uid, GID: st.Gid, Rdev: st.Rdev})
 	if err != nil {
 		return false, err
 	}
 	if old.Type() != st.Mode&unix.S_IFMT { // a substitute stays one
-		if err := record(p, old.Type()|mode&0o7777, uid, gid, old.Rdev); err != nil {
-			return false, err
-		}
-		return true, unix.Fchmodat(dirfd, name, mode&0o777, 0)
+		err := record(p, old.Type()|mode&0o7777, uid, gid, old.Rdev)
+		return err == nil, err
 	}
 	if old.IsRegular() || old.IsDir() {
 		err := unix.Lremovexattr(p, tree.OverrideXattr)
@@ -91,9 +89,11 @@ func (m Maker) Change(dirfd int, name string, mode, uid, gid uint32) (kept bool,
 	return m.Own(dirfd, name, old.Type()|mode&0o7777, uid, gid)
 }
 
-// Device makes a device node, or an empty file with a record that stands for
-// one. A device 0:0 is always a substitute: overlay takes it for a whiteout.
+// Device makes a device node, or an empty file of root's with a record that
+// stands for one. Of a character device 0:0, which overlay takes for a whiteout,
+// only the empty file is made.
 func (m Maker) Device(dirfd int, name string, mode, uid, gid uint32, rdev uint64) error {
+	none := mode&unix.S_IFMT == unix.S_IFCHR && rdev == 0
 	if m.Devices && rdev != 0 && m.mapped(uid, gid) {
 		err := unix.Mknodat(dirfd, name, mode, int(rdev))
 		if err == nil {
@@ -104,20 +104,20 @@ func (m Maker) Device(dirfd int, name string, mode, uid, gid uint32, rdev uint64
 			return fmt.Errorf("make device: %w", err)
 		}
 	}
-	fd, err := unix.Openat(dirfd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Openat(dirfd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, tree.SubstituteMode)
 	if err != nil {
 		return fmt.Errorf("make a substitute for a device: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := record(at(dirfd, name), mode, uid, gid, rdev); err != nil {
+	if none {
+		_, err := m.Own(dirfd, name, unix.S_IFREG|mode&0o7777, uid, gid)
 		return err
 	}
-	if m.mapped(uid, gid) {
-		if err := unix.Fchown(fd, int(uid), int(gid)); err != nil && !errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("change owner to %d:%d: %w", uid, gid, err)
-		}
+	// A directory may give its group to what is made in it.
+	if err := errors.Join(unix.Fchown(fd, 0, 0), unix.Fchmod(fd, tree.SubstituteMode)); err != nil {
+		return fmt.Errorf("make a substitute for a device: %w", err)
 	}
-	return unix.Fchmod(fd, mode&0o777)
+	return record(at(dirfd, name), mode, uid, gid, rdev)
 }
 
 func record(p string, mode, uid, gid uint32, rdev uint64) error {
@@ -132,7 +132,7 @@ func record(p string, mode, uid, gid uint32, rdev uint64) error {
 }
 
 // Recorded applies the record at the real path p to e, the entry that stat
-// gave for it. The mode of a file that can have its own mode is the file's.
+// gave for it: see tree.Entry.Override.
 func Recorded(p string, e tree.Entry) (tree.Entry, error) {
 	if !e.IsRegular() && !e.IsDir() {
 		return e, nil
@@ -140,25 +140,12 @@ func Recorded(p string, e tree.Entry) (tree.Entry, error) {
 	var buf [128]byte
 	n, err := unix.Lgetxattr(p, tree.OverrideXattr, buf[:])
 	switch {
-	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EPERM):
-		return e, nil
+	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EPERM), errors.Is(err, unix.ERANGE):
+		return e, nil // ERANGE: too long for one of ours
 	case err != nil:
 		return e, fmt.Errorf("read record of %s: %w", e.Name, err)
 	}
-	mode, uid, gid, rdev, err := tree.ParseOverride(buf[:n])
-	if err != nil {
-		return e, fmt.Errorf("%s: %w", e.Name, err)
-	}
-	e.UID, e.GID = uid, gid
-	switch typ := mode & unix.S_IFMT; {
-	case typ == e.Type():
-		return e, nil // chmod needs no record, and may have come later
-	case e.IsRegular() && (typ == unix.S_IFCHR || typ == unix.S_IFBLK || typ == unix.S_IFIFO || typ == unix.S_IFSOCK):
-		e.Mode, e.Rdev, e.Size = mode, rdev, 0
-		return e, nil
-	default:
-		return e, fmt.Errorf("%s: its record says type %o of a file of type %o", e.Name, typ, e.Type())
-	}
+	return e.Override(buf[:n]), nil
 }
 
 // Whiteout tells whether an entry of a directory on disk, without any record

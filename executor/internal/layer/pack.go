@@ -28,6 +28,8 @@ type PackOptions struct {
 type Stats struct {
 	Entries int
 	Size    int64 // bytes of the tar
+	// Devices tells that the upper holds substitutes of devices.
+	Devices bool
 }
 
 const capability = "security.capability"
@@ -73,7 +75,7 @@ func Pack(ctx context.Context, w io.Writer, upper string, base tree.Tree, o Pack
 	if err := buffered.Flush(); err != nil {
 		return Stats{}, fmt.Errorf("pack layer: %w", err)
 	}
-	return Stats{Entries: p.entries, Size: count.n}, nil
+	return Stats{Entries: p.entries, Size: count.n, Devices: p.devices}, nil
 }
 
 type counter struct {
@@ -99,6 +101,7 @@ type packer struct {
 	tw      *tar.Writer
 	buf     []byte
 	entries int
+	devices bool // a substitute was seen
 
 	first     map[inode]string   // the name that holds a linked file's content
 	unchanged map[inode][]string // names of linked files that are as in the base, so far
@@ -138,7 +141,10 @@ func (p *packer) recorded(name string, e tree.Entry) (tree.Entry, error) {
 	if own, ok := p.owners[name]; ok && !e.IsDir() && !e.IsRegular() {
 		e.UID, e.GID = own[0], own[1]
 	}
-	return Recorded(p.real(name), e)
+	typ := e.Type()
+	e, err := Recorded(p.real(name), e)
+	p.devices = p.devices || e.Type() != typ
+	return e, err
 }
 
 // real is a path on disk. Its parts come from listings of real directories of

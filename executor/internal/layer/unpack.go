@@ -53,6 +53,8 @@ type Unpacked struct {
 	Owners map[string][2]uint32
 	// Opaque says that the layer hides everything below it.
 	Opaque bool
+	// Devices tells that the layer has devices, which may be substitutes.
+	Devices bool
 	// Ignored counts extended attributes that could not be set here.
 	Ignored int
 }
@@ -486,6 +488,7 @@ func (u *unpacker) creator(h *tar.Header, body io.Reader, dirf int, base string,
 			typ = unix.S_IFBLK
 		}
 		rdev := unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))
+		u.out.Devices = true
 		return func() error { return u.opts.Make.Device(dirf, base, typ|perm, uid, gid, rdev) }, typ, nil
 	default:
 		return nil, 0, fmt.Errorf("entry of unknown type %q", h.Typeflag)

@@ -29,6 +29,7 @@ type Layer struct {
 //
 //	<id>/fs          root of the layer, an overlay's lower
 //	<id>/owners      owners of links that the id map lacks, if any (ReadOwners)
+//	<id>/devices     the layer holds substitutes of devices (HasDevices)
 //	<hex>.outside    the layer of that diffID refers to others: look for its chain
 //	.tmp-*           being made, by whoever holds its lock
 //	.lock-*          taken while a layer of that name is made
@@ -138,12 +139,13 @@ func isDir(p string) bool {
 
 // Adopt makes the upper of a finished step the last layer of chain; upper is
 // moved, or removed if the layer is there. The caller has unmounted it, and it
-// must be on the file system of the layers. owners may be nil.
+// must be on the file system of the layers. owners may be nil; devices tells
+// that the upper holds substitutes, see layer.Stats.
 //
 // It is kept as the chain's, not the diffID's: an upper may hold what is equal
 // below it and therefore not in the layer's tar, and another chain would not
 // have it.
-func (l *Layers) Adopt(ctx context.Context, chain []Layer, upper string, owners map[string][2]uint32) (string, error) {
+func (l *Layers) Adopt(ctx context.Context, chain []Layer, upper string, owners map[string][2]uint32, devices bool) (string, error) {
 	ids := ChainIDs(chain)
 	id, name := chain[len(chain)-1].DiffID, chainName(ids[len(ids)-1])
 	if len(chain) == 1 {
@@ -163,7 +165,7 @@ func (l *Layers) Adopt(ctx context.Context, chain []Layer, upper string, owners 
 	if err := os.Rename(upper, t.fs()); err != nil {
 		return "", fmt.Errorf("keep layer %s: %w", id, err)
 	}
-	if err := WriteOwners(t.fs(), owners); err != nil {
+	if err := errors.Join(WriteOwners(t.fs(), owners), markDevices(t.fs(), devices)); err != nil {
 		return "", err
 	}
 	if err := t.commit(name); err != nil {
@@ -292,7 +294,7 @@ func (e *ensuring) unpack(ctx context.Context, l Layer) (_ *temp, done layer.Unp
 	if got := sum.Digest(); got != l.DiffID {
 		return nil, done, fmt.Errorf("the tar in the blob has digest %s", got)
 	}
-	return t, done, WriteOwners(t.fs(), done.Owners)
+	return t, done, errors.Join(WriteOwners(t.fs(), done.Owners), markDevices(t.fs(), done.Devices))
 }
 
 // finish waits for the layers below and completes the layer upon them.

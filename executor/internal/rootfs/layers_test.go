@@ -53,6 +53,9 @@ func archive(members ...member) []byte {
 		if h.Mode == 0 {
 			h.Mode = 0o755
 		}
+		if h.Typeflag == tar.TypeChar {
+			h.Devmajor, h.Devminor = 1, 3
+		}
 		if err := errors.Join(w.WriteHeader(h), func() error { _, err := io.WriteString(w, m.data); return err }()); err != nil {
 			panic(err) // the test's own members
 		}
@@ -385,7 +388,7 @@ func TestAdopt(t *testing.T) {
 		up := filepath.Join(filepath.Dir(l.Dir), "up")
 		os.Mkdir(up, 0o755)
 		os.Symlink("a", filepath.Join(up, "l"))
-		dir, err := l.Adopt(t.Context(), c.chain, up, map[string][2]uint32{"l": {3, 4}})
+		dir, err := l.Adopt(t.Context(), c.chain, up, map[string][2]uint32{"l": {3, 4}}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -474,6 +477,9 @@ func TestOneID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !HasDevices(dirs) || !HasDevices(dirs[1:]) || HasDevices(dirs[:1]) {
+		t.Errorf("devices: %v in the stack, %v in the base, %v above", HasDevices(dirs), HasDevices(dirs[1:]), HasDevices(dirs[:1]))
+	}
 	top := t.TempDir()
 	s := Stack{dirs}
 	at := func(p string) string { return filepath.Join(top, p) }
@@ -497,8 +503,12 @@ func TestOneID(t *testing.T) {
 	}
 	defer v.Close()
 	var packed bytes.Buffer
-	if _, err := layer.Pack(t.Context(), &packed, at("up"), v, layer.PackOptions{}); err != nil {
+	stats, err := layer.Pack(t.Context(), &packed, at("up"), v, layer.PackOptions{})
+	if err != nil {
 		t.Fatal(err)
+	}
+	if !stats.Devices {
+		t.Error("a device in the upper was not noticed")
 	}
 	var got []string
 	tr := tar.NewReader(&packed)

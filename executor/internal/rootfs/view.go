@@ -455,3 +455,26 @@ func WriteOwners(dir string, owners map[string][2]uint32) error {
 	}
 	return nil
 }
+
+// devicesFile stands beside the root of a layer, whose directory is dir.
+func devicesFile(dir string) string { return filepath.Join(filepath.Dir(dir), "devices") }
+
+// HasDevices tells whether one of the directories of a stack holds empty files
+// that stand for devices, so that a RUN needs help to see them.
+func HasDevices(dirs []string) bool {
+	return slices.ContainsFunc(dirs, func(d string) bool {
+		_, err := os.Lstat(devicesFile(d))
+		return err == nil
+	})
+}
+
+// markDevices puts down for HasDevices that the layer with root dir holds some.
+func markDevices(dir string, some bool) error {
+	if !some {
+		return nil
+	}
+	if err := os.WriteFile(devicesFile(dir), nil, 0o644); err != nil {
+		return fmt.Errorf("mark layer with devices: %w", err)
+	}
+	return nil
+}

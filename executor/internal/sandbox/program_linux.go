@@ -184,14 +184,14 @@ func (p *program) fork(flags uintptr, report *report) (*child, error) {
 	return &child{pid: pid, pidfd: int(*fd), report: report.r}, nil
 }
 
-// report is the pipe on which a child tells the step that failed. The parent
+// report is the socket on which a child tells the step that failed. The parent
 // of the child learns its number before the program is written.
 type report struct{ r, w *os.File }
 
 func newReport() (*report, error) {
-	var fds [2]int
-	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("make pipe: %w", err)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make sockets: %w", err)
 	}
 	return &report{r: os.NewFile(uintptr(fds[0]), "report"), w: os.NewFile(uintptr(fds[1]), "report")}, nil
 }
@@ -200,7 +200,7 @@ func newReport() (*report, error) {
 // is a *programError.
 func (c *child) started(p *program) error {
 	defer c.report.Close()
-	_, err := c.news(p)
+	_, _, err := c.news(p)
 	return err
 }
 
@@ -208,23 +208,49 @@ func (c *child) started(p *program) error {
 // beyond the last one.
 var notice = [2]uint32{^uint32(0), 0}
 
-// news reads one report: of a failed step, as error, or a notice. It is false
-// and nil when the program has ended in exec.
-func (c *child) news(p *program) (bool, error) {
+// send is a step that sends a notice on the report's descriptor to, with the
+// descriptor fd.
+func (p *program) send(what string, to, fd int) *step {
+	text := notice
+	msg := &unix.Msghdr{}
+	iov := &unix.Iovec{Base: (*byte)(unsafe.Pointer(&text))}
+	iov.SetLen(8)
+	rights := unix.UnixRights(fd)
+	msg.Iov, msg.Control = iov, &rights[0]
+	msg.SetIovlen(1)
+	msg.SetControllen(len(rights))
+	p.keep = append(p.keep, &text, iov, rights)
+	return p.call(what, unix.SYS_SENDMSG, to, unsafe.Pointer(msg), 0)
+}
+
+// news reads one report: of a failed step, as error, or a notice with the
+// descriptor that came with it, else -1. It is false and nil when the program
+// has ended in exec.
+func (c *child) news(p *program) (noticed bool, fd int, err error) {
 	var answer [2]uint32
 	buf := unsafe.Slice((*byte)(unsafe.Pointer(&answer)), 8)
-	n, _ := c.report.Read(buf)
-	if n != 8 {
-		return false, nil
+	rights := make([]byte, unix.CmsgSpace(4))
+	n, m, _, _, err := unix.Recvmsg(int(c.report.Fd()), buf, rights, unix.MSG_CMSG_CLOEXEC)
+	for err == unix.EINTR {
+		n, m, _, _, err = unix.Recvmsg(int(c.report.Fd()), buf, rights, unix.MSG_CMSG_CLOEXEC)
+	}
+	if err != nil || n != 8 {
+		return false, -1, nil //nolint:nilerr // nobody is left to tell anything
 	}
 	if answer == notice {
-		return true, nil
+		fd = -1
+		if list, err := unix.ParseSocketControlMessage(rights[:m]); err == nil && len(list) == 1 {
+			if fds, err := unix.ParseUnixRights(&list[0]); err == nil && len(fds) == 1 {
+				fd = fds[0]
+			}
+		}
+		return true, fd, nil
 	}
 	e := &programError{Step: int(answer[0]), Errno: unix.Errno(answer[1])}
 	if e.Step < len(p.steps) {
 		e.What = p.steps[e.Step].what
 	}
-	return false, e
+	return false, -1, e
 }
 
 // kill ends the child, and with it everything in its process namespace.

@@ -38,6 +38,13 @@ type RunSpec struct {
 	Network  Network
 	Hostname string // "" is buildkitsandbox, as BuildKit's
 
+	// Devices tells that the root, or a mount, holds empty files that stand for
+	// devices (user.kaniko-build.stat), so that stat and the like must be
+	// answered for. It costs every one of them some microseconds; without it a
+	// device that the RUN makes itself is an empty file to it. Rung
+	// userns-single answers anyway.
+	Devices bool
+
 	// Stdout and Stderr get the output; nil drops it. If they are equal, one
 	// pipe serves both and order is kept, else they are written concurrently.
 	Stdout, Stderr io.Writer
@@ -220,15 +227,15 @@ func (in *Inside) run(ctx context.Context, spec RunSpec) (result Result, err err
 	if err != nil {
 		return Result{}, err
 	}
-	var super *supervisor
+	super, err := newSupervisor(spec, in.Map)
+	if err != nil {
+		rep.r.Close()
+		rep.w.Close()
+		return Result{}, err
+	}
+	defer super.close()
 	flags = unix.CLONE_NEWPID | borrow
-	if in.Map.Single() {
-		if super, err = newSupervisor(spec); err != nil {
-			rep.r.Close()
-			rep.w.Close()
-			return Result{}, err
-		}
-		defer super.close()
+	if super.early() {
 		flags = unix.CLONE_NEWPID // this thread must answer the child before exec
 	}
 	p := &program{}
@@ -247,12 +254,7 @@ func (in *Inside) run(ctx context.Context, spec RunSpec) (result Result, err err
 	out.started()
 	killed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { c.kill(); close(killed) })
-	var execErr error
-	if super != nil {
-		execErr = super.attend(c, p)
-	} else {
-		execErr = c.started(p)
-	}
+	execErr := super.attend(c, p)
 	status, err := c.wait()
 	cancelled := !stop()
 	if cancelled {
@@ -274,8 +276,9 @@ func (in *Inside) run(ctx context.Context, spec RunSpec) (result Result, err err
 	default:
 		result.Exit = status.ExitStatus()
 	}
-	if super != nil {
-		result.Owners = super.owners()
+	result.Owners = super.owners()
+	if err := super.settle(); err != nil {
+		return Result{}, err
 	}
 	return result, nil
 }
@@ -722,26 +725,11 @@ func (in *Inside) program(p *program, spec RunSpec, at *place, out *output, rep 
 		p.call("drop capability", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0, 0, 0)
 	}
 	p.filter(dockerFilter[:], unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW)
-	if super != nil {
-		me := super.number(newCreds(spec.UID, spec.GID, spec.Groups))
-		p.call("set user", unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, baseSlack+me, 0, 0, 0)
-		l := p.newSlot()
-		flags := unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
-		if kernelSince(5, 19) { // else a signal may interrupt a call that we answer, and repeat it
-			flags |= unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
-		}
-		p.filter(supervisorFilter(), flags).into(l)
-		p.call("move listener", unix.SYS_DUP3, l, listenerFD, unix.O_CLOEXEC)
-		tell := notice
-		p.call("tell of listener", unix.SYS_WRITE, reportFD, unsafe.Pointer(&tell[0]), 8)
-	}
+	super.program(p, spec, reportFD)
 	p.become(spec, in.Map)
 	p.exec(spec)
 	return nil
 }
-
-// listenerFD is where the supervisor finds the listener in its child.
-const listenerFD = 10
 
 // filter installs a seccomp filter.
 func (p *program) filter(f []instruction, flags int) *step {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -48,13 +49,30 @@ import (
 //
 // None of this is a boundary: to the kernel every process of the RUN is the
 // one user anyway. A process that changes a path while we read it fools itself.
+//
+// On rung userns the kernel does all this but one thing: it refuses device
+// nodes to anybody in a user namespace, and the file system of a store may be
+// mounted without devices. There the supervisor answers
+//
+//   - mknod and mknodat of devices, and nothing else: the filter looks at the
+//     type, so that a RUN that makes none never waits for us;
+//   - with RunSpec.Devices the stat, chown and chmod families too, about files that stand
+//     for devices. Without, these look like empty files until the RUN ends.
+//
+// A substitute is an empty file 0600 of 0:0, and only such a file is believed
+// to be one, so that a user of the RUN other than root cannot make devices by
+// writing records (see tree.Entry.Override). In a RUN without RunSpec.Devices
+// chmod and chown must reach the file itself; settle puts them down at the end.
 type supervisor struct {
+	full     bool // rung userns: the kernel knows who is who
+	devices  bool // of the RunSpec
+	made     map[inode]*madeDevice
 	listener int
 	proc     fd // /proc of the node
 	upper    fd // of the RUN, -1 if none
 	root     unix.Stat_t
 	rootFD   fd
-	chrooted bool // somebody has called chroot: roots differ
+	chrooted bool // somebody may have called chroot: roots differ
 
 	table []creds
 	index map[creds]int
@@ -63,6 +81,17 @@ type supervisor struct {
 }
 
 type inode struct{ dev, ino uint64 }
+
+// madeDevice is a substitute that shows the mode and owner of the device until
+// settle.
+type madeDevice struct {
+	fd   int
+	mode uint32
+	rdev uint64
+}
+
+// maxMade is how many of them a RUN may make: each holds a descriptor.
+const maxMade = 4096
 
 // ownedFile is a file that cannot carry its record. The descriptor keeps its
 // number from being given to another file.
@@ -100,8 +129,50 @@ var fileCalls = []uint32{
 	unix.SYS_FSTAT, sysFstatat, unix.SYS_STATX,
 }
 
-// supervisorFilter sends the calls above to the listener.
-func supervisorFilter() []instruction {
+// deviceCalls are those that see or change what a substitute stands for.
+var deviceCalls = []uint32{
+	unix.SYS_FSTAT, sysFstatat, unix.SYS_STATX,
+	unix.SYS_FCHOWN, unix.SYS_FCHOWNAT, unix.SYS_FCHMOD, unix.SYS_FCHMODAT, unix.SYS_FCHMODAT2,
+	unix.SYS_CHROOT,
+}
+
+// filter sends the calls above to the listener.
+func (s *supervisor) filter() []instruction {
+	if s.full {
+		return deviceFilter(s.devices)
+	}
+	return singleFilter()
+}
+
+// deviceFilter is that of rung userns.
+func deviceFilter(seen bool) []instruction {
+	spec := filterSpec{other: unix.SECCOMP_RET_ALLOW, above: unix.SECCOMP_RET_ALLOW}
+	mknod := func(nr uint32, arg int) {
+		r := callRule{nr: nr, other: unix.SECCOMP_RET_ALLOW}
+		for _, typ := range []uint64{unix.S_IFCHR, unix.S_IFBLK} {
+			r.alts = append(r.alts, alternative{[]condition{{arg: arg, mask: unix.S_IFMT, value: typ}}, unix.SECCOMP_RET_USER_NOTIF})
+		}
+		spec.calls = append(spec.calls, r)
+	}
+	mknod(unix.SYS_MKNODAT, 2)
+	for nr, old := range oldCalls {
+		switch {
+		case old.as == unix.SYS_MKNODAT:
+			mknod(nr, 1)
+		case seen && slices.Contains(deviceCalls, old.as):
+			spec.calls = append(spec.calls, callRule{nr: nr, other: unix.SECCOMP_RET_USER_NOTIF})
+		}
+	}
+	if seen {
+		for _, nr := range deviceCalls {
+			spec.calls = append(spec.calls, callRule{nr: nr, other: unix.SECCOMP_RET_USER_NOTIF})
+		}
+	}
+	open := filterSpec{other: unix.SECCOMP_RET_ALLOW, above: unix.SECCOMP_RET_ALLOW}
+	return compile([]uint32{nativeArch, compatArch}, map[uint32]filterSpec{nativeArch: spec, compatArch: open})
+}
+
+func singleFilter() []instruction {
 	spec := filterSpec{other: unix.SECCOMP_RET_ALLOW, above: unix.SECCOMP_RET_ALLOW}
 	add := func(nr uint32) {
 		r := callRule{nr: nr, other: unix.SECCOMP_RET_USER_NOTIF}
@@ -131,8 +202,9 @@ func supervisorFilter() []instruction {
 }
 
 // newSupervisor prepares a supervisor while the thread's root is still the node's.
-func newSupervisor(spec RunSpec) (*supervisor, error) {
-	s := &supervisor{listener: -1, upper: -1, proc: -1, rootFD: -1, index: map[creds]int{}, owned: map[inode]*ownedFile{}}
+func newSupervisor(spec RunSpec, ids IDMap) (*supervisor, error) {
+	full := !ids.Single()
+	s := &supervisor{full: full, devices: spec.Devices, chrooted: full && !spec.Devices, made: map[inode]*madeDevice{}, listener: -1, upper: -1, proc: -1, rootFD: -1, index: map[creds]int{}, owned: map[inode]*ownedFile{}}
 	var err error
 	if s.proc, err = openDir("/proc"); err != nil {
 		return nil, err
@@ -145,6 +217,43 @@ func newSupervisor(spec RunSpec) (*supervisor, error) {
 	}
 	s.number(newCreds(0, 0, nil))
 	return s, nil
+}
+
+// listenerFD is where the listener is in the child.
+const listenerFD = 10
+
+// early tells that calls come before the exec: it is one of them.
+func (s *supervisor) early() bool { return !s.full }
+
+// program writes how the child puts itself under supervision.
+//
+//	userns-single                            userns
+//	notice; this thread takes the listener   notice with the listener; this thread
+//	out of the child and answers             sleeps until exec, then reads it
+//
+// A filter with a listener can be refused, by a listener that is there already
+// when we run in a container; on rung userns that costs only devices.
+func (s *supervisor) program(p *program, spec RunSpec, reportFD int) {
+	if s.early() {
+		me := s.number(newCreds(spec.UID, spec.GID, spec.Groups))
+		p.call("set user", unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, baseSlack+me, 0, 0, 0)
+	}
+	l := p.newSlot()
+	flags := unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
+	if kernelSince(5, 19) { // else a signal may interrupt a call that we answer, and repeat it
+		flags |= unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+	}
+	install := p.filter(s.filter(), flags).into(l)
+	if s.full {
+		install.or(lenientAll, 2)
+	}
+	p.call("move listener", unix.SYS_DUP3, l, listenerFD, unix.O_CLOEXEC)
+	if s.full {
+		p.send("hand over listener", reportFD, listenerFD)
+		return
+	}
+	tell := notice
+	p.call("tell of listener", unix.SYS_WRITE, reportFD, unsafe.Pointer(&tell[0]), 8)
 }
 
 // number is the index of c in the table.
@@ -163,6 +272,10 @@ func (s *supervisor) close() {
 		unix.Close(o.fd)
 	}
 	s.owned = nil
+	for _, m := range s.made {
+		unix.Close(m.fd)
+	}
+	s.made = nil
 	for _, f := range []*fd{&s.proc, &s.upper, &s.rootFD} {
 		f.close()
 		*f = -1
@@ -173,13 +286,14 @@ func (s *supervisor) close() {
 	}
 }
 
-// listen takes the listener out of the child.
-func (s *supervisor) listen(c *child) error {
-	l, err := unix.PidfdGetfd(c.pidfd, listenerFD, 0)
-	if err != nil {
-		return fmt.Errorf("take the seccomp listener: %w", err)
+// listen takes the listener l, which the child sent or else still has.
+func (s *supervisor) listen(c *child, l int) (err error) {
+	if l < 0 {
+		if l, err = unix.PidfdGetfd(c.pidfd, listenerFD, 0); err != nil {
+			return fmt.Errorf("take the seccomp listener: %w", err)
+		}
+		unix.CloseOnExec(l)
 	}
-	unix.CloseOnExec(l)
 	s.listener = l
 	// A hint for the scheduler, Linux 6.6 and later: we and they take turns.
 	unix.Syscall(unix.SYS_IOCTL, uintptr(l), notifSetFlags, 1)
@@ -218,9 +332,9 @@ func (s *supervisor) attend(c *child, p *program) error {
 				return err
 			}
 		case fds[reports].Revents != 0:
-			ready, err := c.news(p)
+			ready, l, err := c.news(p)
 			if ready {
-				if err := s.listen(c); errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EBADF) {
+				if err := s.listen(c, l); errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EBADF) {
 					continue // a later step failed: the report of it comes
 				} else if err != nil {
 					c.kill()
@@ -355,6 +469,9 @@ func (s *supervisor) call(n *notification) reply {
 	case unix.SYS_CHROOT:
 		s.chrooted = true
 		return goOn
+	}
+	if s.full {
+		return s.device(n, nr, a)
 	}
 	who, ok := s.creds(n)
 	if !ok {
@@ -708,6 +825,7 @@ type seen struct {
 const (
 	overrideXattr  = "user.kaniko-build.stat"
 	overrideFormat = "%o %d %d %d"
+	substituteMode = 0o600
 )
 
 // look finds what is recorded of the open file f.
@@ -739,12 +857,25 @@ func (s *supervisor) look(f int) (seen, error) {
 	if k, err := fmt.Sscanf(string(buf[:m]), overrideFormat, &mode, &uid, &gid, &rdev); err != nil || k != 4 {
 		return x, nil //nolint:nilerr // not one of ours
 	}
-	x.recorded, x.uid, x.gid = true, uid, gid
-	if mode&unix.S_IFMT != typ { // a substitute for a device
+	switch {
+	case mode&unix.S_IFMT == typ:
+		if s.full {
+			return x, nil // owners are the kernel's business
+		}
+	case typ != unix.S_IFREG || x.st.Uid != 0 || x.st.Mode&0o022 != 0 || rdev == 0 && mode&unix.S_IFMT == unix.S_IFCHR:
+		return x, nil // nobody is fooled, see tree.Entry.Override
+	default:
 		x.mode, x.rdev = mode, rdev
 	}
+	if x.st.Uid == 0 && x.st.Gid == 0 {
+		x.uid, x.gid = uid, gid
+	}
+	x.recorded = true
 	return x, nil
 }
+
+// substitute tells that the file stands for a device.
+func (x seen) substitute() bool { return x.mode&unix.S_IFMT != x.st.Mode&unix.S_IFMT }
 
 // record puts down what x says of the open file f, or takes the record away
 // if the file shows it by itself.
@@ -801,6 +932,11 @@ func (s *supervisor) chown(n *notification, who creds, dirfd int32, addr uint64,
 			return reply{errno: unix.EPERM}
 		}
 	}
+	return s.give(f, x, uid, gid)
+}
+
+// give changes the owner of the file f, as x, that is really 0:0.
+func (s *supervisor) give(f int, x seen, uid, gid uint32) reply {
 	// For real, as far as it goes: read-only mounts say no, setuid bits go,
 	// the time of change is set, overlay copies the file up.
 	if err := unix.Fchownat(f, "", 0, 0, unix.AT_EMPTY_PATH); err != nil {
@@ -841,8 +977,8 @@ func (s *supervisor) chmod(n *notification, who creds, dirfd int32, addr uint64,
 		return goOn
 	}
 	real := mode & 0o7777
-	if x.mode&unix.S_IFMT != x.st.Mode&unix.S_IFMT {
-		real &= 0o777 // a substitute has no setuid bits of its own
+	if x.substitute() {
+		real = substituteMode
 	}
 	if err := s.at(f, func(p string) error { return unix.Fchmodat(unix.AT_FDCWD, p, real, 0) }); err != nil {
 		return failed(err)
@@ -909,6 +1045,15 @@ func (s *supervisor) make(n *notification, who creds, dirfd int32, addr uint64, 
 	return reply{}
 }
 
+// empty makes the file that is to be a substitute.
+func empty(dir int, name string) error {
+	f, err := unix.Openat(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, substituteMode)
+	if err != nil {
+		return err
+	}
+	return unix.Close(f)
+}
+
 func (s *supervisor) mknod(n *notification, who creds, dirfd int32, addr uint64, mode uint32, dev uint64) reply {
 	typ := mode & unix.S_IFMT
 	mode &^= s.umask(n)
@@ -916,13 +1061,7 @@ func (s *supervisor) mknod(n *notification, who creds, dirfd int32, addr uint64,
 		if !who.privileged() || dev == 0 && typ == unix.S_IFCHR { // 0:0 hides files from overlay
 			return reply{errno: unix.EPERM}
 		}
-		return s.make(n, who, dirfd, addr, mode, dev, func(dir int, name string) error {
-			f, err := unix.Openat(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode&0o777)
-			if err != nil {
-				return err
-			}
-			return unix.Close(f)
-		})
+		return s.make(n, who, dirfd, addr, mode, dev, empty)
 	}
 	if who.uid.fs == 0 && who.gid.fs == 0 {
 		return goOn

@@ -41,6 +41,49 @@ func ParseOverride(b []byte) (mode, uid, gid uint32, rdev uint64, err error) {
 	return uint32(m), uint32(u), uint32(g), d, nil
 }
 
+// Override applies a record, the value of OverrideXattr, to the entry of the
+// file that carries it. Whoever may write to a file may write its record, a RUN
+// of an image's ordinary user too. So a record counts where only root could
+// have made it, as with the real thing, and else is as good as none:
+//
+//   - owners, of a file that is really 0:0: a file can be given away by it, not taken;
+//   - type, permissions and number of a device, of an empty regular file that
+//     is root's and that nobody else may write to;
+//   - a character device 0:0 never: overlays take it for the mark of a removed file;
+//   - nothing of a value that cannot be read, or that is of another type.
+//
+// The mode of a file that can have its own is the file's: chmod needs no record.
+func (e Entry) Override(record []byte) Entry {
+	mode, uid, gid, rdev, err := ParseOverride(record)
+	if err != nil || !e.IsRegular() && !e.IsDir() {
+		return e
+	}
+	out := e
+	if e.UID == 0 && e.GID == 0 {
+		out.UID, out.GID = uid, gid
+	}
+	switch mode & unix.S_IFMT {
+	case e.Type():
+		return out
+	case unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO, unix.S_IFSOCK:
+		if !Substitute(e.Mode, e.UID) || mode&unix.S_IFMT == unix.S_IFCHR && rdev == 0 {
+			return e
+		}
+		out.Mode, out.Rdev, out.Size = mode&(unix.S_IFMT|0o7777), rdev, 0
+		return out
+	}
+	return e
+}
+
+// SubstituteMode is what a file has that stands for a device; its owner is 0:0.
+const SubstituteMode = 0o600
+
+// Substitute tells whether a file of this mode and owner may stand for a
+// device, if its record says that it does.
+func Substitute(mode, uid uint32) bool {
+	return mode&unix.S_IFMT == unix.S_IFREG && uid == 0 && mode&0o022 == 0
+}
+
 // HiddenXattr tells whether an attribute steers an overlay or is a record of
 // ours: never taken from outside, never exported.
 func HiddenXattr(name string) bool {
@@ -135,9 +178,7 @@ func (d *Dir) describe(dirfd int, name string) (Entry, error) {
 		e.Link = link
 	}
 	if d.opts.Overrides && (e.IsRegular() || e.IsDir()) {
-		if err := override(&e, dirfd, name); err != nil {
-			return Entry{}, err
-		}
+		override(&e, dirfd, name)
 	}
 	if d.opts.Owner != nil {
 		e.UID, e.GID = d.opts.Owner[0], d.opts.Owner[1]
@@ -145,7 +186,7 @@ func (d *Dir) describe(dirfd int, name string) (Entry, error) {
 	return e, nil
 }
 
-func override(e *Entry, dirfd int, name string) error {
+func override(e *Entry, dirfd int, name string) {
 	buf := make([]byte, 128)
 	var n int
 	var err error
@@ -154,18 +195,9 @@ func override(e *Entry, dirfd int, name string) error {
 	} else {
 		n, err = unix.Lgetxattr(procPath(dirfd, name), OverrideXattr, buf)
 	}
-	if err != nil {
-		return nil //nolint:nilerr // no record, or a file system without them
+	if err == nil { // else no record, or a file system without them
+		*e = e.Override(buf[:n])
 	}
-	mode, uid, gid, rdev, err := ParseOverride(buf[:n])
-	if err != nil {
-		return err
-	}
-	e.Mode, e.UID, e.GID, e.Rdev = mode, uid, gid, rdev
-	if !e.IsRegular() {
-		e.Size = 0
-	}
-	return nil
 }
 
 func readlinkat(dirfd int, name string) (string, error) {

@@ -3,6 +3,7 @@ package tree_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -138,5 +139,40 @@ func TestWalkSkipsAndSorts(t *testing.T) {
 	defer r.Close()
 	if b, err := io.ReadAll(r); err != nil || len(b) != 0 {
 		t.Errorf("%q %v", b, err)
+	}
+}
+
+func TestOverrideCountsWhereOnlyRootCouldHaveMadeIt(t *testing.T) {
+	const reg, dir = unix.S_IFREG, unix.S_IFDIR
+	for _, c := range []struct {
+		mode, uid, gid uint32
+		record, want   string
+	}{
+		{reg | 0o600, 0, 0, "20666 3 4 259", "20666 3:4 259"},
+		{reg | 0o600, 0, 0, "60660 0 6 2049", "60660 0:6 2049"},
+		{reg | 0o640, 0, 9, "20666 3 4 259", "20666 0:9 259"},
+		{reg | 0o600, 5, 0, "20666 0 0 259", "100600 5:0 0"},             // its owner made it up
+		{reg | 0o666, 0, 0, "20666 0 0 259", "100666 0:0 0"},             // anybody could have
+		{reg | 0o620, 0, 0, "60666 0 0 2049", "100620 0:0 0"},            // or a group
+		{reg | 0o600, 0, 0, "20666 0 0 0", "100600 0:0 0"},               // overlay's mark of a removed file
+		{reg | 0o600, 0, 0, "20666 7 7 0", "100600 0:0 0"},               // the same
+		{reg | 0o600, 0, 0, "60666 0 0 0", "60666 0:0 0"},                // not so as a block device
+		{dir | 0o700, 0, 0, "20666 0 0 259", "40700 0:0 0"},              // a directory stands for nothing else
+		{reg | 0o600, 0, 0, "120777 0 0 0", "100600 0:0 0"},              // nor a file for a link
+		{reg | 0o600, 0, 0, "40755 0 0 0", "100600 0:0 0"},               // nor for a directory
+		{reg | 0o4755, 1000, 1000, "104755 0 0 0", "104755 1000:1000 0"}, // would be root's setuid program
+		{reg | 0o755, 0, 0, "104755 1000 1001 0", "100755 1000:1001 0"},
+		{dir | 0o755, 0, 0, "40700 70000 70000 0", "40755 70000:70000 0"},
+		{reg | 0o600, 0, 0, "", "100600 0:0 0"},
+		{reg | 0o600, 0, 0, "rubbish", "100600 0:0 0"},
+		{reg | 0o600, 0, 0, "20666 0 0", "100600 0:0 0"},
+		{reg | 0o600, 0, 0, "20666 -1 0 259", "100600 0:0 0"},
+		{reg | 0o600, 0, 0, "20666 0 0 99999999999999999999", "100600 0:0 0"},
+		{reg | 0o600, 0, 0, "37777777777 0 0 259", "100600 0:0 0"},
+	} {
+		e := tree.Entry{Mode: c.mode, UID: c.uid, GID: c.gid}.Override([]byte(c.record))
+		if got := fmt.Sprintf("%o %d:%d %d", e.Mode, e.UID, e.GID, e.Rdev); got != c.want {
+			t.Errorf("record %q of %o %d:%d: got %s, want %s", c.record, c.mode, c.uid, c.gid, got, c.want)
+		}
 	}
 }
