@@ -296,7 +296,7 @@ func (s *server) handle(ctx context.Context, method string, arg json.RawMessage)
 		}
 		return nil, nil, b.wait(ctx)
 	case callLstat, callReadDir, callXattrs, callOpen:
-		return treeCall(ctx, s.node.sources.tree, method, arg)
+		return treeCall(ctx, s.node.sources, method, arg)
 	}
 	return nil, nil, fmt.Errorf("internal error: no method %q", method)
 }

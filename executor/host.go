@@ -193,12 +193,12 @@ func (t remoteTree) Open(ctx context.Context, name string) (io.ReadCloser, error
 }
 
 // treeCall answers the calls of a remoteTree.
-func treeCall(ctx context.Context, trees func(string) (tree.Tree, error), method string, raw json.RawMessage) (any, []*os.File, error) {
+func treeCall(ctx context.Context, s *sources, method string, raw json.RawMessage) (any, []*os.File, error) {
 	var a pathArg
 	if err := json.Unmarshal(raw, &a); err != nil {
 		return nil, nil, err
 	}
-	t, err := trees(a.Tree)
+	t, err := s.tree(a.Tree)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -225,6 +225,9 @@ func treeCall(ctx context.Context, trees func(string) (tree.Tree, error), method
 		f, err := asFile(r)
 		if err != nil {
 			return nil, nil, err
+		}
+		if err := s.unchanged(a.Tree, p, f); err != nil {
+			return nil, nil, errors.Join(err, f.Close())
 		}
 		return nil, []*os.File{f}, nil
 	}

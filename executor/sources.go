@@ -6,11 +6,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"kaniko-build/executor/internal/buildctx"
 	"kaniko-build/executor/internal/copier"
@@ -28,11 +31,12 @@ type sources struct {
 	mu     sync.Mutex
 	trees  map[string]tree.Tree
 	hasher map[string]*buildctx.Hasher // by directory
+	seen   map[pathIn]tree.Entry       // files as they were when their key was made
 	closed []func() error
 }
 
 func (x *Executor) openSources(ctx context.Context, r Request) (*sources, error) {
-	return &sources{x: x, req: r, trees: map[string]tree.Tree{}, hasher: map[string]*buildctx.Hasher{}}, nil
+	return &sources{x: x, req: r, trees: map[string]tree.Tree{}, hasher: map[string]*buildctx.Hasher{}, seen: map[pathIn]tree.Entry{}}, nil
 }
 
 // Close releases the trees and keeps what was learnt about files.
@@ -109,7 +113,34 @@ func (s *sources) lines(ctx context.Context, name string, sel copier.Select, own
 	if err != nil {
 		return nil, err
 	}
-	return copier.KeyLines(ctx, t, items, owned, h.Hash)
+	return copier.KeyLines(ctx, t, items, owned, func(ctx context.Context, t tree.Tree, file string, e tree.Entry) (string, error) {
+		s.mu.Lock()
+		s.seen[pathIn{contextTree(name), file}] = e
+		s.mu.Unlock()
+		return h.Hash(ctx, t, file, e)
+	})
+}
+
+// pathIn is a file of one of the trees.
+type pathIn struct{ tree, path string }
+
+// unchanged tells whether an opened file is still the one that the key of its
+// step was made of. One that no key has seen is: nothing depends on it.
+func (s *sources) unchanged(name, file string, f *os.File) error {
+	s.mu.Lock()
+	e, ok := s.seen[pathIn{name, tree.Clean(file)}]
+	s.mu.Unlock()
+	if !ok || e.Ino == 0 {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return fmt.Errorf("stat %s: %w", file, err)
+	}
+	if st.Ino != e.Ino || st.Size != e.Size || !time.Unix(st.Ctim.Unix()).Equal(e.Change) {
+		return &diag.Problem{What: fmt.Sprintf("%s changed while it was built", file), Hint: "build again when nothing writes to the context"}
+	}
+	return nil
 }
 
 // hasher is what is remembered about the files of a directory, shared by all

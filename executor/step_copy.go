@@ -66,7 +66,7 @@ func (c *core) copy(ctx context.Context, st *jobStage, s *jobStep, sources map[s
 		t := c.host.Tree(remoteTreeName(st.Title, s.Number, i))
 		rp := p
 		rp.Unpack = r.Git == nil && cp.Unpack != nil && *cp.Unpack
-		sel := copier.Select{Patterns: []string{"/"}, Exclude: cp.Exclude}
+		sel := copier.Select{Patterns: []string{"/"}, Exclude: cp.Exclude, Literal: true}
 		if r.Git == nil {
 			sel = copier.Select{Patterns: []string{r.Name}, Literal: true}
 		}
