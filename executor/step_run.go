@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"kaniko-build/executor/internal/copier"
 	"kaniko-build/executor/internal/dockerfile"
 	"kaniko-build/executor/internal/rootfs"
@@ -247,7 +249,11 @@ func (m *mounter) ssh(ctx context.Context, spec *sandbox.RunSpec, mt *dockerfile
 	if mt.Mode != nil {
 		mode = *mt.Mode
 	}
-	if err := errors.Join(os.Chmod(path, os.FileMode(mode)), os.Lchown(path, int(mt.UID), int(mt.GID))); err != nil {
+	err = os.Lchown(path, int(mt.UID), int(mt.GID))
+	if errors.Is(err, unix.EINVAL) { // an owner that we lack: the mount tells
+		err = nil
+	}
+	if err := errors.Join(err, os.Chmod(path, os.FileMode(mode))); err != nil {
 		return errors.Join(fmt.Errorf("set owner of the ssh socket: %w", err), l.Close())
 	}
 	var wg sync.WaitGroup
@@ -266,7 +272,7 @@ func (m *mounter) ssh(ctx context.Context, spec *sandbox.RunSpec, mt *dockerfile
 	if target == "" {
 		target = fmt.Sprintf("/run/buildkit/ssh_agent.%d", n)
 	}
-	spec.Mounts = append(spec.Mounts, sandbox.Mount{Kind: sandbox.BindMount, Target: target, Source: path})
+	spec.Mounts = append(spec.Mounts, sandbox.Mount{Kind: sandbox.BindMount, Target: target, Source: path, UID: mt.UID, GID: mt.GID})
 	if !hasEnv(spec.Env, "SSH_AUTH_SOCK") {
 		spec.Env = append(spec.Env, "SSH_AUTH_SOCK="+target)
 	}

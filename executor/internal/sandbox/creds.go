@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -99,12 +100,22 @@ func (i ids) setfs(id uint32, privileged bool) ids {
 	return i
 }
 
+// packGroups sorts, as the kernel does: getgroups shows it.
 func packGroups(groups []uint32) string {
 	var b []byte
-	for _, g := range groups {
+	for _, g := range slices.Sorted(slices.Values(groups)) {
 		b = binary.LittleEndian.AppendUint32(b, g)
 	}
 	return string(b)
+}
+
+// sortGroups is packGroups of what setgroups was given.
+func sortGroups(list []byte) string {
+	groups := make([]uint32, 0, len(list)/4)
+	for i := 0; i+4 <= len(list); i += 4 {
+		groups = append(groups, binary.LittleEndian.Uint32(list[i:]))
+	}
+	return packGroups(groups)
 }
 
 // inGroup tells whether gid is among the groups that count for files.

@@ -80,7 +80,7 @@ type Mount struct {
 	Mode uint32 // tmpfs, file: permissions
 
 	Data     []byte // file
-	UID, GID uint32 // file
+	UID, GID uint32 // file; bind: who owns Source where the id map has not that owner
 }
 
 // MountPoint is a path that must exist in a root before a RUN.

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -204,5 +205,37 @@ func BenchmarkSingleStat(b *testing.B) {
 		s.Argv = []string{"/bin/sh", "-c", "i=0; while test $i -lt 10000; do test -e /etc/passwd; i=$((i+1)); done"}
 		a := l.do(job{Spec: s})
 		b.ReportMetric(float64(a.Took.Microseconds())/10000, "us/stat")
+	}
+}
+
+func TestSingleGroupsAreSorted(t *testing.T) {
+	l := singleLab(t)
+	bb := l.busybox()
+	s := l.spec([]string{bb}, "id -G")
+	s.UID, s.GID, s.Groups = 5, 1234, []uint32{2002, 100, 7}
+	if a := l.do(job{Spec: s}); a.Out != "1234 7 100 2002\n" {
+		t.Errorf("got %q %q %s", a.Out, a.Err, a.Error)
+	}
+}
+
+func TestSingleOwnerOfABind(t *testing.T) {
+	l := singleLab(t)
+	bb, shown := l.busybox(), l.dir()
+	l.write(shown+"/agent", "", 0o660)
+	if err := os.Remove(l.host(shown + "/agent")); err != nil {
+		t.Fatal(err)
+	}
+	socket, err := net.Listen("unix", l.host(shown+"/agent"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	l.own(l.host(shown + "/agent"))
+	l.write(bb+"/agent", "", 0o600)
+	s := l.spec([]string{bb}, "stat -c '%u:%g %F' /agent; chown 0:0 /agent; stat -c '%u:%g' /agent")
+	s.Mounts = []Mount{{Kind: BindMount, Target: "/agent", Source: shown + "/agent", UID: 11, GID: 12}}
+	a := l.do(job{Spec: s})
+	if a.Out != "11:12 socket\n0:0\n" || len(a.Owners) != 0 {
+		t.Errorf("got %q %q %s, owners %v", a.Out, a.Err, a.Error, a.Owners)
 	}
 }

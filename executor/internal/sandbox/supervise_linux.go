@@ -216,7 +216,35 @@ func newSupervisor(spec RunSpec, ids IDMap) (*supervisor, error) {
 		}
 	}
 	s.number(newCreds(0, 0, nil))
+	if s.full {
+		return s, nil
+	}
+	for _, m := range spec.Mounts {
+		if err := s.adopt(m); err != nil {
+			s.close()
+			return nil, err
+		}
+	}
 	return s, nil
+}
+
+// adopt notes the owner of what a mount shows, if it says one: sockets cannot
+// carry a record.
+func (s *supervisor) adopt(m Mount) error {
+	if m.Kind != BindMount || m.UID == 0 && m.GID == 0 {
+		return nil
+	}
+	f, err := m.open()
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(f), "", &st, unix.AT_EMPTY_PATH); err != nil {
+		f.close()
+		return fmt.Errorf("look at %s: %w", m.Source, err)
+	}
+	s.owned[inode{st.Dev, st.Ino}] = &ownedFile{int(f), m.UID, m.GID}
+	return nil
 }
 
 // listenerFD is where the listener is in the child.
@@ -583,7 +611,7 @@ func (s *supervisor) credential(n *notification, c creds, nr uint32, a [6]uint64
 		if len(list) > 0 && !s.peek(n, a[1], list) {
 			return reply{errno: unix.EFAULT}
 		}
-		c.groups = string(list)
+		c.groups = sortGroups(list)
 	case unix.SYS_PRCTL: // PR_SET_KEEPCAPS, see supervisorFilter
 		c.keepCaps = a[1] == 1
 		if c != was {

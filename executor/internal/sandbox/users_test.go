@@ -83,7 +83,7 @@ func userTests() string {
 // makeUser makes an ordinary user for the time of the test.
 func makeUser(t *testing.T, subids bool) *user.User {
 	t.Helper()
-	name := fmt.Sprintf("kbtest%d%t", os.Getpid()%100000, subids)[:14]
+	name := fmt.Sprintf("kbtest%d%.1s", os.Getpid(), strconv.FormatBool(subids))
 	args := []string{"--no-create-home", "--shell", "/bin/sh"}
 	if !subids {
 		args = append(args, "-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0")

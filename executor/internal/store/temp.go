@@ -20,7 +20,9 @@ type session struct {
 	n      atomic.Uint64
 }
 
-const guard = ".lock" // behind the name of a session's directory
+// Guard follows the name of a directory in the folder for temporary files: the
+// flock of the file of that name tells Sweep that the directory is in use.
+const Guard = ".lock"
 
 func (s *Store) tempName(kind string) (string, error) {
 	s.mu.Lock()
@@ -30,10 +32,10 @@ func (s *Store) tempName(kind string) (string, error) {
 	}
 	if s.session == nil {
 		name := dirTemp + "/" + random()
-		unlock, _, err := s.tryLock(name+guard, true)
+		unlock, _, err := s.tryLock(name+Guard, true)
 		for err == nil && unlock == nil { // a Sweep looks at it
 			name = dirTemp + "/" + random()
-			unlock, _, err = s.tryLock(name+guard, true)
+			unlock, _, err = s.tryLock(name+Guard, true)
 		}
 		if err != nil {
 			return "", fmt.Errorf("begin session: %w", err)
@@ -136,7 +138,7 @@ func (s *Store) Sweep(ctx context.Context, remove func(ctx context.Context, path
 		return 0, nil, fmt.Errorf("sweep: %w", err)
 	}
 	for _, e := range list {
-		name := dirTemp + "/" + strings.TrimSuffix(e.Name(), guard)
+		name := dirTemp + "/" + strings.TrimSuffix(e.Name(), Guard)
 		if seen[name] {
 			continue
 		}
@@ -144,7 +146,7 @@ func (s *Store) Sweep(ctx context.Context, remove func(ctx context.Context, path
 		if err := context.Cause(ctx); err != nil {
 			return removed, left, err
 		}
-		unlock, _, err := s.tryLock(name+guard, true)
+		unlock, _, err := s.tryLock(name+Guard, true)
 		if err != nil {
 			return removed, left, fmt.Errorf("sweep: %w", err)
 		}

@@ -94,12 +94,39 @@ func (r *Runner) Report(ctx context.Context, dir string) (sandbox.Report, error)
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return sandbox.Report{}, fmt.Errorf("make the folder of the store: %w", err)
 	}
-	tmp, err := os.MkdirTemp(parent, "probe-")
+	tmp, release, err := temporary(parent)
 	if err != nil {
 		return sandbox.Report{}, fmt.Errorf("make a folder to probe in: %w", err)
 	}
 	rep := sandbox.Probe(ctx, tmp)
-	return rep, os.RemoveAll(tmp)
+	return rep, release()
+}
+
+// temporary makes a folder below the store's one for temporary files. Its lock
+// tells the sweep of another build, which may start at the same time, that
+// somebody lives; it is taken before there is anything to sweep.
+func temporary(parent string) (dir string, release func() error, err error) {
+	for {
+		f, err := os.CreateTemp(parent, "probe-*"+store.Guard)
+		if err != nil {
+			return "", nil, err
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			f.Close()
+			continue // a sweep looks at it, and takes it away
+		}
+		mine, err1 := f.Stat()
+		there, err2 := os.Lstat(f.Name())
+		if err1 != nil || err2 != nil || !os.SameFile(mine, there) {
+			f.Close()
+			continue
+		}
+		dir := strings.TrimSuffix(f.Name(), store.Guard)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return "", nil, errors.Join(err, os.Remove(f.Name()), f.Close())
+		}
+		return dir, func() error { return errors.Join(os.RemoveAll(dir), os.Remove(f.Name()), f.Close()) }, nil
+	}
 }
 
 func (r *Runner) choose(rep sandbox.Report) (executor.Isolation, error) {
