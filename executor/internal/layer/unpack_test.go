@@ -323,6 +323,50 @@ func TestUnpackRecordsWhatTheMapLacks(t *testing.T) {
 	}
 }
 
+// A RUN writes what it likes into the records of its files.
+func TestPackOfForgedRecords(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to give files away")
+	}
+	dir := t.TempDir()
+	for name, c := range map[string]struct {
+		mode   os.FileMode
+		uid    int
+		record string
+	}{
+		"dev":     {0o600, 0, fmt.Sprint("20666 0 5 ", unix.Mkdev(1, 3))},
+		"hole":    {0o600, 0, "20000 0 0 0"},
+		"open":    {0o666, 0, fmt.Sprint("20666 0 0 ", unix.Mkdev(1, 3))},
+		"setuid":  {0o755 | os.ModeSetuid, 9, "104755 0 0 0"},
+		"theirs":  {0o600, 9, fmt.Sprint("60666 9 9 ", unix.Mkdev(8, 0))},
+		"junk":    {0o600, 0, "junk"},
+		"long":    {0o600, 0, "20666 0 0 " + strings.Repeat("1", 1000)},
+		"link":    {0o600, 0, "120777 0 0 0"},
+		"dirlike": {0o600, 0, "40777 0 0 0"},
+		"socket":  {0o600, 0, "140777 0 0 0"},
+		"big":     {0o644, 0, "100644 4294967295 4294967295 0"},
+	} {
+		p := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(p, []byte("x"), 0o600), os.Chown(p, c.uid, c.uid), os.Chmod(p, c.mode),
+			unix.Setxattr(p, tree.OverrideXattr, []byte(c.record), 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "d"), 0o755), unix.Setxattr(filepath.Join(dir, "d"), tree.OverrideXattr, []byte("20666 0 0 259"), 0)); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	s, err := layer.Pack(t.Context(), &b, dir, nil, layer.PackOptions{})
+	if err != nil || !s.Devices {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	want := []string{"0 big 644 0:0", "5 d/ 755 0:0", "3 dev 666 0:5", "0 dirlike 600 0:0", "0 hole 600 0:0", "0 junk 600 0:0", "0 link 600 0:0", "0 long 600 0:0",
+		"0 open 666 0:0", "0 setuid 4755 9:9", "0 theirs 600 9:9"}
+	if got := entries(t, &b); !slices.Equal(got, want) {
+		t.Errorf("packed\n%q\nwant\n%q", got, want)
+	}
+}
+
 func TestUnpackLimits(t *testing.T) {
 	many := []member{file("a", "12345"), file("b", "678")}
 	for _, o := range []layer.UnpackOptions{{MaxSize: 7}, {MaxEntries: 1}} {

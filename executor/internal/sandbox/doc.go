@@ -22,6 +22,8 @@
 // everything in it; a node ends with the process that started it.
 //
 // Not promised: the network of the host is shared unless a step asks for none.
-// Where there is only one id, a supervisor plays the others; what it answers and
-// what not is listed at type supervisor.
+// No device node is made: the kernel lets nobody in a user namespace do it. A
+// supervisor makes a file that stands for one, which stays an empty file to who
+// opens it. Where there is only one id, it plays the others, too. What it
+// answers and what not is listed at type supervisor.
 package sandbox

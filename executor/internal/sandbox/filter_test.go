@@ -201,6 +201,48 @@ func TestFilterDecides(t *testing.T) {
 	}
 }
 
+// TestDeviceFilterAsksOnlyAboutDevices: everything else of a RUN on the full
+// rung goes on without its supervisor.
+func TestDeviceFilterAsksOnlyAboutDevices(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the numbers below are those of amd64")
+	}
+	blind, aware := deviceFilter(false), deviceFilter(true)
+	ask := map[uint32]func(args [6]uint64) bool{
+		unix.SYS_MKNOD:   func(a [6]uint64) bool { return device(a[1]) },
+		unix.SYS_MKNODAT: func(a [6]uint64) bool { return device(a[2]) },
+	}
+	also := []uint32{
+		unix.SYS_STAT, unix.SYS_LSTAT, unix.SYS_FSTAT, unix.SYS_NEWFSTATAT, unix.SYS_STATX, unix.SYS_CHROOT,
+		unix.SYS_CHOWN, unix.SYS_LCHOWN, unix.SYS_FCHOWN, unix.SYS_FCHOWNAT, unix.SYS_CHMOD, unix.SYS_FCHMOD, unix.SYS_FCHMODAT, unix.SYS_FCHMODAT2,
+	}
+	for nr := range uint32(600) {
+		for _, mode := range []uint64{0o644, unix.S_IFREG | 0o644, unix.S_IFIFO | 0o644, unix.S_IFSOCK, unix.S_IFDIR, unix.S_IFCHR | 0o4666, unix.S_IFBLK, 1<<40 | unix.S_IFCHR} {
+			args := [6]uint64{mode, mode, mode, mode, mode, mode}
+			want := uint32(unix.SECCOMP_RET_ALLOW)
+			if f := ask[nr]; f != nil && f(args) {
+				want = unix.SECCOMP_RET_USER_NOTIF
+			}
+			if got := interpret(t, blind, unix.AUDIT_ARCH_X86_64, nr, args); got != want {
+				t.Errorf("call %d, mode %o: got %#x, want %#x", nr, mode, got, want)
+			}
+			if slices.Contains(also, nr) {
+				want = unix.SECCOMP_RET_USER_NOTIF
+			}
+			if got := interpret(t, aware, unix.AUDIT_ARCH_X86_64, nr, args); got != want {
+				t.Errorf("aware, call %d, mode %o: got %#x, want %#x", nr, mode, got, want)
+			}
+			if got := interpret(t, aware, unix.AUDIT_ARCH_I386, nr, args); got != unix.SECCOMP_RET_ALLOW {
+				t.Errorf("32-bit call %d: got %#x", nr, got)
+			}
+		}
+	}
+}
+
+func device(mode uint64) bool {
+	return mode&unix.S_IFMT == unix.S_IFCHR || mode&unix.S_IFMT == unix.S_IFBLK
+}
+
 func interpret(t *testing.T, p []instruction, arch, nr uint32, args [6]uint64) uint32 {
 	t.Helper()
 	var a uint32

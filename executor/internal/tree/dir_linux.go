@@ -59,7 +59,8 @@ func (e Entry) Override(record []byte) Entry {
 		return e
 	}
 	out := e
-	if e.UID == 0 && e.GID == 0 {
+	const none = ^uint32(0) // no id: chown takes it for "as it is"
+	if e.UID == 0 && e.GID == 0 && uid != none && gid != none {
 		out.UID, out.GID = uid, gid
 	}
 	switch mode & unix.S_IFMT {
