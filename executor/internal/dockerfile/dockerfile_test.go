@@ -395,6 +395,44 @@ func TestNamedContexts(t *testing.T) {
 	}
 }
 
+func TestFromFindsStagesInAnyCase(t *testing.T) {
+	text := "ARG PICK=Base\nFROM busybox AS Base\nFROM ${PICK} AS last\nCOPY --from=0 /b /n\nCOPY --from=BASE /b /u\n"
+	for _, c := range []struct {
+		name, text string
+		o          dockerfile.Options
+		images     []string
+	}{
+		{"of an ARG", text, dockerfile.Options{}, []string{"busybox"}},
+		{"of a build arg", text, dockerfile.Options{Args: args("PICK=BASE")}, []string{"busybox"}},
+		{"as it is written", "FROM busybox AS base\nFROM BASE\n", dockerfile.Options{}, []string{"busybox"}},
+		{"but images as they are written", "FROM busybox AS base\nFROM Example.com/base\n", dockerfile.Options{}, []string{"Example.com/base"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f, err := dockerfile.Parse([]byte(c.text), c.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, i := range f.Images() {
+				got = append(got, i.Ref)
+			}
+			if !slices.Equal(got, c.images) {
+				t.Errorf("images are %q, want %q", got, c.images)
+			}
+			var refs []string
+			for _, r := range f.References() {
+				if r.Unresolved {
+					t.Errorf("%s is unresolved", r.Name)
+				}
+				refs = append(refs, r.Name)
+			}
+			if !slices.Equal(refs, c.images) {
+				t.Errorf("references are %q, want %q", refs, c.images)
+			}
+		})
+	}
+}
+
 func TestReferences(t *testing.T) {
 	f, err := dockerfile.Parse([]byte("ARG V\nFROM busybox:${V:-1} AS a\nCOPY --from=tools / /\nRUN --mount=from=files,target=/x y\nFROM ${NO} AS no\nFROM unneeded\nFROM a\nCOPY --from=a / /\nCOPY --from=no / /\n"),
 		dockerfile.Options{Contexts: []string{"files"}})

@@ -51,7 +51,7 @@ var hints = []struct{ part, hint string }{
 	{"checksum requires HTTP(S) or Git sources", "remove --checksum, or ADD a URL or Git repository"},
 	{"source can't be a URL for COPY", "use ADD"},
 	{"source can't be a git ref for COPY", "use ADD"},
-	{"must be lowercase", "stages of other spelling are not found by FROM, and images are lower case"},
+	{"must be lowercase", "no stage above has that name, and names of images are lower case"},
 	{"invalid reference format", "images look like name:tag or registry/name@sha256:digest"},
 	{"parser directive can be used", "remove one of them"},
 	{"invalid escape token", "the escape directive takes \\ or `"},

@@ -175,10 +175,11 @@ func (g *graph) declareOne(s *state) error {
 	return nil
 }
 
-// add enters a state. FROM finds stages by the very name, which is lower case.
+// add enters a state. Its base is a stage in any case: BuildKit's FROM wants
+// lower case once ARGs are expanded, and then fails, as no image is called so.
 func (g *graph) add(s *state) {
 	g.states = append(g.states, s)
-	s.parent = g.byName[s.base]
+	s.parent = g.byName[strings.ToLower(s.base)]
 	if s.name != "" {
 		g.byName[s.name] = s
 	}
