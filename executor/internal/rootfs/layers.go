@@ -44,8 +44,8 @@ type Layers struct {
 	Waiting func(id digest.Digest)
 }
 
-// Ensure returns the roots of chain's layers, topmost first: all of them, but
-// those below a layer that hides everything. What is missing is unpacked, in
+// Ensure returns the roots of chain's layers, topmost first, as an overlay takes
+// them: each once, and none below a layer that hides everything. What is missing is unpacked, in
 // parallel, from what open gives: the blob, compressed or not. open is called
 // for such layers only and may block, for a download. A blob whose tar has
 // another digest than the layer's is an error. Two processes that need the
@@ -80,9 +80,16 @@ func (l *Layers) Ensure(ctx context.Context, chain []Layer, open func(ctx contex
 }
 
 // topmost turns a chain's directories over and ends at one that hides the rest.
+// Of a layer that an image has twice, as many have an empty one, the lower place
+// shows nothing that the upper does not; the kernel refuses both (ELOOP).
 func topmost(dirs []string) ([]string, error) {
 	out := make([]string, 0, len(dirs))
+	seen := map[string]bool{}
 	for i := len(dirs) - 1; i >= 0; i-- {
+		if seen[dirs[i]] {
+			continue
+		}
+		seen[dirs[i]] = true
 		out = append(out, dirs[i])
 		hides, err := layer.Opaque(dirs[i])
 		if err != nil {
