@@ -175,11 +175,7 @@ func (u *upper) Lstat(ctx context.Context, name string) (tree.Entry, error) {
 		case err != nil:
 			return tree.Entry{}, err
 		case i == len(parts)-1:
-			if e.Type() == unix.S_IFCHR && e.Rdev == 0 && e.Size == 0 {
-				if f, err := u.files.OpenRegular(done); err == nil { // a record of such a device, no whiteout
-					f.Close()
-					return e, nil
-				}
+			if e.Type() == unix.S_IFCHR && e.Rdev == 0 { // a whiteout: records say no such thing
 				return tree.Entry{}, notExist
 			}
 			return e, nil
