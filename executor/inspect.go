@@ -67,27 +67,53 @@ type Reference struct {
 	Name       string // after ARG resolution
 	Pos        diag.Pos
 	Use        string // "FROM", "COPY --from", "RUN --mount=from"
-	Unresolved bool   // it holds an ARG without a value
+	Platform   string // of FROM --platform; "" is the request's
+	Unresolved bool   // it holds an ARG without a value: Name is as written
 }
 
 // References lists what the needed stages of a Dockerfile refer to, named
-// contexts left out. Nothing is read or asked.
+// contexts left out. Nothing is read or asked. That a name has no value is no
+// mistake yet: the caller may do without that edge, Inspect may not.
 func References(r Request) ([]Reference, error) {
 	o, err := parseOptions(r, nil)
 	if err != nil {
 		return nil, err
 	}
 	f, err := dockerfile.Parse(r.Dockerfile.Data, o)
-	if err != nil {
+	if err = named(err, f.References()); err != nil {
 		return nil, err
 	}
 	var out []Reference
 	for _, ref := range f.References() {
-		if !ref.Context {
-			out = append(out, Reference{Name: ref.Name, Pos: ref.Pos, Use: string(ref.Use), Unresolved: ref.Unresolved})
+		if ref.Context {
+			continue
 		}
+		one := Reference{Name: ref.Name, Pos: ref.Pos, Use: string(ref.Use), Unresolved: ref.Unresolved}
+		if ref.Platform != nil {
+			one.Platform = platforms.FormatAll(*ref.Platform)
+		}
+		out = append(out, one)
 	}
 	return out, nil
+}
+
+// named is an error of a Dockerfile without the problems that are there only
+// because a name has no value.
+func named(err error, refs []dockerfile.Reference) error {
+	var many diag.Problems
+	if !errors.As(err, &many) {
+		return err
+	}
+	var rest diag.List
+	for _, p := range many {
+		blank := slices.ContainsFunc(refs, func(r dockerfile.Reference) bool {
+			return r.Unresolved && r.Pos.File == p.Pos.File && r.Pos.Line == p.Pos.Line
+		})
+		if !blank {
+			rest.AddErr(diag.Pos{}, p)
+		}
+	}
+	return rest.Err()
 }
 
 func parseOptions(r Request, epoch *int64) (dockerfile.Options, error) {

@@ -154,7 +154,7 @@ func (d dockerfiles) References(t schema.Target, platform string) ([]plan.Refere
 	}
 	out := make([]plan.Reference, len(refs))
 	for i, ref := range refs {
-		out[i] = plan.Reference{Name: ref.Name, Pos: ref.Pos, Use: ref.Use, Unresolved: ref.Unresolved}
+		out[i] = plan.Reference{Name: ref.Name, Pos: ref.Pos, Use: ref.Use, Platform: ref.Platform, Unresolved: ref.Unresolved}
 	}
 	return out, nil
 }

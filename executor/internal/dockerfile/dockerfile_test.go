@@ -450,6 +450,41 @@ func TestReferences(t *testing.T) {
 	}
 }
 
+func TestReferencesOfNamesWithoutValue(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"nothing is left", "FROM ${NO}\n", "${NO} unresolved"},
+		{"a part is left", "ARG REG\nFROM ${REG}/app:1\n", "${REG}/app:1 unresolved"},
+		{"a name is left", "FROM app${NO}\n", "app"},
+		{"a wrong value is a mistake", "ARG A=Bad\nFROM $A\n", ""},
+		{"a wrong name is a mistake", "FROM Bad\n", ""},
+		{"a platform", "FROM --platform=linux/arm64 app\n", "app linux/arm64"},
+		{"the platform of the build", "FROM --platform=$BUILDPLATFORM app\n", "app linux/amd64"},
+		{"no platform of a copy", "FROM --platform=linux/arm64 scratch\nCOPY --from=app / /\n", "app"},
+		{"a platform that is none", "FROM --platform=$NO app\n", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f, err := dockerfile.Parse([]byte(c.text), dockerfile.Options{BuildPlatform: amd64})
+			var got []string
+			for _, r := range f.References() {
+				words := []string{r.Name}
+				if r.Platform != nil {
+					words = append(words, r.Platform.OS+"/"+r.Platform.Architecture)
+				}
+				if r.Unresolved {
+					words = append(words, "unresolved")
+				}
+				got = append(got, strings.Join(words, " "))
+			}
+			if strings.Join(got, ", ") != c.want {
+				t.Errorf("got %q, want %q (%v)", got, c.want, err)
+			}
+			if (err != nil) != (c.want == "" || strings.HasSuffix(c.want, "unresolved")) {
+				t.Errorf("got the error %v", err)
+			}
+		})
+	}
+}
+
 func TestBaseConfigIsTakenOver(t *testing.T) {
 	st := target(t, "FROM relative\nWORKDIR sub\nRUN x\n", dockerfile.Options{Labels: map[string]string{"l": "v"}})
 	run := st.Steps[1].Run

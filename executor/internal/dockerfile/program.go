@@ -120,6 +120,8 @@ type Reference struct {
 	Use  Use      `json:"use"`
 	// Context is set if the name is that of a named context.
 	Context bool `json:"context,omitempty"`
+	// Platform is that of FROM --platform, nil without it.
+	Platform *ocispec.Platform `json:"platform,omitempty"`
 	// Unresolved is set if no name comes out, as an ARG has no value: Name is as written.
 	Unresolved bool `json:"unresolved,omitempty"`
 }

@@ -58,6 +58,7 @@ type state struct {
 	triggered bool // triggers of the base are among cmds
 	done      bool // can be copied from
 	failed    bool // a problem was told: what follows from it is not
+	blanks    bool // the base is named by ARGs, and one of them has no value
 	stageConfig
 	index int // in Program.Stages
 }
@@ -140,6 +141,7 @@ func (g *graph) declareOne(s *state) error {
 	if err != nil {
 		return err
 	}
+	s.blanks = len(m.Unmatched) > 0
 	if m.Result == "" {
 		return fmt.Errorf("base name (%s) should not be blank", from.BaseName)
 	}
@@ -411,18 +413,19 @@ func (g *graph) references() []Reference {
 		if !needed[s] && all.target != nil {
 			continue
 		}
-		if s.failed {
-			out = append(out, Reference{Name: s.base, Pos: s.pos, Use: s.use, Unresolved: true})
-			continue
-		}
 		if s.parent != nil || s.base == scratch && !s.replaced {
 			continue
 		}
-		if err := all.nameImage(s); err != nil {
-			out = append(out, Reference{Name: s.base, Pos: s.pos, Use: s.use, Unresolved: true})
+		if s.failed || all.nameImage(s) != nil {
+			if s.blanks { // else it is no name, as the problem says
+				out = append(out, Reference{Name: s.decl.from.BaseName, Pos: s.pos, Use: s.use, Unresolved: true})
+			}
 			continue
 		}
 		r := Reference{Name: all.imageRef(s).Ref, Pos: s.pos, Use: s.use}
+		if s.decl != nil && s.decl.from.Platform != "" {
+			r.Platform = s.platform
+		}
 		if s.context != "" {
 			r.Name, r.Context = s.context, true
 		}
