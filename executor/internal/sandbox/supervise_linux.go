@@ -726,6 +726,10 @@ func (s *supervisor) dir(n *notification, dirfd int32) (int, error) {
 	if err == unix.ENOENT && dirfd != unix.AT_FDCWD {
 		err = unix.EBADF
 	}
+	if err == nil && !s.valid(n) { // its number may be another's by now
+		unix.Close(f)
+		return -1, unix.ESRCH
+	}
 	return f, err
 }
 
@@ -755,6 +759,9 @@ func (s *supervisor) resolve(n *notification, dirfd int32, name string, do func(
 			return err
 		}
 		defer unix.Close(r)
+		if !s.valid(n) {
+			return unix.ESRCH
+		}
 		if err := chrootTo(r); err != nil {
 			return err
 		}
