@@ -260,6 +260,7 @@ func (x *Executor) inspect(ctx context.Context, n *Node) error {
 	for _, w := range n.program.Warnings {
 		n.Warnings = append(n.Warnings, Event{Node: n.ID, Kind: Warning, Rule: w.Rule, Text: w.Text, Pos: w.Pos, Time: time.Now()})
 	}
+	n.warnDevices()
 	for _, r := range n.program.Images() {
 		if _, err := x.image(ctx, n, r); err != nil { // what only COPY --from or a mount names
 			return placed(err, r.Pos)
@@ -269,6 +270,22 @@ func (x *Executor) inspect(ctx context.Context, n *Node) error {
 		return err
 	}
 	return x.plan(ctx, n)
+}
+
+// warnDevices says of devices that a RUN would like to have that it gets none;
+// those that are required are a mistake, which Resolve has found.
+func (n *Node) warnDevices() {
+	for _, st := range n.program.Stages {
+		for _, s := range st.Steps {
+			if s.Run == nil {
+				continue
+			}
+			for _, d := range s.Run.Devices {
+				n.Warnings = append(n.Warnings, Event{Node: n.ID, Kind: Warning, Pos: s.Pos, Time: time.Now(),
+					Text: fmt.Sprintf("device %q is not there for builds, so RUN goes without it", d.Name)})
+			}
+		}
+	}
 }
 
 // nameImages makes sources of named contexts that are images sources of those

@@ -207,12 +207,13 @@ func (m *mounter) secret(ctx context.Context, spec *sandbox.RunSpec, mt *dockerf
 		if mt.Required {
 			return fmt.Errorf("secret %s: not found", mt.ID)
 		}
-		return nil
+		value = nil
 	}
-	if mt.Env != "" {
+	if mt.Env != "" { // set without a secret too, over one of the image
+		spec.Env = slices.DeleteFunc(spec.Env, func(e string) bool { return strings.HasPrefix(e, mt.Env+"=") })
 		spec.Env = append(spec.Env, mt.Env+"="+string(value))
 	}
-	if mt.Target != "" {
+	if ok && mt.Target != "" {
 		mode := uint32(0o400)
 		if mt.Mode != nil {
 			mode = *mt.Mode

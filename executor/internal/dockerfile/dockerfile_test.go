@@ -264,6 +264,9 @@ func TestProblems(t *testing.T) {
 		{"circles", "FROM scratch AS a\nCOPY --from=b / /\nFROM scratch AS b\nRUN --mount=from=a,target=/x y\n", dockerfile.Options{}, []string{
 			"Dockerfile:4:1: circular dependency detected on stage: a (a -> b -> a)"}},
 		{"privileges", "FROM busybox\nRUN --security=insecure x\n", dockerfile.Options{}, []string{"Dockerfile:2:5: security.insecure is not allowed"}},
+		{"devices that are required", "FROM busybox\nRUN --device=vendor.com/gpu=0,required x\n", dockerfile.Options{}, []string{
+			`Dockerfile:2:5: required device "vendor.com/gpu=0" is not registered`}},
+		{"devices that may be missing", "FROM busybox\nRUN --device=vendor.com/gpu x\n", dockerfile.Options{}, nil},
 		{"an invalid index", "FROM scratch\nCOPY --from=7 / /\n", dockerfile.Options{}, []string{"Dockerfile:2:1: invalid stage index 7"}},
 		{"variables in mounts", "FROM scratch\nRUN --mount=from=$X,target=/x y\n", dockerfile.Options{}, []string{"Dockerfile:2:13: 'from' doesn't support variable expansion"}},
 		{"signals", "FROM scratch\nSTOPSIGNAL SIGNOPE\n", dockerfile.Options{}, []string{"Dockerfile:2:1: invalid signal: SIGNOPE"}},

@@ -174,10 +174,10 @@ type ExtraHost struct {
 	IP   string `json:"ip"`
 }
 
-// Device is a CDI device of RUN --device.
+// Device is a CDI device of RUN --device that the command can do without: one
+// that is required is a problem.
 type Device struct {
-	Name     string `json:"name"`
-	Required bool   `json:"required,omitempty"`
+	Name string `json:"name"`
 }
 
 // The types of mounts.

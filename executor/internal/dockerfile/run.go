@@ -57,7 +57,11 @@ func (r *stageRun) doRun(c *instructions.RunCommand, cmd *command, step *Step) e
 		run.Network = ""
 	}
 	for _, d := range instructions.GetDevices(c) {
-		run.Devices = append(run.Devices, Device{Name: d.Name, Required: d.Required})
+		if d.Required {
+			return &diag.Problem{Pos: f.word(cmd.pos, "--device"), What: fmt.Sprintf("required device %q is not registered", d.Name),
+				Hint: "builds have no devices of the host to hand out: remove --device, or its required"}
+		}
+		run.Devices = append(run.Devices, Device{Name: d.Name})
 	}
 
 	step.Run, step.Empty = run, false
