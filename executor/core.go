@@ -139,6 +139,9 @@ func (c *core) evaluate(ctx context.Context, i int) ([]rootfs.Layer, error) {
 		}
 		if exported {
 			below := top
+			if step.Copy != nil && step.Copy.Link {
+				below = nil // as when it was packed
+			}
 			c.work.Go(func() error { return c.encode(ctx, step, below, made) })
 		}
 		top = above(top, made.DiffID)

@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -63,33 +64,39 @@ func (c *core) encode(ctx context.Context, s *jobStep, top []rootfs.Layer, made 
 
 // makeVariant compresses a layer, from its directory or from another blob of it.
 func (c *core) makeVariant(ctx context.Context, top []rootfs.Layer, id digest.Digest, p store.Params) (store.Variant, error) {
-	w, err := c.store.Writer()
+	d, tar, err := encodeTar(c.store, c.job.Encode, p, func(w io.Writer) error { return c.tar(ctx, top, id, w) })
 	if err != nil {
 		return store.Variant{}, err
+	}
+	if tar != id {
+		return store.Variant{}, fmt.Errorf("internal error: the layer was %s and is now %s", id, tar)
+	}
+	v := store.Variant{DiffID: id, Params: p, Descriptor: d}
+	return v, c.store.PutVariant(v)
+}
+
+// encodeTar compresses what write writes into a blob of the store, and gives
+// the digest of the tar too.
+func encodeTar(st *store.Store, z Compression, p store.Params, write func(w io.Writer) error) (blob ocispec.Descriptor, tar digest.Digest, err error) {
+	w, err := st.Writer()
+	if err != nil {
+		return blob, "", err
 	}
 	defer w.Close()
-	z, err := layer.Compress(w, c.job.Encode)
+	c, err := layer.Compress(w, z)
 	if err != nil {
-		return store.Variant{}, err
+		return blob, "", err
 	}
 	h := sha256.New()
-	if err := c.tar(ctx, top, id, io.MultiWriter(h, z)); err != nil {
-		z.Close()
-		return store.Variant{}, err
-	}
-	if err := z.Close(); err != nil {
-		return store.Variant{}, err
-	}
-	if got := digest.NewDigest(digest.SHA256, h); got != id {
-		return store.Variant{}, fmt.Errorf("internal error: the layer was %s and is now %s", id, got)
+	if err := errors.Join(write(io.MultiWriter(h, c)), c.Close()); err != nil {
+		return blob, "", err
 	}
 	size := w.Size()
 	d, err := w.Commit("")
 	if err != nil {
-		return store.Variant{}, err
+		return blob, "", err
 	}
-	v := store.Variant{DiffID: id, Params: p, Descriptor: ocispec.Descriptor{MediaType: p.MediaType, Digest: d, Size: size}}
-	return v, c.store.PutVariant(v)
+	return ocispec.Descriptor{MediaType: p.MediaType, Digest: d, Size: size}, digest.NewDigest(digest.SHA256, h), nil
 }
 
 // tar writes a layer uncompressed.
@@ -108,6 +115,9 @@ func (c *core) tar(ctx context.Context, top []rootfs.Layer, id digest.Digest, w 
 		defer t.Close()
 		_, err = io.Copy(w, t)
 		return err
+	}
+	if root == c.layers.Root(id.Encoded()) {
+		top = nil // it is kept by its diffID: all that is in it is in the tar
 	}
 	base, err := c.open(ctx, top)
 	if err != nil {

@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"kaniko-build/executor/internal/dockerfile"
 	"kaniko-build/executor/internal/image"
 	"kaniko-build/executor/internal/store"
@@ -144,9 +141,4 @@ func (x *Executor) finish(ctx context.Context, n *Node, c chain) (Result, error)
 	defer n.mu.Unlock()
 	n.layers, n.result = c.layers, &r
 	return r, nil
-}
-
-// layerDescriptor names a blob that was made here.
-func layerDescriptor(mediaType string, d digest.Digest, size int64) ocispec.Descriptor {
-	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: size}
 }

@@ -2,7 +2,6 @@ package executor
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 
@@ -119,28 +118,4 @@ func copyLines(c *dockerfile.Copy) []string {
 
 func workdirLines(w *dockerfile.Workdir) []string {
 	return []string{"workdir " + w.Path, "user " + w.User}
-}
-
-// differs is the first line by which two lists of lines differ, for people.
-func differs(now, before []string) string {
-	for i, l := range now {
-		if i >= len(before) {
-			return "new: " + brief(l)
-		}
-		if l != before[i] {
-			return brief(before[i]) + " -> " + brief(l)
-		}
-	}
-	if len(before) > len(now) {
-		return "gone: " + brief(before[len(now)])
-	}
-	return ""
-}
-
-func brief(s string) string {
-	s = strings.ReplaceAll(s, "\n", `\n`)
-	if r := []rune(s); len(r) > 100 {
-		return string(r[:100]) + "…"
-	}
-	return s
 }

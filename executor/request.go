@@ -26,7 +26,6 @@ type Request struct {
 	Network    string   // default of RUN --network: "" is the host's
 	NoCache    bool     // run every step
 	NoCacheFor []string // run every step of these stages
-	Pull       bool     // ask the registry again for bases that the store knows
 	Names      []string // references that the result is kept under in the store
 }
 

@@ -2,12 +2,8 @@ package executor
 
 import (
 	"context"
-	"crypto/sha256"
 	"io"
 	"time"
-
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"kaniko-build/executor/internal/image"
 	"kaniko-build/executor/internal/layer"
@@ -35,31 +31,10 @@ func (x *Executor) retimed(ctx context.Context, l image.SpecLayer, epoch time.Ti
 		return store.Variant{}, err
 	}
 	defer tar.Close()
-	w, err := x.store.Writer()
+	d, id, err := encodeTar(x.store, x.opts.Compression, p, func(w io.Writer) error { return layer.Retime(ctx, w, tar, epoch) })
 	if err != nil {
 		return store.Variant{}, err
 	}
-	defer w.Close()
-	z, err := layer.Compress(w, x.opts.Compression)
-	if err != nil {
-		return store.Variant{}, err
-	}
-	h := sha256.New()
-	if err := layer.Retime(ctx, io.MultiWriter(h, z), tar, epoch); err != nil {
-		z.Close()
-		return store.Variant{}, err
-	}
-	if err := z.Close(); err != nil {
-		return store.Variant{}, err
-	}
-	size := w.Size()
-	d, err := w.Commit("")
-	if err != nil {
-		return store.Variant{}, err
-	}
-	v := store.Variant{
-		DiffID: l.DiffID, Params: p, Tar: digest.NewDigest(digest.SHA256, h),
-		Descriptor: ocispec.Descriptor{MediaType: p.MediaType, Digest: d, Size: size},
-	}
+	v := store.Variant{DiffID: l.DiffID, Params: p, Tar: id, Descriptor: d}
 	return v, x.store.PutVariant(v)
 }

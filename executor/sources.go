@@ -30,13 +30,12 @@ type sources struct {
 
 	mu     sync.Mutex
 	trees  map[string]tree.Tree
-	hasher map[string]*buildctx.Hasher // by directory
-	seen   map[pathIn]tree.Entry       // files as they were when their key was made
+	seen   map[pathIn]tree.Entry // files as they were when their key was made
 	closed []func() error
 }
 
 func (x *Executor) openSources(ctx context.Context, r Request) (*sources, error) {
-	return &sources{x: x, req: r, trees: map[string]tree.Tree{}, hasher: map[string]*buildctx.Hasher{}, seen: map[pathIn]tree.Entry{}}, nil
+	return &sources{x: x, req: r, trees: map[string]tree.Tree{}, seen: map[pathIn]tree.Entry{}}, nil
 }
 
 // Close releases the trees and keeps what was learnt about files.

@@ -126,7 +126,7 @@ The image lies in the store afterwards; -o writes it elsewhere, --push pushes it
 	fl.StringArrayVarP(&f.outputs, "output", "o", nil, "write the image, type=oci|docker|tar|local,dest=PATH[,rewrite-timestamp=true]")
 	fl.StringVar(&f.iidfile, "iidfile", "", "write the digest of the image's config to a file")
 	fl.StringVar(&f.network, "network", "", "network of RUN steps that do not choose: default, none or host")
-	fl.BoolVar(&f.pull, "pull", false, "ask registries again for images that the store knows")
+	fl.BoolVar(&f.pull, "pull", false, "accepted for docker's sake: registries are always asked what a tag is now")
 	return c
 }
 
@@ -157,7 +157,7 @@ func (f *buildFlags) run(ctx context.Context, t terminal, contextDir string) err
 // request reads what the flags name.
 func (f *buildFlags) request(t terminal, contextDir string) (executor.Request, error) {
 	r := executor.Request{
-		ID: "build", Stage: f.target, Platform: f.platform, Network: f.network, NoCache: f.noCache, Pull: f.pull, Names: f.tags,
+		ID: "build", Stage: f.target, Platform: f.platform, Network: f.network, NoCache: f.noCache, Names: f.tags,
 		Args: map[string]*string{}, Labels: map[string]string{}, Contexts: map[string]string{},
 	}
 	if len(f.tags) > 0 {

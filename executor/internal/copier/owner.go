@@ -90,14 +90,6 @@ func LookupOwner(ctx context.Context, t tree.Tree, spec string) (*[2]uint32, err
 	return &own, nil
 }
 
-// NamesOwner tells whether LookupOwner needs /etc/passwd or /etc/group for spec.
-func NamesOwner(spec string) bool {
-	name, group, _ := strings.Cut(spec, ":")
-	_, n := parseID(name)
-	_, g := parseID(group)
-	return spec != "" && (!n || group != "" && !g)
-}
-
 func parseID(s string) (uint32, bool) {
 	if s == "root" {
 		return 0, true
