@@ -255,6 +255,14 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 			return e, nil
 		}
 	}
+	if s.Copy != nil && s.Copy.Link {
+		top = nil // a linked copy sees nothing of what is there
+	}
+	base, err := c.ready(ctx, sources, top)
+	if err != nil {
+		return fail(err)
+	}
+	defer base.Close()
 	release, err := c.host.Token(ctx)
 	if err != nil {
 		return fail(err)
@@ -262,7 +270,7 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 	defer release()
 	started = time.Now()
 	c.event(st, s, Event{Kind: StepStarted})
-	made, err := c.execute(ctx, st, s, sources, top)
+	made, err := c.execute(ctx, st, s, sources, base, top)
 	if err != nil {
 		return fail(err)
 	}
@@ -294,21 +302,24 @@ func (c *core) event(st *jobStage, s *jobStep, e Event) {
 	c.host.Event(e)
 }
 
-// execute runs a step over the stack top and keeps what it changed as a layer.
-func (c *core) execute(ctx context.Context, st *jobStage, s *jobStep, sources map[string][]rootfs.Layer, top []rootfs.Layer) (_ store.Entry, err error) {
-	base, err := c.open(ctx, top)
-	if err != nil {
-		return store.Entry{}, err
-	}
-	defer base.Close()
-	if s.Copy != nil && s.Copy.Link {
-		base.Close()
-		top = nil
-		if base, err = c.open(ctx, nil); err != nil { // a linked copy sees nothing of what is there
-			return store.Entry{}, err
+// ready unpacks all that a step needs, and opens what lies below it. That may
+// wait for downloads: no token is held meanwhile.
+func (c *core) ready(ctx context.Context, sources map[string][]rootfs.Layer, top []rootfs.Layer) (*stack, error) {
+	for _, layers := range sources {
+		s, err := c.open(ctx, layers)
+		if err != nil {
+			return nil, err
 		}
-		defer base.Close()
+		if err := s.Close(); err != nil {
+			return nil, err
+		}
 	}
+	return c.open(ctx, top)
+}
+
+// execute runs a step over base, which is the stack top, and keeps what it
+// changed as a layer.
+func (c *core) execute(ctx context.Context, st *jobStage, s *jobStep, sources map[string][]rootfs.Layer, base *stack, top []rootfs.Layer) (_ store.Entry, err error) {
 	up, err := c.newUpper(base)
 	if err != nil {
 		return store.Entry{}, err
