@@ -239,6 +239,9 @@ func (x *Executor) inspect(ctx context.Context, n *Node) error {
 	if err != nil {
 		return err
 	}
+	if o.Ignore, err = ignorePatterns(ctx, n.Request); err != nil {
+		return err
+	}
 	o.RemoteEpoch = func(r dockerfile.Remote) (*int64, error) { return src.remoteEpoch(ctx, r) }
 	f, err := dockerfile.Parse(n.Dockerfile.Data, o)
 	if err != nil {
@@ -554,19 +557,22 @@ func (x *Executor) known(n *Node) (steps, hits int) {
 func HostPlatform() string { return platforms.Format(platforms.Normalize(platforms.DefaultSpec())) }
 
 // Check reads a Dockerfile as a build would, without images, and returns what
-// the lint rules find.
-func Check(r Request) ([]Event, error) {
+// the lint rules find, with an error too. Without a target it judges all stages.
+// Of the context only the ignore file is read.
+func Check(ctx context.Context, r Request) ([]Event, error) {
 	o, err := parseOptions(r, nil)
 	if err != nil {
 		return nil, err
 	}
-	f, err := dockerfile.Parse(r.Dockerfile.Data, o)
-	if err != nil {
+	o.AllStages = r.Stage == ""
+	if o.Ignore, err = ignorePatterns(ctx, r); err != nil {
 		return nil, err
 	}
+	f, _ := dockerfile.Parse(r.Dockerfile.Data, o) // Check gives its error
+	warnings, err := f.Check()
 	var out []Event
-	for _, w := range f.Warnings() {
+	for _, w := range warnings {
 		out = append(out, Event{Kind: Warning, Rule: w.Rule, Text: w.Text, Pos: w.Pos})
 	}
-	return out, nil
+	return out, err
 }

@@ -65,6 +65,15 @@ func (s *sources) tree(name string) (tree.Tree, error) {
 	return s.context(context.Background(), ctxName) // opening reads one small file
 }
 
+// ignorePatterns are those of the main context's ignore file.
+func ignorePatterns(ctx context.Context, r Request) ([]string, error) {
+	var own *buildctx.Ignore
+	if r.Ignore != nil {
+		own = &buildctx.Ignore{Name: r.Ignore.Name, Data: r.Ignore.Data}
+	}
+	return buildctx.Patterns(ctx, r.Context, own)
+}
+
 // context opens the main context ("") or a named one.
 func (s *sources) context(ctx context.Context, name string) (tree.Tree, error) {
 	s.mu.Lock()

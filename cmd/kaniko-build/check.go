@@ -39,11 +39,16 @@ func newCheck(t terminal) *cobra.Command {
 				}
 			}
 			var l diag.List
+			told := map[string]bool{} // targets may share a Dockerfile
 			for _, r := range requests {
-				warnings, err := executor.Check(r)
+				warnings, err := executor.Check(c.Context(), r)
 				l.AddErr(diag.Pos{}, err)
 				for _, w := range warnings {
-					fmt.Fprintf(t.out, "%s: %s: %s\n", w.Pos, w.Rule, w.Text)
+					line := fmt.Sprintf("%s: %s: %s\n", w.Pos, w.Rule, w.Text)
+					if !told[line] {
+						told[line] = true
+						fmt.Fprint(t.out, line)
+					}
 				}
 			}
 			if err := l.Err(); err != nil {

@@ -194,3 +194,31 @@ func TestEntriesOfAContext(t *testing.T) {
 		}
 	}
 }
+
+func TestPatternsAreThoseThatOpenGoesBy(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, ".dockerignore"), []byte("# all\n*.o\n\n!keep.o\n/out/\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, root string
+		own        *buildctx.Ignore
+		want       []string
+	}{
+		{"the context's", dir, nil, []string{"*.o", "!keep.o", "out"}},
+		{"the Dockerfile's own", dir, &buildctx.Ignore{Name: "i", Data: []byte("x\n")}, []string{"x"}},
+		{"of its own without a context", "", &buildctx.Ignore{Name: "i", Data: []byte("x\n")}, []string{"x"}},
+		{"an own one without patterns", dir, &buildctx.Ignore{Name: "i"}, nil},
+		{"none", t.TempDir(), nil, nil},
+		{"no context", "", nil, nil},
+	} {
+		got, err := buildctx.Patterns(t.Context(), c.root, c.own)
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %q, %v; want %q", c.name, got, err, c.want)
+		}
+	}
+	var p *diag.Problem
+	if _, err := buildctx.Patterns(t.Context(), filepath.Join(dir, "nowhere"), nil); !errors.As(err, &p) {
+		t.Errorf("a context that is not there: %v", err)
+	}
+}

@@ -53,6 +53,39 @@ func readIgnore(ctx context.Context, t tree.Tree, name string) (Ignore, error) {
 	return ig, nil
 }
 
+// Patterns are the patterns that Open would go by for the context at root: those
+// of own, or without it of the context's file. Without either there are none,
+// nor for the empty context, root "".
+func Patterns(ctx context.Context, root string, own *Ignore) ([]string, error) {
+	var m *matcher
+	var err error
+	switch {
+	case own != nil:
+		if m, err = own.parse(); err != nil {
+			return nil, err
+		}
+	case root != "":
+		d, err := Open(ctx, root, Options{})
+		if err != nil {
+			return nil, err
+		}
+		defer d.Close()
+		m = d.ignore
+	}
+	if m == nil {
+		return nil, nil
+	}
+	var out []string
+	for _, p := range m.Patterns() {
+		if p.Exclusion() {
+			out = append(out, "!"+p.String())
+		} else {
+			out = append(out, p.String())
+		}
+	}
+	return out, nil
+}
+
 // matcher answers what is ignored. nil ignores nothing.
 type matcher struct {
 	*patternmatcher.PatternMatcher

@@ -453,6 +453,42 @@ func TestReferences(t *testing.T) {
 	}
 }
 
+func TestCheckJudgesWhatNeedsNoImage(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		o          dockerfile.Options
+		rules      []string
+		problem    string
+	}{
+		{name: "ignored files", text: "FROM nowhere\nCOPY x /\n", o: dockerfile.Options{Ignore: []string{"x"}}, rules: []string{"2 CopyIgnoredFile"}},
+		{name: "stages that are not needed", text: "FROM nowhere\nENV k v\nFROM scratch\n", o: dockerfile.Options{AllStages: true}, rules: []string{"2 LegacyKeyValueFormat"}},
+		{name: "a variable may come from the image", text: "FROM golang AS a\nENV PATH=$GOPATH/bin\nFROM a\nUSER $APP_UID\nVOLUME $DATA\nCOPY x ${HERE:?}\n"},
+		{name: "from scratch it may not", text: "FROM scratch\nCOPY $X /\n", rules: []string{"2 UndefinedVar"}},
+		{name: "mistakes without variables stay", text: "FROM golang\nSTOPSIGNAL SIGNOPE\nVOLUME $DATA\n", problem: "Dockerfile:2:1: invalid signal"},
+		{name: "warnings that are mistakes", text: "# check=error=true\nFROM golang\nENV A=$B\nMAINTAINER m\n", rules: []string{"4 MaintainerDeprecated"},
+			problem: "Dockerfile:4:1: lint violation found for rules: MaintainerDeprecated"},
+		{name: "no warnings, no mistake", text: "# check=error=true\nFROM golang\nENV A=$B\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f, _ := dockerfile.Parse([]byte(c.text), c.o) // Check gives its error
+			warnings, err := f.Check()
+			var got []string
+			for _, w := range warnings {
+				got = append(got, fmt.Sprintf("%d %s", w.Pos.Line, w.Rule))
+			}
+			if !slices.Equal(got, c.rules) {
+				t.Errorf("got %q, want %q", got, c.rules)
+			}
+			switch {
+			case c.problem == "" && err != nil:
+				t.Errorf("got the error %v", err)
+			case c.problem != "" && (err == nil || !strings.HasPrefix(err.Error(), c.problem)):
+				t.Errorf("got the error %v, want %s", err, c.problem)
+			}
+		})
+	}
+}
+
 func TestReferencesOfNamesWithoutValue(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"nothing is left", "FROM ${NO}\n", "${NO} unresolved"},

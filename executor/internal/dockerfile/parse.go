@@ -67,6 +67,7 @@ type File struct {
 	platform ocispec.Platform  // of the target
 	build    ocispec.Platform
 	implicit bool // no platform was asked for
+	strict   bool // warnings are mistakes, says the check directive
 
 	decls    []decl
 	meta     []*parser.Node // ARGs before the first FROM
@@ -110,6 +111,7 @@ func (f *File) read(text []byte) error {
 	if err != nil {
 		return err
 	}
+	f.strict = lint.ReturnAsError
 	defer func() { sortWarnings(f.warnings) }()
 
 	var problems diag.List

@@ -36,6 +36,9 @@ func (f *File) Resolve(load Loader) (*Program, error) {
 	}
 	sortWarnings(p.Warnings)
 	p.Warnings = slices.Compact(p.Warnings)
+	if err == nil && f.strict {
+		err = lintError(p.Warnings)
+	}
 	if err != nil {
 		p.Stages = nil
 	}
@@ -88,9 +91,6 @@ func (f *File) resolve(p *Program, load Loader) error {
 		return err
 	}
 	f.finish(p, g)
-	if lint.ReturnAsError {
-		return lintError(p.Warnings)
-	}
 	return nil
 }
 
