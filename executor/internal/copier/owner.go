@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -110,7 +111,7 @@ func fullID(s string) (uint32, bool) {
 // User is whom a process runs as.
 type User struct {
 	UID, GID uint32
-	Groups   []uint32 // supplementary; GID is not among them unless /etc/group says so
+	Groups   []uint32 // supplementary; GID is always among them, as BuildKit has it
 	Home     string   // of /etc/passwd; "" when it has no entry
 }
 
@@ -122,7 +123,7 @@ func LookupUser(ctx context.Context, t tree.Tree, spec string) (User, error) {
 		return User{}, err
 	}
 	if uid, gid, ok := bothIDs(spec); ok {
-		u := User{UID: uid, GID: gid}
+		u := User{UID: uid, GID: gid, Groups: []uint32{gid}}
 		if found, err := user.ParsePasswdFilter(bytes.NewReader(passwd), func(u user.User) bool { return u.Uid == int(uid) }); err == nil && len(found) > 0 {
 			u.Home = found[0].Home
 		}
@@ -139,7 +140,7 @@ func LookupUser(ctx context.Context, t tree.Tree, spec string) (User, error) {
 	x, err := user.GetExecUser(name, nil, bytes.NewReader(passwd), bytes.NewReader(group))
 	switch {
 	case err != nil && spec == "":
-		return User{}, nil
+		return User{Groups: []uint32{0}}, nil
 	case errors.Is(err, user.ErrNoPasswdEntries), errors.Is(err, user.ErrNoGroupEntries), errors.Is(err, user.ErrRange):
 		return User{}, &diag.Problem{What: err.Error(), Hint: "create it in an earlier step, or use a number"}
 	case err != nil:
@@ -148,6 +149,9 @@ func LookupUser(ctx context.Context, t tree.Tree, spec string) (User, error) {
 	u := User{UID: uint32(x.Uid), GID: uint32(x.Gid), Home: x.Home}
 	for _, g := range x.Sgids {
 		u.Groups = append(u.Groups, uint32(g))
+	}
+	if !slices.Contains(u.Groups, u.GID) {
+		u.Groups = append([]uint32{u.GID}, u.Groups...)
 	}
 	return u, nil
 }
