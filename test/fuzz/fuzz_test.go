@@ -204,16 +204,19 @@ func described(t *testing.T, out, text string) result {
 
 // buildkit builds the case of a seed with BuildKit. Its daemon keeps what a
 // client sent and brings it up to date, which spoils times, so that is pruned.
+// It would pull what a syntax line names, so it gets a Dockerfile without one.
 func (l *lab) buildkit(t *testing.T, dir string, seed uint64) result {
 	t.Helper()
 	work, out := filepath.Join(dir, fmt.Sprint(seed)), filepath.Join(dir, "buildkit.tar")
+	files := filepath.Join(dir, "dockerfiles", fmt.Sprint(seed))
+	rig.Write(t, files, map[string]string{"Dockerfile": strings.TrimPrefix(Make(seed).Dockerfile, syntax)})
 	bin, args := l.buildctl[0], l.buildctl[1:]
 	prune := append(append([]string{}, args...), "prune", "--filter", "type==source.local")
 	if text, err := exec.CommandContext(t.Context(), bin, prune...).CombinedOutput(); err != nil {
 		t.Fatalf("buildctl prune: %v\n%s", err, text)
 	}
 	argv := append(append([]string{}, args...), "build", "--progress=plain", "--no-cache", "--frontend", "dockerfile.v0",
-		"--output", "type=oci,dest="+out, "--local", "context="+work, "--local", "dockerfile="+work)
+		"--output", "type=oci,dest="+out, "--local", "context="+work, "--local", "dockerfile="+files)
 	for _, a := range Make(seed).Args {
 		argv = append(argv, "--opt", "build-arg:"+a)
 	}

@@ -14,6 +14,9 @@ type Case struct {
 	Args       []string          // of --build-arg
 }
 
+// syntax is the first line of some Dockerfiles.
+const syntax = "# syntax=docker/dockerfile:1\n"
+
 // maker draws a case.
 type maker struct {
 	*rand.Rand
@@ -48,7 +51,7 @@ func (m *maker) line(format string, args ...any) { fmt.Fprintf(&m.b, format+"\n"
 func Make(seed uint64) Case {
 	m := &maker{Rand: rand.New(rand.NewPCG(seed, 1))}
 	if m.chance(20) {
-		m.line("# syntax=docker/dockerfile:1")
+		m.b.WriteString(syntax)
 	}
 	if m.chance(30) {
 		m.line("ARG BASE=%s", m.pick(bases[:4]))
