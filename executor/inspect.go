@@ -121,6 +121,9 @@ func parseOptions(r Request, epoch *int64) (dockerfile.Options, error) {
 		Name: r.Dockerfile.Name, Args: r.Args, Target: r.Stage, Labels: r.Labels, Epoch: epoch,
 		BuildPlatform: platforms.DefaultSpec(), NetworkMode: r.Network,
 	}
+	if r.Check != "" {
+		o.Check = &r.Check
+	}
 	if r.Platform != "" {
 		p, err := platforms.Parse(r.Platform)
 		if err != nil {

@@ -27,6 +27,7 @@ type Request struct {
 	NoCache    bool     // run every step
 	NoCacheFor []string // run every step of these stages
 	Names      []string // references that the result is kept under in the store
+	Check      string   // stands for the check directive of a Dockerfile without one, in its syntax
 }
 
 // Text is a file that was read by the caller, with the name that positions show.

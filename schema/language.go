@@ -8,6 +8,7 @@ package schema
 var (
 	varTypes       = []string{"string", "int", "bool", "list", "map"}
 	failureModes   = []string{"stop", "continue"}
+	lintLevels     = []string{"warning", "error"}
 	progressStyles = []string{"auto", "tty", "plain", "json", "quiet"}
 )
 
@@ -35,7 +36,8 @@ var manifestShape = &shape{what: "a mapping", fields: []field{
 	{name: "registries", shape: &shape{what: "a mapping of registries", dict: registryShape}},
 	{name: "run", shape: runShape},
 	{name: "include"}, {name: "envFiles"}, {name: "policy"}, {name: "profiles"},
-	{name: "runner"}, {name: "affected"}, {name: "watch"}, {name: "lint"},
+	{name: "runner"}, {name: "affected"}, {name: "watch"},
+	{name: "lint", shape: &shape{what: "a mapping", fields: []field{{name: "dockerfile", shape: lintShape}}}},
 }}
 
 // bodyShape is a target, a template or the defaults.
@@ -98,6 +100,11 @@ var registryShape = &shape{what: "a mapping", fields: []field{
 	{name: "fallback", shape: boolShape},
 	{name: "ca", shape: textShape},
 	{name: "clientCert"}, {name: "clientKey"}, {name: "onTagExists"}, {name: "retries"},
+}}
+
+var lintShape = &shape{what: "a mapping such as {skip: [RULE], fail: warning}", fields: []field{
+	{name: "skip", shape: &shape{what: "a list of rules", list: textShape}},
+	{name: "fail", shape: &shape{what: "warning or error", text: true, words: lintLevels}},
 }}
 
 var runShape = &shape{what: "a mapping", fields: []field{

@@ -17,6 +17,7 @@ type Manifest struct {
 	Groups     []Group    // those of the groups section as declared, then those only targets name
 	Registries []Registry // as declared
 	Run        Run
+	Lint       Lint
 	Secrets    []Secret // as declared
 	SSH        []SSH    // as declared; "default" exists without being here
 }
@@ -123,6 +124,13 @@ type Run struct {
 	KeepGoing    bool   // onFailure: continue
 	Progress     string // "" or auto, tty, plain, json, quiet
 	MetadataFile string // relative to the workspace root
+}
+
+// Lint is how the lint rules apply to Dockerfiles that have no check directive of
+// their own.
+type Lint struct {
+	Skip           []string // rules, or "all"
+	FailOnWarnings bool     // what a rule finds is a mistake
 }
 
 // Secret is where a secret comes from: exactly one of File and Env is set.

@@ -63,7 +63,7 @@ func (p *parser) manifest(opts Options) *Manifest {
 	}
 	p.declare()
 	m.Secrets, m.SSH = p.secrets(), p.ssh()
-	m.Registries, m.Run = p.registries(), p.run()
+	m.Registries, m.Run, m.Lint = p.registries(), p.run(), p.lint()
 	m.Targets = p.targets(m)
 	m.Groups = p.groups()
 	p.checkNames(m)
@@ -192,6 +192,11 @@ func (p *parser) checkHost(host string, pos diag.Pos) {
 	if !mirrorText.MatchString(host) {
 		p.problems.Add(pos, "write the host as it stands in an image's name, such as docker.io or localhost:5000", "%q is not a registry", host)
 	}
+}
+
+func (p *parser) lint() Lint {
+	v := p.resolved("lint", manifestShape.field("lint").shape).get("dockerfile")
+	return Lint{Skip: v.get("skip").strings(), FailOnWarnings: v.get("fail").str() == "warning"}
 }
 
 func (p *parser) run() Run {

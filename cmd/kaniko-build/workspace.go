@@ -166,6 +166,7 @@ func (w *workspace) request(t *schema.Target, platform string) (executor.Request
 		Labels: t.Labels, NoCache: t.NoCache, NoCacheFor: t.NoCacheStages, Names: t.RefNames(),
 		Args: map[string]*string{}, Contexts: map[string]string{},
 	}
+	r.Check = w.check()
 	for k, v := range t.Args {
 		r.Args[k] = &v
 	}
@@ -199,6 +200,18 @@ func (w *workspace) request(t *schema.Target, platform string) (executor.Request
 		}
 	}
 	return r, w.grant(&r, t)
+}
+
+// check is the manifest's lint as a check directive.
+func (w *workspace) check() string {
+	var parts []string
+	if l := w.manifest.Lint; len(l.Skip) > 0 {
+		parts = append(parts, "skip="+strings.Join(l.Skip, ","))
+	}
+	if w.manifest.Lint.FailOnWarnings {
+		parts = append(parts, "error=true")
+	}
+	return strings.Join(parts, ";")
 }
 
 // grant adds the secrets and agents that a target may use.

@@ -37,7 +37,7 @@ func (f *File) newLinter(text []byte, out *[]Warning) (*linter.Linter, error) {
 	if v, ok := f.args["BUILDKIT_DOCKERFILE_CHECK"]; ok {
 		options = v
 	}
-	if f.opts.Check != nil {
+	if options == "" && f.opts.Check != nil {
 		options = *f.opts.Check
 	}
 	config, err := linter.ParseLintOptions(options)

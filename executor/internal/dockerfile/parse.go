@@ -44,7 +44,7 @@ type Options struct {
 	// RemoteEpoch answers for a SOURCE_DATE_EPOCH that names a stage with one
 	// ADD: the time of that file or commit, nil if it has none.
 	RemoteEpoch func(Remote) (*int64, error)
-	// Check replaces the check directive of the file, in its syntax.
+	// Check stands for the check directive of a file without one, in its syntax.
 	Check *string
 	// Ignore are the patterns of the main context's ignore file, for the linter.
 	Ignore []string
