@@ -129,7 +129,7 @@ func (c *core) evaluate(ctx context.Context, i int) ([]rootfs.Layer, error) {
 		if step.Copy == nil && step.Run == nil && step.Workdir == nil {
 			continue
 		}
-		if !missed && !c.known(step, top) {
+		if _, ok := c.known(step, top); !ok && !missed {
 			missed = true
 			c.prefetch(ctx, st.Steps[k:])
 		}
@@ -176,12 +176,12 @@ func stepSources(s *dockerfile.Step) []dockerfile.Source {
 	return out
 }
 
-func (c *core) known(s *jobStep, top []rootfs.Layer) bool {
-	if s.Fresh {
-		return false
+// known finds what a step made by its definition.
+func (c *core) known(s *jobStep, top []rootfs.Layer) (store.Entry, bool) {
+	if s.Fresh || s.ByContent {
+		return store.Entry{}, false
 	}
-	_, ok := c.lookup(s.Key, top)
-	return ok
+	return c.lookup(s.Key, top)
 }
 
 func (c *core) full() bool { return !c.job.IDs.Single() }
@@ -202,11 +202,9 @@ func above(top []rootfs.Layer, id digest.Digest) []rootfs.Layer {
 
 // step gives what one step made: known, or made now.
 func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.Layer) (store.Entry, error) {
-	if !s.Fresh {
-		if e, ok := c.lookup(s.Key, top); ok {
-			c.event(st, s, Event{Kind: StepCached})
-			return e, nil
-		}
+	if e, ok := c.known(s, top); ok {
+		c.event(st, s, Event{Kind: StepCached})
+		return e, nil
 	}
 	started := time.Now()
 	fail := func(err error) (store.Entry, error) {
@@ -242,7 +240,7 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 			return fail(err)
 		}
 		defer unlock()
-		if e, ok := c.lookup(s.Key, top); ok { // the holder we waited for made it
+		if e, ok := c.known(s, top); ok { // the holder we waited for made it
 			c.event(st, s, Event{Kind: StepCached})
 			return e, nil
 		}

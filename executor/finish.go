@@ -69,7 +69,7 @@ func (n *Node) built() []image.SpecLayer {
 // fromKeys finds a step's layer by its key, with a blob in the encoding asked for.
 func (x *Executor) fromKeys(full bool, p store.Params) func(s *jobStep) (image.SpecLayer, bool) {
 	return func(s *jobStep) (image.SpecLayer, bool) {
-		if s.Fresh {
+		if s.Fresh || s.ByContent {
 			return image.SpecLayer{}, false
 		}
 		return x.keyed(s, full, p)

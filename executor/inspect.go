@@ -32,6 +32,7 @@ type Node struct {
 	sources  *sources
 	job      job
 	finalKey store.Key // of the target stage
+	fresh    bool      // something of the target stage runs afresh
 	parents  map[string]*Node
 
 	mu     sync.Mutex
@@ -409,6 +410,7 @@ func (n *Node) fromOutside(origin string, res image.Resolved, r dockerfile.Image
 func (x *Executor) plan(ctx context.Context, n *Node) error {
 	n.job = job{Node: n.ID, Images: map[string][]baseLayer{}, Encode: x.opts.Compression}
 	keys := make([]store.Key, len(n.program.Stages)) // after the last step
+	afresh := make([]bool, len(n.program.Stages))    // something of it runs even when it is known
 	for i := range n.program.Stages {
 		st := &n.program.Stages[i]
 		js := jobStage{Title: st.Title, Base: jobBase{Stage: -1}}
@@ -419,6 +421,7 @@ func (x *Executor) plan(ctx context.Context, n *Node) error {
 		if st.Base.Kind == dockerfile.FromStage {
 			js.Base.Stage = st.Base.Stage
 		}
+		afresh[i] = n.afresh(st.Base, afresh)
 		fresh := n.NoCache || slices.Contains(n.NoCacheFor, st.Name) && st.Name != ""
 		for k := range st.Steps {
 			step := jobStep{Step: st.Steps[k], Number: k + 1, Of: len(st.Steps), Fresh: fresh}
@@ -427,14 +430,31 @@ func (x *Executor) plan(ctx context.Context, n *Node) error {
 					return placed(err, step.Pos)
 				}
 				parent = step.Key
+				for _, src := range stepSources(&step.Step) {
+					afresh[i] = afresh[i] || n.afresh(src, afresh)
+				}
+				step.ByContent = afresh[i]
+				afresh[i] = afresh[i] || fresh
 			}
 			js.Steps = append(js.Steps, step)
 		}
 		keys[i] = parent
 		n.job.Stages = append(n.job.Stages, js)
 	}
-	n.finalKey = keys[len(keys)-1]
+	n.finalKey, n.fresh = keys[len(keys)-1], afresh[len(keys)-1]
 	return nil
+}
+
+// afresh tells whether what a source shows is made anew in this run.
+func (n *Node) afresh(src dockerfile.Source, stages []bool) bool {
+	switch src.Kind {
+	case dockerfile.FromStage:
+		return stages[src.Stage]
+	case dockerfile.FromImage:
+		b := n.images[imageKey(*src.Image)]
+		return b != nil && b.node != nil && b.node.fresh
+	}
+	return false
 }
 
 // startKey is the key that the first step of a stage builds on.
@@ -548,7 +568,7 @@ func (x *Executor) known(n *Node) (steps, hits int) {
 				continue
 			}
 			steps++
-			if _, err := x.store.GetKey(s.Key, full); err == nil && !s.Fresh {
+			if _, err := x.store.GetKey(s.Key, full); err == nil && !s.Fresh && !s.ByContent {
 				hits++
 			}
 		}

@@ -43,6 +43,7 @@ type jobStep struct {
 	Key        store.Key
 	Lines      []string // what Key was made of
 	Fresh      bool     // run it even when the key is known
+	ByContent  bool     // something before it runs afresh: what was made by its definition says nothing
 	Reads      []stageRead
 }
 
