@@ -198,7 +198,7 @@ func treeCall(ctx context.Context, s *sources, method string, raw json.RawMessag
 	if err := json.Unmarshal(raw, &a); err != nil {
 		return nil, nil, err
 	}
-	t, err := s.tree(a.Tree)
+	t, err := s.tree(ctx, a.Tree)
 	if err != nil {
 		return nil, nil, err
 	}

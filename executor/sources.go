@@ -51,7 +51,7 @@ func (s *sources) Close() error {
 }
 
 // tree finds a tree by the name that a job has for it.
-func (s *sources) tree(name string) (tree.Tree, error) {
+func (s *sources) tree(ctx context.Context, name string) (tree.Tree, error) {
 	s.mu.Lock()
 	t, ok := s.trees[name]
 	s.mu.Unlock()
@@ -62,7 +62,7 @@ func (s *sources) tree(name string) (tree.Tree, error) {
 	if !ok {
 		return nil, fmt.Errorf("internal error: no tree %q", name)
 	}
-	return s.context(context.Background(), ctxName) // opening reads one small file
+	return s.context(ctx, ctxName)
 }
 
 // ignorePatterns are those of the main context's ignore file.
