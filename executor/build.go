@@ -125,9 +125,6 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 	defer stop()
 	exit := container.Wait()
 	cancel()
-	if exit != nil {
-		x.broken.Store(true)
-	}
 	serveErr := <-served
 	select {
 	case d := <-s.done:

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -95,7 +94,6 @@ type Executor struct {
 	fetcher  *buildctx.Fetcher
 
 	isolation func() (Isolation, error) // probed once, when first needed
-	broken    atomic.Bool               // a container ended in the middle of its work
 
 	mu      sync.Mutex
 	closed  []func() error              // what inspected nodes hold open
@@ -162,16 +160,13 @@ func (x *Executor) sweep(ctx context.Context) error {
 	return nil
 }
 
-// Close releases the store and all inspected nodes. After a container that did
-// not end by itself it removes what that left behind; it does so for a few
-// seconds even when ctx has ended.
+// Close releases the store and all inspected nodes. It sweeps once more, for a
+// few seconds even when ctx has ended: containers of this run may have been
+// killed, and those of an earlier one may still have been dying at Open.
 func (x *Executor) Close(ctx context.Context) error {
-	var err error
-	if x.broken.Load() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		err = x.sweep(ctx)
-	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	err := x.sweep(ctx)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, f := range x.closed {
