@@ -64,7 +64,7 @@ func (c *core) run(ctx context.Context, st *jobStage, s *jobStep, sources map[st
 	if err := m.add(ctx, &spec, r); err != nil {
 		return err
 	}
-	if err := c.makeDir(ctx, r.Dir, base, up); err != nil {
+	if err := c.makeDir(ctx, r.Dir, [2]uint32{user.UID, user.GID}, base, up); err != nil {
 		return err
 	}
 	stubs, err := rootfs.Stack{Dirs: base.dirs}.Stubs(ctx, up.dir, mountpoints(spec), c.maker)
@@ -89,9 +89,9 @@ func (c *core) run(ctx context.Context, st *jobStage, s *jobStep, sources map[st
 	return up.own(ctx, res.Owners)
 }
 
-// makeDir makes the working directory of a RUN if no WORKDIR did, as a runtime
-// does.
-func (c *core) makeDir(ctx context.Context, dir string, base *stack, up *upper) error {
+// makeDir makes the working directory of a RUN if no WORKDIR did, or if it is
+// gone, and gives it to the RUN's user, as BuildKit does.
+func (c *core) makeDir(ctx context.Context, dir string, owner [2]uint32, base *stack, up *upper) error {
 	real, err := tree.Resolve(ctx, base.view, dir)
 	if err != nil {
 		return err
@@ -99,7 +99,7 @@ func (c *core) makeDir(ctx context.Context, dir string, base *stack, up *upper) 
 	if _, err := base.view.Lstat(ctx, real); !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return copier.Mkdirs(ctx, base.view, up.dir, dir, nil, nil, c.maker)
+	return copier.Mkdirs(ctx, base.view, up.dir, dir, &owner, nil, c.maker)
 }
 
 // mountpoints are the places that must exist before a RUN, and which of them
