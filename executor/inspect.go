@@ -141,7 +141,8 @@ func parseOptions(r Request, epoch *int64) (dockerfile.Options, error) {
 
 // Inspect resolves requests and computes every key that can be known before
 // anything runs. A request comes after those that it names as parents. Images
-// are asked for side by side, each once. All mistakes are reported together.
+// are asked for side by side, each once. All mistakes are reported together;
+// what the linter found goes to the sink.
 func (x *Executor) Inspect(ctx context.Context, requests []Request) ([]*Node, error) {
 	nodes := make([]*Node, len(requests))
 	byID := map[string]*Node{}
@@ -200,6 +201,11 @@ func (x *Executor) Inspect(ctx context.Context, requests []Request) ([]*Node, er
 	}
 	if err := errors.Join(append([]error{l.Err()}, other...)...); err != nil {
 		return nil, err
+	}
+	for _, n := range nodes {
+		for _, w := range n.Warnings {
+			x.opts.Sink(w)
+		}
 	}
 	return nodes, nil
 }

@@ -44,17 +44,10 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 	if err != nil {
 		return nil, err
 	}
-	view, err := newProgress(r.flags.progress, r.term.err)
-	if err != nil {
-		return nil, err
-	}
 	var ids []graph.ID
 	for _, n := range nodes {
 		ids = append(ids, graph.ID(n.ID))
 		r.nodes[n.ID] = n
-		for _, w := range n.Warnings {
-			view.Event(w)
-		}
 	}
 	if g == nil {
 		if g, err = graph.New(ids, nil); err != nil {
