@@ -12,7 +12,7 @@ FUZZTIME ?= 60s
 
 # Debian packages: what the demo uses, and what the tests use beside it.
 DEMO_PACKAGES := busybox-static ca-certificates uidmap
-TEST_PACKAGES := $(DEMO_PACKAGES) bzip2 crun debootstrap docker-registry gcc git libc6-dev libcap2-bin openssh-client procps \
+TEST_PACKAGES := $(DEMO_PACKAGES) bzip2 crun debootstrap docker-registry docker.io gcc git libc6-dev libcap2-bin openssh-client procps \
 	python3 runc skopeo strace umoci xz-utils zstd
 
 .PHONY: build demo test lint check unit conformance packages-demo packages mirror mirror-stop bench golden fuzz fuzz-dockerfile schema clean

@@ -1,0 +1,377 @@
+package rig
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Docker is Debian's docker.io engine, with data, sockets and a containerd of
+// its own. It has no bridge and leaves the firewall alone.
+type Docker struct {
+	Host string // value for DOCKER_HOST
+	Log  string // file with what engine and containerd say
+
+	dir    string
+	parent string // cgroup that all its containers are in
+}
+
+// dockerClient is Debian's; another may stand earlier in PATH.
+const dockerClient = "/usr/bin/docker"
+
+// engine starts the two daemons as process 1 and its children, of a pid and a
+// mount namespace: whatever they and their containers leave ends with it.
+const engine = `
+mount --make-rprivate /
+mount -t proc proc /proc
+mount -t tmpfs -o mode=755 tmpfs /run
+containerd --config "$1/containerd.toml" &
+NOTIFY_SOCKET=$1/ready dockerd --config-file "$1/daemon.json" --containerd "$1/containerd.sock" --pidfile "$1/pid" \
+	--host "unix://$1/docker.sock" --data-root "$1/data" --exec-root "$1/exec" --cgroup-parent "$2" \
+	--bridge none --iptables=false --ip6tables=false --ip-masq=false --ip-forward=false --oom-score-adjust 0 &
+wait $!
+`
+
+// StartDocker starts an engine without images that ends with the test.
+func StartDocker(t testing.TB) *Docker {
+	t.Helper()
+	NeedRoot(t)
+	for _, program := range []string{"dockerd", "containerd", "runc", dockerClient} {
+		Need(t, program, "docker.io")
+	}
+	dir := Space(t, nil)
+	d := &Docker{
+		Host: "unix://" + dir + "/docker.sock", Log: filepath.Join(dir, "log"),
+		dir: dir, parent: "/" + filepath.Base(dir),
+	}
+	for name, text := range map[string]string{
+		"daemon.json": `{"deprecated-key-path": "` + dir + `/key.json"}`,
+		"containerd.toml": fmt.Sprintf(`version = 2
+root = "%[1]s/containerd"
+state = "%[1]s/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+address = "%[1]s/containerd.sock"
+`, dir),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: dir + "/ready"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ready.Close()
+	log, err := os.Create(d.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command("/bin/sh", "-c", engine, "sh", dir, d.parent)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { cmd.Wait(); ready.Close(); close(done) }()
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-done // its namespaces and all that ran in them are gone
+		d.removeCgroups(t)
+	})
+	// A daemon tells systemd that it is ready; here the test is systemd.
+	if err := ready.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	for b := make([]byte, 4096); ; {
+		n, err := ready.Read(b)
+		if err != nil {
+			t.Fatalf("docker does not start: %v\n%s", err, d.logTail())
+		}
+		if strings.Contains(string(b[:n]), "READY=1") {
+			return d
+		}
+	}
+}
+
+func (d *Docker) logTail() string {
+	b, _ := os.ReadFile(d.Log)
+	return Output{Stdout: string(b)}.Tail(20)
+}
+
+// removeCgroups removes the cgroups of its containers, deepest first, in every
+// hierarchy of version 1, or in the one of version 2.
+func (d *Docker) removeCgroups(t testing.TB) {
+	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		tops, _ := filepath.Glob(pattern + d.parent)
+		for _, top := range tops {
+			var dirs []string
+			filepath.WalkDir(top, func(p string, e os.DirEntry, err error) error {
+				if err == nil && e.IsDir() {
+					dirs = append(dirs, p)
+				}
+				return nil
+			})
+			for _, p := range slices.Backward(dirs) {
+				if err := removeCgroup(p); err != nil {
+					t.Errorf("remove cgroup: %v", err)
+				}
+			}
+		}
+	}
+}
+
+// removeCgroup waits for processes in it that are just ending.
+func removeCgroup(dir string) error {
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		err := syscall.Rmdir(dir)
+		if err == nil || errors.Is(err, syscall.ENOENT) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("rmdir %s: %w", dir, err)
+		}
+	}
+}
+
+// Env is what a program needs to use this engine through Debian's client.
+func (d *Docker) Env() []string {
+	return []string{"DOCKER_HOST=" + d.Host, "DOCKER_CONFIG=" + filepath.Join(d.dir, "client")}
+}
+
+// Client runs the docker command. It is for what a test does beside its
+// containers; containers are made by Run and Start.
+func (d *Docker) Client(t testing.TB, args ...string) Output {
+	t.Helper()
+	return d.client(t, nil, 0, args...)
+}
+
+func (d *Docker) client(t testing.TB, stdin []byte, timeout time.Duration, args ...string) Output {
+	t.Helper()
+	root := &Account{Name: "root", Home: d.dir}
+	return root.Run(t, Call{Stdin: stdin, Timeout: timeout, Env: d.Env()}, append([]string{dockerClient}, args...)...)
+}
+
+func (d *Docker) must(t testing.TB, args ...string) string {
+	t.Helper()
+	o := d.Client(t, args...)
+	if o.Code != 0 {
+		t.Fatalf("docker %s: exit code %d\n%s\n%s", strings.Join(args, " "), o.Code, o.All(), d.logTail())
+	}
+	return o.Stdout
+}
+
+// Load takes an image from an archive (docker or OCI with a name).
+func (d *Docker) Load(t testing.TB, archive string) {
+	t.Helper()
+	d.must(t, "load", "--quiet", "--input", archive)
+}
+
+// Pull takes an image from a registry; one on loopback may speak http.
+func (d *Docker) Pull(t testing.TB, ref string) {
+	t.Helper()
+	d.must(t, "pull", "--quiet", ref)
+}
+
+// Mount shows a file or directory of the machine in a container.
+type Mount struct {
+	Source   string
+	Target   string
+	ReadOnly bool
+}
+
+// Container is how a container is made: Docker's default one, but that it is in
+// the machine's network, as the engine has no other.
+type Container struct {
+	Image      string
+	Entrypoint string // instead of the image's
+	Args       []string
+	Env        []string
+	Mounts     []Mount
+	Workdir    string
+	User       string
+	Memory     int64   // bytes; 0 has no limit. Swap is not added to it
+	CPUs       float64 // 0 has no limit
+	Stdin      []byte
+	Flags      []string // more flags of docker create, but for those that give privilege
+	Timeout    time.Duration
+}
+
+// privilege are flags that make a container another than the default one.
+var privilege = []string{
+	"privileged", "cap-add", "security-opt", "device", "device-cgroup-rule", "userns", "pid", "ipc", "uts", "cgroupns",
+	"cgroup-parent", "group-add", "runtime", "sysctl", "gpus", "volumes-from",
+}
+
+// refused tells which of flags the rig does not pass on.
+func refused(flags []string) string {
+	for _, f := range flags {
+		name, _, _ := strings.Cut(strings.TrimLeft(f, "-"), "=")
+		if strings.HasPrefix(f, "--") && slices.Contains(privilege, name) {
+			return f
+		}
+	}
+	return ""
+}
+
+func (c *Container) args() []string {
+	args := []string{"create", "--network", "host", "--interactive"}
+	for _, m := range c.Mounts {
+		spec := m.Source + ":" + m.Target
+		if m.ReadOnly {
+			spec += ":ro"
+		}
+		args = append(args, "--volume", spec)
+	}
+	for _, e := range c.Env {
+		args = append(args, "--env", e)
+	}
+	if c.Memory > 0 {
+		n := strconv.FormatInt(c.Memory, 10)
+		args = append(args, "--memory", n, "--memory-swap", n)
+	}
+	if c.CPUs > 0 {
+		args = append(args, "--cpus", strconv.FormatFloat(c.CPUs, 'f', -1, 64))
+	}
+	for flag, value := range map[string]string{"--entrypoint": c.Entrypoint, "--workdir": c.Workdir, "--user": c.User} {
+		if value != "" {
+			args = append(args, flag, value)
+		}
+	}
+	return append(append(append(args, c.Flags...), c.Image), c.Args...)
+}
+
+// create makes a container and looks at what the engine made of it.
+func (d *Docker) create(t testing.TB, c Container) string {
+	t.Helper()
+	if f := refused(c.Flags); f != "" {
+		t.Fatalf("rig: %s makes another container than the default one", f)
+	}
+	id := strings.TrimSpace(d.must(t, c.args()...))
+	var got []struct {
+		HostConfig struct {
+			Privileged                             bool
+			CapAdd, SecurityOpt, Devices, GroupAdd []any
+			PidMode, UsernsMode, UTSMode           string
+		}
+	}
+	if err := json.Unmarshal([]byte(d.must(t, "inspect", id)), &got); err != nil || len(got) != 1 {
+		t.Fatalf("docker inspect: %d answers, %v", len(got), err)
+	}
+	h := got[0].HostConfig
+	if h.Privileged || len(h.CapAdd)+len(h.SecurityOpt)+len(h.Devices)+len(h.GroupAdd) > 0 || h.PidMode+h.UsernsMode+h.UTSMode != "" {
+		t.Fatalf("rig: not a default container: %+v", h)
+	}
+	return id
+}
+
+// Run makes a container, runs it to its end and removes it.
+func (d *Docker) Run(t testing.TB, c Container) Output {
+	t.Helper()
+	r := &Running{d: d, ID: d.create(t, c)}
+	defer r.remove(t)
+	return d.client(t, c.Stdin, c.Timeout, "start", "--attach", "--interactive", r.ID)
+}
+
+// Running is a container whose process goes on while a test uses it.
+type Running struct {
+	ID string
+	d  *Docker
+}
+
+// Start makes a container and starts it; it is removed when the test ends. Its
+// Args have to be something that waits.
+func (d *Docker) Start(t testing.TB, c Container) *Running {
+	t.Helper()
+	r := &Running{d: d, ID: d.create(t, c)}
+	t.Cleanup(func() { r.remove(t) })
+	d.must(t, "start", r.ID)
+	return r
+}
+
+// Exec runs one more program in it.
+func (r *Running) Exec(t testing.TB, c Call, argv ...string) Output {
+	t.Helper()
+	args := []string{"exec", "--interactive"}
+	for _, e := range c.Env {
+		args = append(args, "--env", e)
+	}
+	if c.Dir != "" {
+		args = append(args, "--workdir", c.Dir)
+	}
+	return r.d.client(t, c.Stdin, c.Timeout, append(append(args, r.ID), argv...)...)
+}
+
+// PID is the container's first process, as the test sees it.
+func (r *Running) PID(t testing.TB) int {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(r.cgroup(t, "pids"), "cgroup.procs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := bytes.Cut(b, []byte("\n"))
+	pid, err := strconv.Atoi(string(first))
+	if err != nil {
+		t.Fatalf("container %s has no process: %v", r.ID, err)
+	}
+	return pid
+}
+
+// PeakMemory is the most memory, in bytes, that was charged to the container so
+// far, with what the kernel keeps of the files that it used. Under a limit the
+// kernel gives that up first, so only a limit tells what a program needs.
+func (r *Running) PeakMemory(t testing.TB) int64 {
+	t.Helper()
+	dir := r.cgroup(t, "memory")
+	for _, name := range []string{"memory.max_usage_in_bytes", "memory.peak"} {
+		if b, err := os.ReadFile(filepath.Join(dir, name)); err == nil {
+			n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("no peak of memory in %s", dir)
+	return 0
+}
+
+// cgroup is the container's directory for a controller.
+func (r *Running) cgroup(t testing.TB, controller string) string {
+	t.Helper()
+	for _, top := range []string{"/sys/fs/cgroup/" + controller, "/sys/fs/cgroup"} {
+		dir := filepath.Join(top, r.d.parent, r.ID)
+		if _, err := os.Stat(dir); err == nil {
+			return dir
+		}
+	}
+	t.Fatalf("no cgroup of container %s for %s", r.ID, controller)
+	return ""
+}
+
+// remove ends the container, if it runs, and takes away all of it. The test's
+// context may have ended.
+func (r *Running) remove(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, dockerClient, "rm", "--force", "--volumes", r.ID)
+	cmd.Env = append(os.Environ(), r.d.Env()...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("docker rm: %v\n%s", err, out)
+	}
+}
