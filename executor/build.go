@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"kaniko-build/executor/internal/dockerfile"
-	"kaniko-build/executor/internal/image"
 	"kaniko-build/executor/internal/sandbox"
 	"kaniko-build/executor/internal/store"
 	"kaniko-build/executor/internal/wire"
@@ -26,7 +25,7 @@ func (x *Executor) Build(ctx context.Context, n *Node) (Result, error) {
 	started := time.Now()
 	iso, isoErr := x.isolation()
 	full := isoErr != nil || !iso.IDs.Single()
-	params, err := encodeParams(x.opts.Compression)
+	params, err := encodeParams(n.Format.Compression, n.clamp())
 	if err != nil {
 		return Result{}, err
 	}
@@ -50,9 +49,9 @@ func (x *Executor) Build(ctx context.Context, n *Node) (Result, error) {
 	for _, l := range done.Layers {
 		made[l.Key] = l
 	}
-	c, ok := x.collect(n, func(s *jobStep) (image.SpecLayer, bool) {
+	c, ok := x.collect(n, func(s *jobStep) (builtLayer, bool) {
 		l, ok := made[s.Key.String()]
-		return image.SpecLayer{Layer: image.Layer{Descriptor: l.Blob, DiffID: l.DiffID}, Created: &l.Created, Text: s.CreatedBy}, ok
+		return newBuiltLayer(s, l.DiffID, l.Tar, l.Blob, l.Created), ok
 	})
 	if !ok {
 		return Result{}, fmt.Errorf("internal error: the core of %s did not report all layers", n.ID)
@@ -164,7 +163,7 @@ func (b *baseImage) all() ([]baseLayer, error) {
 	}
 	var out []baseLayer
 	for _, l := range built {
-		out = append(out, baseLayer{DiffID: l.DiffID, Blob: l.Descriptor, Origin: b.node.origin(l.DiffID.String())})
+		out = append(out, baseLayer{DiffID: l.ID, Blob: l.Descriptor, Tar: l.tar(), Origin: b.node.origin(l.ID.String())})
 	}
 	return out, nil
 }

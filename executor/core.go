@@ -121,7 +121,7 @@ func (c *core) evaluate(ctx context.Context, i int) ([]rootfs.Layer, error) {
 		top = append(top, below...)
 	}
 	for _, l := range st.Base.Layers {
-		top = append(top, c.baseLayer(l))
+		top = append(top, c.baseLayer(l, top))
 	}
 	missed, exported := false, c.exported(i)
 	for k := range st.Steps {
@@ -186,13 +186,30 @@ func (c *core) known(s *jobStep, top []rootfs.Layer) (store.Entry, bool) {
 
 func (c *core) full() bool { return !c.job.IDs.Single() }
 
-// usable tells whether the layer of an entry can be had here, on top of top.
-func (c *core) usable(e store.Entry, top []rootfs.Layer) bool {
-	if len(c.store.Variants(e.DiffID)) > 0 {
-		return true
+// settle is an entry whose layer can be had here, on top of top. Where only a
+// blob with times set is left of the layer, the entry becomes one of that: the
+// same but for times. Its epoch must not be earlier than the one asked for, which
+// would show in the image.
+func (c *core) settle(e store.Entry, top []rootfs.Layer) (store.Entry, bool) {
+	if _, ok := c.layers.Has(above(top, e.DiffID)); ok {
+		return e, true
 	}
-	_, ok := c.layers.Has(above(top, e.DiffID))
-	return ok
+	var late *store.Variant
+	for _, v := range c.store.Variants(e.DiffID) {
+		if v.Tar == "" {
+			return e, true
+		}
+		if late == nil || *v.Params.Epoch > *late.Params.Epoch {
+			late = &v
+		}
+	}
+	if late == nil || c.job.Epoch != nil && *late.Params.Epoch < *c.job.Epoch {
+		return e, false
+	}
+	e.DiffID, e.Layer = late.Tar, late.Tar.Encoded()
+	p := late.Params
+	p.Epoch = nil
+	return e, c.store.PutVariant(store.Variant{DiffID: late.Tar, Params: p, Descriptor: late.Descriptor}) == nil
 }
 
 // above is a stack with one layer more.
@@ -289,7 +306,10 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 
 func (c *core) lookup(k store.Key, top []rootfs.Layer) (store.Entry, bool) {
 	e, err := c.store.GetKey(k, c.full())
-	return e, err == nil && c.usable(e, top)
+	if err != nil {
+		return e, false
+	}
+	return c.settle(e, top)
 }
 
 func (c *core) event(st *jobStage, s *jobStep, e Event) {
@@ -393,7 +413,7 @@ func (c *core) sources(ctx context.Context, s *dockerfile.Step) (map[string][]ro
 		case dockerfile.FromImage:
 			var top []rootfs.Layer
 			for _, l := range c.job.Images[imageKey(*src.Image)] {
-				top = append(top, c.baseLayer(l))
+				top = append(top, c.baseLayer(l, top))
 			}
 			out[sourceKey(src)] = top
 		}

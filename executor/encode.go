@@ -16,13 +16,14 @@ import (
 	"kaniko-build/executor/internal/store"
 )
 
-// encodeParams says how the store finds a layer that was compressed as c asks.
-func encodeParams(c Compression) (store.Params, error) {
+// encodeParams says how the store finds a layer that was compressed as c asks,
+// with later times set to epoch if there is one.
+func encodeParams(c Compression, epoch *int64) (store.Params, error) {
 	c, err := c.Normal()
 	if err != nil {
 		return store.Params{}, err
 	}
-	return store.Params{MediaType: mediaType(c), Compression: string(c.Type), Level: c.Level}, nil
+	return store.Params{MediaType: mediaType(c), Compression: string(c.Type), Level: c.Level, Epoch: epoch}, nil
 }
 
 func mediaType(c Compression) string {
@@ -39,7 +40,7 @@ func mediaType(c Compression) string {
 // encode makes sure that the blob of a step's layer is in the store, and notes
 // it for the result.
 func (c *core) encode(ctx context.Context, s *jobStep, top []rootfs.Layer, made store.Entry) error {
-	p, err := encodeParams(c.job.Encode)
+	p, err := encodeParams(c.job.Encode, c.job.Epoch)
 	if err != nil {
 		return err
 	}
@@ -58,32 +59,51 @@ func (c *core) encode(ctx context.Context, s *jobStep, top []rootfs.Layer, made 
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.blobs = append(c.blobs, doneLayer{Key: s.Key.String(), DiffID: made.DiffID, Blob: v.Descriptor, Created: made.Created})
+	c.blobs = append(c.blobs, doneLayer{Key: s.Key.String(), DiffID: made.DiffID, Blob: v.Descriptor, Tar: v.Tar, Created: made.Created})
 	return nil
 }
 
 // makeVariant compresses a layer, from its directory or from another blob of it.
 func (c *core) makeVariant(ctx context.Context, top []rootfs.Layer, id digest.Digest, p store.Params) (store.Variant, error) {
-	d, tar, err := encodeTar(c.store, c.job.Encode, p, func(w io.Writer) error { return c.tar(ctx, top, id, w) })
+	return encodeVariant(ctx, c.store, id, p, func(w io.Writer) error { return c.tar(ctx, top, id, w) })
+}
+
+// encodeVariant makes the blob of layer id that p asks for, in one pass:
+//
+//	write ─> digest, which must be id ─┬──────────────────> digest, compressor ─> blob
+//	                                   └─ times, if asked ─┘
+func encodeVariant(ctx context.Context, st *store.Store, id digest.Digest, p store.Params, write func(w io.Writer) error) (store.Variant, error) {
+	v := store.Variant{DiffID: id, Params: p}
+	if p.Epoch != nil {
+		plain := write
+		write = func(w io.Writer) error { return retime(ctx, w, id, time.Unix(*p.Epoch, 0), plain) }
+	}
+	d, tar, err := encodeTar(st, p, write)
 	if err != nil {
 		return store.Variant{}, err
 	}
-	if tar != id {
-		return store.Variant{}, fmt.Errorf("internal error: the layer was %s and is now %s", id, tar)
+	v.Descriptor = d
+	if p.Epoch != nil {
+		v.Tar = tar
+	} else if tar != id {
+		return store.Variant{}, changed(id, tar)
 	}
-	v := store.Variant{DiffID: id, Params: p, Descriptor: d}
-	return v, c.store.PutVariant(v)
+	return v, st.PutVariant(v)
+}
+
+func changed(id, now digest.Digest) error {
+	return fmt.Errorf("internal error: the layer was %s and is now %s", id, now)
 }
 
 // encodeTar compresses what write writes into a blob of the store, and gives
 // the digest of the tar too.
-func encodeTar(st *store.Store, z Compression, p store.Params, write func(w io.Writer) error) (blob ocispec.Descriptor, tar digest.Digest, err error) {
+func encodeTar(st *store.Store, p store.Params, write func(w io.Writer) error) (blob ocispec.Descriptor, tar digest.Digest, err error) {
 	w, err := st.Writer()
 	if err != nil {
 		return blob, "", err
 	}
 	defer w.Close()
-	c, err := layer.Compress(w, z)
+	c, err := layer.Compress(w, Compression{Type: layer.Algorithm(p.Compression), Level: p.Level})
 	if err != nil {
 		return blob, "", err
 	}
@@ -102,7 +122,7 @@ func encodeTar(st *store.Store, z Compression, p store.Params, write func(w io.W
 // tar writes a layer uncompressed.
 func (c *core) tar(ctx context.Context, top []rootfs.Layer, id digest.Digest, w io.Writer) error {
 	root, ok := c.layers.Has(above(top, id))
-	if !ok || len(c.store.Variants(id)) > 0 {
+	if _, plain := c.plainBlob(id); !ok || plain {
 		r, err := c.openLayer(ctx, rootfs.Layer{DiffID: id})
 		if err != nil {
 			return err
@@ -135,10 +155,8 @@ func (c *core) tar(ctx context.Context, top []rootfs.Layer, id digest.Digest, w 
 // openLayer opens the blob of a layer: one that was made here, or one of a base
 // by way of the host.
 func (c *core) openLayer(ctx context.Context, l rootfs.Layer) (io.ReadCloser, error) {
-	for _, v := range c.store.Variants(l.DiffID) {
-		if v.Tar == "" {
-			return c.store.Open(v.Descriptor.Digest)
-		}
+	if d, ok := c.plainBlob(l.DiffID); ok {
+		return c.store.Open(d)
 	}
 	c.mu.Lock()
 	b, ok := c.bases[l.DiffID]
@@ -149,8 +167,26 @@ func (c *core) openLayer(ctx context.Context, l rootfs.Layer) (io.ReadCloser, er
 	return c.host.Blob(ctx, b)
 }
 
+// plainBlob finds a blob of a layer as it is, without times set.
+func (c *core) plainBlob(id digest.Digest) (digest.Digest, bool) {
+	for _, v := range c.store.Variants(id) {
+		if v.Tar == "" {
+			return v.Descriptor.Digest, true
+		}
+	}
+	return "", false
+}
+
 // baseLayer remembers where a layer can be had and gives it as part of a stack.
-func (c *core) baseLayer(l baseLayer) rootfs.Layer {
+// Of one whose times were set, and that nobody has any more as it was, it is the
+// layer with its times set: the same but for times.
+func (c *core) baseLayer(l baseLayer, top []rootfs.Layer) rootfs.Layer {
+	if l.Tar != "" {
+		_, unpacked := c.layers.Has(above(top, l.DiffID))
+		if _, plain := c.plainBlob(l.DiffID); !unpacked && !plain {
+			l.DiffID = l.Tar
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.bases[l.DiffID] = l
@@ -172,5 +208,6 @@ type doneLayer struct {
 	Key     string
 	DiffID  digest.Digest
 	Blob    ocispec.Descriptor
+	Tar     digest.Digest // diffID of what Blob holds, if its times were set
 	Created time.Time
 }

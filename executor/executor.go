@@ -23,14 +23,13 @@ import (
 
 // Options say where and how an Executor works. State and Runner are required.
 type Options struct {
-	State       string // directory of the store; made if absent
-	Runner      Runner
-	Jobs        int // steps that execute at once, over all nodes; 0 is the number of CPUs
-	Registries  []Registry
-	Compression Compression // of layers that are made here
-	Getenv      func(string) string
-	Sink        Sink   // nil drops the events
-	Epoch       *int64 // SOURCE_DATE_EPOCH of the environment
+	State      string // directory of the store; made if absent
+	Runner     Runner
+	Jobs       int // steps that execute at once, over all nodes; 0 is the number of CPUs
+	Registries []Registry
+	Getenv     func(string) string
+	Sink       Sink   // nil drops the events
+	Epoch      *int64 // SOURCE_DATE_EPOCH of the environment
 }
 
 // Registry is how one registry is reached.
@@ -44,6 +43,9 @@ type Registry struct {
 
 // Compression is how layers are compressed. The zero value is gzip.
 type Compression = layer.Compression
+
+// Algorithm names a compression: gzip, zstd or none.
+type Algorithm = layer.Algorithm
 
 // Runner starts the core of a node in an unprivileged container of its own.
 type Runner interface {

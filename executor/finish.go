@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"kaniko-build/executor/internal/dockerfile"
 	"kaniko-build/executor/internal/image"
 	"kaniko-build/executor/internal/store"
@@ -13,13 +16,56 @@ import (
 // chain is one layer after another of a node's target stage: those of images
 // it stands on, then those of its steps.
 type chain struct {
-	layers []image.SpecLayer
+	layers []builtLayer
 	base   *baseImage // the image at the bottom; nil for scratch
+}
+
+// builtLayer is a layer as an image has it.
+type builtLayer struct {
+	image.SpecLayer
+	// ID is the layer's identity, what keys and chains are made of: its diffID
+	// before times were set.
+	ID digest.Digest
+}
+
+// newBuiltLayer is the layer of a step in blob, which holds the layer id, or
+// tar, if that is set, the same layer with other times.
+func newBuiltLayer(s *jobStep, id, tar digest.Digest, blob ocispec.Descriptor, created time.Time) builtLayer {
+	l := builtLayer{ID: id, SpecLayer: image.SpecLayer{Layer: image.Layer{Descriptor: blob, DiffID: id}, Created: &created, Text: s.CreatedBy}}
+	if tar != "" {
+		l.DiffID = tar
+	}
+	return l
+}
+
+// tar is the diffID of what the blob holds, if its times were set.
+func (l builtLayer) tar() digest.Digest {
+	if l.DiffID == l.ID {
+		return ""
+	}
+	return l.DiffID
+}
+
+// epoch is what times of the image are set to when they are later: the
+// SOURCE_DATE_EPOCH, else what the request gives; nil leaves them.
+func (n *Node) epoch() *int64 {
+	if n.program.Epoch != nil {
+		return n.program.Epoch
+	}
+	return n.Format.Epoch
+}
+
+// clamp is the same for times of files in our own layers.
+func (n *Node) clamp() *int64 {
+	if !n.Format.Rewrite {
+		return nil
+	}
+	return n.epoch()
 }
 
 // collect lists the layers of the target stage with their blobs. made gives
 // those of steps; when it lacks one, ok is false.
-func (x *Executor) collect(n *Node, made func(s *jobStep) (image.SpecLayer, bool)) (c chain, ok bool) {
+func (x *Executor) collect(n *Node, made func(s *jobStep) (builtLayer, bool)) (c chain, ok bool) {
 	var walk func(i int) bool
 	walk = func(i int) bool {
 		st := &n.program.Stages[i]
@@ -39,7 +85,7 @@ func (x *Executor) collect(n *Node, made func(s *jobStep) (image.SpecLayer, bool
 				c.layers = append(c.layers, r...)
 			}
 			for _, l := range b.layers {
-				c.layers = append(c.layers, image.SpecLayer{Layer: image.Layer{Descriptor: l.Blob, DiffID: l.DiffID}})
+				c.layers = append(c.layers, builtLayer{ID: l.DiffID, SpecLayer: image.SpecLayer{Layer: image.Layer{Descriptor: l.Blob, DiffID: l.DiffID}}})
 			}
 		}
 		for k := range n.job.Stages[i].Steps {
@@ -51,6 +97,10 @@ func (x *Executor) collect(n *Node, made func(s *jobStep) (image.SpecLayer, bool
 			if !ok {
 				return false
 			}
+			if e := n.epoch(); e != nil {
+				t := time.Unix(*e, 0).UTC()
+				l.Created = &t // exactly, whatever this machine's clock says
+			}
 			c.layers = append(c.layers, l)
 		}
 		return true
@@ -60,44 +110,47 @@ func (x *Executor) collect(n *Node, made func(s *jobStep) (image.SpecLayer, bool
 }
 
 // built is the layers of a node whose image is in the store; nil before.
-func (n *Node) built() []image.SpecLayer {
+func (n *Node) built() []builtLayer {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.layers
 }
 
 // fromKeys finds a step's layer by its key, with a blob in the encoding asked for.
-func (x *Executor) fromKeys(full bool, p store.Params) func(s *jobStep) (image.SpecLayer, bool) {
-	return func(s *jobStep) (image.SpecLayer, bool) {
+func (x *Executor) fromKeys(full bool, p store.Params) func(s *jobStep) (builtLayer, bool) {
+	return func(s *jobStep) (builtLayer, bool) {
 		if s.Fresh || s.ByContent {
-			return image.SpecLayer{}, false
+			return builtLayer{}, false
 		}
 		return x.keyed(s, full, p)
 	}
 }
 
-func (x *Executor) keyed(s *jobStep, full bool, p store.Params) (image.SpecLayer, bool) {
+func (x *Executor) keyed(s *jobStep, full bool, p store.Params) (builtLayer, bool) {
 	e, err := x.store.GetKey(s.Key, full)
 	if err != nil {
-		return image.SpecLayer{}, false
+		return builtLayer{}, false
 	}
 	v, ok := x.store.GetVariant(e.DiffID, p)
 	if !ok {
-		return image.SpecLayer{}, false
+		return builtLayer{}, false
 	}
-	return image.SpecLayer{Layer: image.Layer{Descriptor: v.Descriptor, DiffID: e.DiffID}, Created: &e.Created, Text: s.CreatedBy}, true
+	return newBuiltLayer(s, e.DiffID, v.Tar, v.Descriptor, e.Created), true
 }
 
 // assemble makes config and manifest of a chain of layers and puts them into
 // the store.
 func (x *Executor) assemble(n *Node, c chain) (image.Assembled, error) {
 	target := n.program.Target()
-	spec := image.Spec{Config: target.Config, History: target.History, Layers: c.layers}
+	spec := image.Spec{Config: target.Config, History: target.History, Docker: n.Format.Docker}
+	for _, l := range c.layers {
+		spec.Layers = append(spec.Layers, l.SpecLayer)
+	}
 	if c.base != nil {
 		spec.Base = c.base.config
 	}
-	if n.program.Epoch != nil {
-		t := time.Unix(*n.program.Epoch, 0).UTC()
+	if e := n.epoch(); e != nil {
+		t := time.Unix(*e, 0).UTC()
 		spec.Epoch = &t
 	}
 	if spec.Config.OS == "" {

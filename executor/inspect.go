@@ -36,8 +36,8 @@ type Node struct {
 	parents  map[string]*Node
 
 	mu     sync.Mutex
-	result *Result           // once built
-	layers []image.SpecLayer // of the result, base first
+	result *Result      // once built
+	layers []builtLayer // of the result, base first
 }
 
 // Base is an image that a node reads.
@@ -239,6 +239,9 @@ func parentsOf(r Request, byID map[string]*Node) (map[string]*Node, error) {
 }
 
 func (x *Executor) inspect(ctx context.Context, n *Node) error {
+	if err := n.Format.Check(); err != nil {
+		return err
+	}
 	src, err := x.openSources(ctx, n.Request)
 	if err != nil {
 		return err
@@ -282,7 +285,22 @@ func (x *Executor) inspect(ctx context.Context, n *Node) error {
 	if err := n.grants(x.opts.Getenv); err != nil {
 		return err
 	}
-	return x.plan(ctx, n)
+	if err := x.plan(ctx, n); err != nil {
+		return err
+	}
+	n.warnTimes()
+	return nil
+}
+
+// warnTimes says that an image whose times are set cannot be the same every time
+// when the one that it stands on is not: its layers stay as they are.
+func (n *Node) warnTimes() {
+	b := n.base()
+	if n.clamp() == nil || b == nil || b.node == nil || b.node.clamp() != nil {
+		return
+	}
+	n.Warnings = append(n.Warnings, Event{Node: n.ID, Kind: Warning, Pos: n.program.Target().Pos, Time: time.Now(),
+		Text: fmt.Sprintf("the image is to be reproducible, and stands on %s, which is not", b.node.ID)})
 }
 
 // warnDevices says of devices that a RUN would like to have that it gets none;
@@ -414,7 +432,7 @@ func (n *Node) fromOutside(origin string, res image.Resolved, r dockerfile.Image
 
 // plan makes the job: every step with its key by definition.
 func (x *Executor) plan(ctx context.Context, n *Node) error {
-	n.job = job{Node: n.ID, Images: map[string][]baseLayer{}, Encode: x.opts.Compression}
+	n.job = job{Node: n.ID, Images: map[string][]baseLayer{}, Encode: n.Format.Compression, Epoch: n.clamp()}
 	keys := make([]store.Key, len(n.program.Stages)) // after the last step
 	afresh := make([]bool, len(n.program.Stages))    // something of it runs even when it is known
 	for i := range n.program.Stages {

@@ -21,8 +21,10 @@ type job struct {
 	Rung   sandbox.Rung
 	Stages []jobStage // as in Program.Stages; the last is exported
 	Images map[string][]baseLayer
-	// Encode is how layers of the exported stage are compressed.
+	// Encode is how layers of the exported stage are compressed, and Epoch what
+	// their later times are set to (Unix seconds; nil leaves them).
 	Encode layer.Compression
+	Epoch  *int64
 }
 
 type jobStage struct {
@@ -52,7 +54,8 @@ type jobStep struct {
 type baseLayer struct {
 	DiffID digest.Digest
 	Blob   ocispec.Descriptor
-	Origin string // where outside finds it; opaque to the core
+	Tar    digest.Digest // diffID of what Blob holds, if its times were set: see core.settle
+	Origin string        // where outside finds it; opaque to the core
 }
 
 // stageRead is a line of a step's key that stands for what another stage made.

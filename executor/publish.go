@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -163,13 +162,12 @@ func (x *Executor) exported(ctx context.Context, n *Node, o Output) (image.Assem
 	if !o.Rewrite || n.program.Epoch == nil {
 		return x.assemble(n, c)
 	}
-	epoch := time.Unix(*n.program.Epoch, 0).UTC()
 	c.layers = slices.Clone(c.layers)
 	for i, l := range c.layers {
-		if l.Created == nil {
-			continue // of a base: it stays as it is
+		if l.Created == nil || l.DiffID != l.ID {
+			continue // of a base, which stays as it is; or done
 		}
-		v, err := x.retimed(ctx, l, epoch)
+		v, err := x.retimed(ctx, n, l)
 		if err != nil {
 			return image.Assembled{}, fmt.Errorf("set the times of layer %s: %w", l.DiffID, err)
 		}

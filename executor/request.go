@@ -6,6 +6,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"kaniko-build/executor/internal/layer"
 	"kaniko-build/schema/diag"
 )
 
@@ -27,7 +28,32 @@ type Request struct {
 	NoCache    bool     // run every step
 	NoCacheFor []string // run every step of these stages
 	Names      []string // references that the result is kept under in the store
+	Format     Format   // of the image
 	Check      string   // stands for the check directive of a Dockerfile without one, in its syntax
+}
+
+// Format says how a node's image is written. It is no input of any step: layers
+// that are known are encoded anew. The zero value is OCI's, with the default of
+// Compression.
+type Format struct {
+	Docker      bool        // Docker's media types, not OCI's
+	Compression Compression // of layers that are made here; a base's stay as they are
+	// Rewrite sets file times of layers that are made here to the epoch where they
+	// are later: SOURCE_DATE_EPOCH, else Epoch. When neither is set they stay.
+	Rewrite bool
+	Epoch   *int64 // Unix seconds; the image's own times are set to it too
+}
+
+// Check finds what does not go together.
+func (f Format) Check() error {
+	c, err := f.Compression.Normal()
+	if err != nil {
+		return &diag.Problem{What: err.Error()}
+	}
+	if f.Docker && c.Type == layer.Zstd {
+		return &diag.Problem{What: "Docker's image format has no layers in zstd", Hint: "use the format oci, or gzip"}
+	}
+	return nil
 }
 
 // Text is a file that was read by the caller, with the name that positions show.

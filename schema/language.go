@@ -9,6 +9,8 @@ var (
 	varTypes       = []string{"string", "int", "bool", "list", "map"}
 	failureModes   = []string{"stop", "continue"}
 	lintLevels     = []string{"warning", "error"}
+	compressions   = []string{"gzip", "zstd", "none"}
+	imageFormats   = []string{"oci", "docker"}
 	progressStyles = []string{"auto", "tty", "plain", "json", "quiet"}
 )
 
@@ -59,9 +61,19 @@ var bodyShape = &shape{what: "a mapping", fields: []field{
 	{name: "secrets", shape: &shape{what: "a list of secrets", list: grantShape}, byID: true},
 	{name: "ssh", shape: namesShape, byID: true},
 	{name: "noCache", shape: &shape{what: "true, false or a list of stages", bool: true, list: textShape}},
-	{name: "annotations"}, {name: "attest"}, {name: "cache"}, {name: "deps"}, {name: "executor"},
+	{name: "annotations"}, {name: "attest"}, {name: "cache"}, {name: "deps"},
+	{name: "executor", shape: executorShape},
 	{name: "hooks"}, {name: "inputs"}, {name: "matrix", own: true}, {name: "outputs"}, {name: "resources"},
 	{name: "skip"}, {name: "tagSuffix"}, {name: "timeout"}, {name: "variant", own: true}, {name: "watch"},
+}}
+
+// executorShape says how images are written.
+var executorShape = &shape{what: "a mapping such as {reproducible: true}", fields: []field{
+	{name: "compression", shape: &shape{what: "gzip, zstd or none", text: true, words: compressions}},
+	{name: "compressionLevel", shape: &shape{what: "a number", int: true}},
+	{name: "imageFormat", shape: &shape{what: "oci or docker", text: true, words: imageFormats}},
+	{name: "reproducible", shape: boolShape},
+	{name: "snapshotMode"}, {name: "extraArgs"},
 }}
 
 var tagShape = &shape{what: "text or {tag: ...}", text: true, fields: []field{

@@ -46,6 +46,16 @@ type Target struct {
 	SSH           []Named
 	NoCache       bool     // for all stages
 	NoCacheStages []string // for these
+	Executor      Executor
+}
+
+// Executor says how a target's image is written.
+type Executor struct {
+	Pos              diag.Pos // zero if nobody wrote one
+	Compression      string   // gzip, zstd, none; "" is the default
+	CompressionLevel int      // 0 is the compression's default
+	Docker           bool     // Docker's image format, not OCI's
+	Reproducible     bool     // file times of our layers are at most the commit's, or SOURCE_DATE_EPOCH
 }
 
 // RefNames is the refs without their positions.

@@ -51,6 +51,8 @@ func (m merger) plain(base, over *value, f *field) *value {
 		return withoutNulls(over)
 	case f.byID:
 		return m.byID(base, over)
+	case f.shape.fields != nil && f.shape.list == nil && base.kind == mapKind && over.kind == mapKind:
+		return m.body(base, over, f.shape)
 	case f.shape.dict != nil:
 		return m.dict(m.lone(base), m.lone(over))
 	default:

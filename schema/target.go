@@ -5,6 +5,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"kaniko-build/schema/diag"
@@ -174,6 +175,7 @@ func (d decoder) target(e entry) Target {
 	}
 	d.dockerfile(&t)
 	d.noCache(&t)
+	t.Executor = d.executor()
 	return t
 }
 
@@ -236,6 +238,21 @@ func (d decoder) noCache(t *Target) {
 		return
 	}
 	t.NoCache = v.isTrue()
+}
+
+func (d decoder) executor() Executor {
+	b := d.body.get("executor")
+	if b == nil {
+		return Executor{}
+	}
+	e := Executor{
+		Pos: b.pos, Compression: b.get("compression").str(),
+		Docker: b.get("imageFormat").str() == "docker", Reproducible: b.get("reproducible").isTrue(),
+	}
+	if level := b.get("compressionLevel"); level != nil {
+		e.CompressionLevel, _ = strconv.Atoi(level.text) // the shape lets only short numbers through
+	}
+	return e
 }
 
 // contexts is the named contexts, by name.

@@ -62,6 +62,9 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	for i := range requests {
 		requests[i].NoCache = requests[i].NoCache || f.noCache
 	}
+	if err := f.written(ctx, w.root, requests); err != nil {
+		return err
+	}
 	r := &run{term: t, flags: f.runFlags, keep: f.keepGoing, private: map[string]bool{}, outputs: map[string][]executor.Output{}}
 	if r.outputs, err = f.outputsOf(p, t); err != nil {
 		return err

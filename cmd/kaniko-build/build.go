@@ -29,6 +29,11 @@ type runFlags struct {
 	noCache   bool
 	metadata  string
 	push      bool
+
+	reproducible bool
+	compression  string
+	level        int
+	format       string
 }
 
 func (f *runFlags) add(c *cobra.Command) {
@@ -39,6 +44,10 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl.BoolVar(&f.noCache, "no-cache", false, "run every step, whatever is known")
 	fl.StringVar(&f.metadata, "metadata-file", "", "write what was built as JSON")
 	fl.BoolVar(&f.push, "push", false, "push the images to the registries of their names")
+	fl.BoolVar(&f.reproducible, "reproducible", false, "set file times of new layers to at most SOURCE_DATE_EPOCH, else the commit's time, else 1970")
+	fl.StringVar(&f.compression, "compression", "", "of new layers: gzip, zstd or none (default gzip)")
+	fl.IntVar(&f.level, "compression-level", 0, "gzip 1 to 9, zstd 1 to 22 (default 3)")
+	fl.StringVar(&f.format, "image-format", "", "oci or docker (default oci)")
 	fl.IntVarP(&f.jobs, "jobs", "j", 0, "steps that run at once, over all images (default: the CPUs)")
 }
 
@@ -72,6 +81,57 @@ func (f *runFlags) open(ctx context.Context, t terminal, registries []executor.R
 		State: state, Runner: &local.Runner{Rung: f.isolation}, Jobs: f.jobs, Registries: registries,
 		Getenv: os.Getenv, Sink: view.Event, Epoch: epoch,
 	})
+}
+
+// written changes how images are written as the flags say. dir is where git is
+// asked for the time of the commit.
+func (f *runFlags) written(ctx context.Context, dir string, requests []executor.Request) error {
+	var commit *int64
+	for i := range requests {
+		w := &requests[i].Format
+		w.Rewrite = w.Rewrite || f.reproducible
+		if f.compression != "" {
+			w.Compression = executor.Compression{Type: executor.Algorithm(f.compression)}
+		}
+		if f.level != 0 {
+			w.Compression.Level = f.level
+		}
+		switch f.format {
+		case "":
+		case "oci", "docker":
+			w.Docker = f.format == "docker"
+		default:
+			return usageError{fmt.Errorf("no image format %q: choose oci or docker", f.format)}
+		}
+		if err := w.Check(); err != nil {
+			return err
+		}
+		if !w.Rewrite {
+			continue
+		}
+		if commit == nil {
+			n, err := f.epoch(ctx, dir)
+			if err != nil {
+				return err
+			}
+			commit = &n
+		}
+		w.Epoch = commit
+	}
+	return nil
+}
+
+// epoch is the time for what is reproducible: SOURCE_DATE_EPOCH, else that of
+// the commit.
+func (f *runFlags) epoch(ctx context.Context, dir string) (int64, error) {
+	n, err := sourceDateEpoch()
+	if err != nil {
+		return 0, err
+	}
+	if n != nil {
+		return *n, nil
+	}
+	return commitTime(ctx, dir)
 }
 
 // sourceDateEpoch is SOURCE_DATE_EPOCH of the environment.
@@ -142,12 +202,18 @@ func (f *buildFlags) run(ctx context.Context, t terminal, contextDir string) err
 	if f.push && len(f.tags) == 0 {
 		return usageError{errors.New("--push needs a name\n  hint: add -t REGISTRY/NAME:TAG")}
 	}
+	requests := []executor.Request{r}
+	if err := f.written(ctx, r.Context, requests); err != nil {
+		return err
+	}
+	// When every output is to have its times set, the image itself gets them so.
+	requests[0].Format.Rewrite = f.reproducible || !f.push && len(outputs) > 0 && !slices.ContainsFunc(outputs, func(o executor.Output) bool { return !o.Rewrite })
 	x, err := f.open(ctx, t, nil)
 	if err != nil {
 		return err
 	}
 	run := &run{x: x, term: t, flags: f.runFlags, outputs: map[string][]executor.Output{r.ID: outputs}, quiet: toStdout(outputs), again: func(string) string { return "kaniko-build build -t " + strings.Join(append(f.tags, contextDir), " ") }}
-	results, err := run.all(ctx, []executor.Request{r}, nil)
+	results, err := run.all(ctx, requests, nil)
 	if f.iidfile != "" && err == nil {
 		err = os.WriteFile(f.iidfile, []byte(results[r.ID].Config.Digest.String()), 0o644)
 	}

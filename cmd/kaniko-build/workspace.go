@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -127,6 +128,47 @@ func gitFact(ctx context.Context, dir, fact string) (string, error) {
 	return text, nil
 }
 
+// commitTime is when the commit was made that is checked out in dir: 0 outside
+// of git. It asks git with what the environment says of it.
+func commitTime(ctx context.Context, dir string) (int64, error) {
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := os.Lstat(filepath.Join(d, ".git")); err == nil {
+			break
+		}
+		if d == filepath.Dir(d) {
+			return 0, nil
+		}
+	}
+	c := exec.CommandContext(ctx, "git", "-C", dir, "log", "-1", "--format=%ct")
+	c.Env = append(os.Environ(), "LC_ALL=C")
+	var out, errs bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errs
+	err := c.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && strings.Contains(errs.String(), "does not have any commits yet") {
+		return 0, nil
+	}
+	var n int64
+	if err == nil {
+		n, err = strconv.ParseInt(strings.TrimSpace(out.String()), 10, 64)
+	} else if text := strings.TrimSpace(errs.String()); text != "" {
+		err = errors.New(oneLine(text))
+	}
+	if err != nil {
+		return 0, &diag.Problem{What: fmt.Sprintf("reproducible: the time of the commit in %s: %v", dir, err), Hint: "set SOURCE_DATE_EPOCH to the time that files get at most"}
+	}
+	return n, nil
+}
+
+// at gives a problem the place it is about.
+func at(err error, pos diag.Pos) error {
+	var one *diag.Problem
+	if errors.As(err, &one) && one.Pos == (diag.Pos{}) {
+		return &diag.Problem{Pos: pos, What: one.What, Hint: one.Hint}
+	}
+	return err
+}
+
 // path is a path of the manifest as a real one.
 func (w *workspace) path(p string) string {
 	if path.IsAbs(p) {
@@ -167,6 +209,13 @@ func (w *workspace) request(t *schema.Target, platform string) (executor.Request
 		Args: map[string]*string{}, Contexts: map[string]string{},
 	}
 	r.Check = w.check()
+	r.Format = executor.Format{
+		Docker: t.Executor.Docker, Rewrite: t.Executor.Reproducible,
+		Compression: executor.Compression{Type: executor.Algorithm(t.Executor.Compression), Level: t.Executor.CompressionLevel},
+	}
+	if err := r.Format.Check(); err != nil {
+		return r, at(err, t.Executor.Pos)
+	}
 	for k, v := range t.Args {
 		r.Args[k] = &v
 	}
