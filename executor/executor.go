@@ -95,6 +95,8 @@ type Executor struct {
 	tokens   *tokens
 	fetcher  *buildctx.Fetcher
 
+	listings listings
+
 	isolation func() (Isolation, error) // probed once, when first needed
 
 	mu      sync.Mutex

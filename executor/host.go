@@ -226,8 +226,10 @@ func treeCall(ctx context.Context, s *sources, method string, raw json.RawMessag
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := s.unchanged(a.Tree, p, f); err != nil {
-			return nil, nil, errors.Join(err, f.Close())
+		if r == io.ReadCloser(f) { // else it has no file behind it, as a socket
+			if err := s.unchanged(ctx, a.Tree, p, f); err != nil {
+				return nil, nil, errors.Join(err, f.Close())
+			}
 		}
 		return nil, []*os.File{f}, nil
 	}

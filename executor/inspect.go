@@ -149,6 +149,8 @@ func (x *Executor) Inspect(ctx context.Context, requests []Request) ([]*Node, er
 	done := make([]chan struct{}, len(requests))
 	errs := make([]error, len(requests))
 	index := map[string]int{}
+	shared := newContexts()
+	x.onClose(shared.Close)
 	for i, r := range requests {
 		nodes[i] = &Node{Request: r}
 		byID[r.ID] = nodes[i]
@@ -176,7 +178,7 @@ func (x *Executor) Inspect(ctx context.Context, requests []Request) ([]*Node, er
 				}
 			}
 			n.parents = parents
-			errs[i] = x.inspect(gctx, n)
+			errs[i] = x.inspect(gctx, n, shared)
 			return nil
 		})
 	}
@@ -238,14 +240,11 @@ func parentsOf(r Request, byID map[string]*Node) (map[string]*Node, error) {
 	return out, nil
 }
 
-func (x *Executor) inspect(ctx context.Context, n *Node) error {
+func (x *Executor) inspect(ctx context.Context, n *Node, shared *contexts) error {
 	if err := n.Format.Check(); err != nil {
 		return err
 	}
-	src, err := x.openSources(ctx, n.Request)
-	if err != nil {
-		return err
-	}
+	src := newSources(x, n.Request, shared)
 	x.onClose(src.Close)
 	n.sources = src
 	o, err := parseOptions(n.Request, x.opts.Epoch)

@@ -10,7 +10,7 @@ import (
 )
 
 // keyScheme salts every key; it changes whenever the meaning of a line does.
-const keyScheme = "kaniko-build key 1"
+const keyScheme = "kaniko-build key 2"
 
 // hashLines makes a key of its inputs under our scheme.
 func hashLines(lines []string) store.Key { return store.KeyOf(append([]string{keyScheme}, lines...)) }

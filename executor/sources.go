@@ -25,17 +25,17 @@ import (
 // sources are the trees that a node reads from outside its container: its
 // contexts and what ADD fetches. They are opened when first asked for.
 type sources struct {
-	x   *Executor
-	req Request
+	x      *Executor
+	req    Request
+	shared *contexts
 
 	mu     sync.Mutex
 	trees  map[string]tree.Tree
-	seen   map[pathIn]tree.Entry // files as they were when their key was made
 	closed []func() error
 }
 
-func (x *Executor) openSources(ctx context.Context, r Request) (*sources, error) {
-	return &sources{x: x, req: r, trees: map[string]tree.Tree{}, seen: map[pathIn]tree.Entry{}}, nil
+func newSources(x *Executor, r Request, shared *contexts) *sources {
+	return &sources{x: x, req: r, shared: shared, trees: map[string]tree.Tree{}}
 }
 
 // Close releases the trees and keeps what was learnt about files.
@@ -76,11 +76,18 @@ func ignorePatterns(ctx context.Context, r Request) ([]string, error) {
 
 // context opens the main context ("") or a named one.
 func (s *sources) context(ctx context.Context, name string) (tree.Tree, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if t, ok := s.trees[contextTree(name)]; ok {
-		return t, nil
+	d, err := s.directory(ctx, name)
+	if err != nil {
+		return nil, err
 	}
+	if d == nil {
+		return copier.Empty, nil
+	}
+	return d.tree, nil
+}
+
+// directory finds a context that nodes may share; nil is an empty one.
+func (s *sources) directory(ctx context.Context, name string) (*directory, error) {
 	dir, o := s.req.Context, buildctx.Options{}
 	if name != "" {
 		dir = s.req.Contexts[name]
@@ -88,56 +95,45 @@ func (s *sources) context(ctx context.Context, name string) (tree.Tree, error) {
 		o.Ignore = &buildctx.Ignore{Name: s.req.Ignore.Name, Data: s.req.Ignore.Data}
 	}
 	if dir == "" && name == "" {
-		s.trees[contextTree(name)] = copier.Empty
-		return copier.Empty, nil
+		return nil, nil
 	}
 	if strings.Contains(dir, "://") || !filepath.IsAbs(dir) {
 		return nil, &diag.Problem{What: fmt.Sprintf("named context %q: %q is no directory", name, dir), Hint: "use a directory, docker-image://REF or oci-layout://DIR"}
 	}
-	d, err := buildctx.Open(ctx, dir, o)
-	if err != nil {
-		return nil, err
-	}
-	s.trees[contextTree(name)] = d
-	s.closed = append(s.closed, d.Close)
-	return d, nil
+	return s.shared.open(ctx, dir, o)
 }
 
 // lines are the key lines of what is selected in a context.
 func (s *sources) lines(ctx context.Context, name string, sel copier.Select, owned bool) ([]string, error) {
-	t, err := s.context(ctx, name)
+	d, err := s.directory(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	items, err := copier.Find(ctx, t, sel)
-	if err != nil {
-		return nil, err
+	if d == nil {
+		items, err := copier.Find(ctx, copier.Empty, sel)
+		if err != nil {
+			return nil, err
+		}
+		return copier.KeyLines(ctx, copier.Empty, items, owned, nothing)
 	}
-	dir := s.req.Context
-	if name != "" {
-		dir = s.req.Contexts[name]
-	}
-	h, err := s.x.hasher(dir)
-	if err != nil {
-		return nil, err
-	}
-	return copier.KeyLines(ctx, t, items, owned, func(ctx context.Context, t tree.Tree, file string, e tree.Entry) (string, error) {
-		s.mu.Lock()
-		s.seen[pathIn{contextTree(name), file}] = e
-		s.mu.Unlock()
-		return h.Hash(ctx, t, file, e)
-	})
+	return d.lines(ctx, s.x, sel, owned)
 }
 
-// pathIn is a file of one of the trees.
-type pathIn struct{ tree, path string }
+// nothing is the copier.HashFunc of an empty tree.
+func nothing(context.Context, tree.Tree, string, tree.Entry) (string, error) { return "", nil }
 
 // unchanged tells whether an opened file is still the one that the key of its
 // step was made of. One that no key has seen is: nothing depends on it.
-func (s *sources) unchanged(name, file string, f *os.File) error {
-	s.mu.Lock()
-	e, ok := s.seen[pathIn{name, tree.Clean(file)}]
-	s.mu.Unlock()
+func (s *sources) unchanged(ctx context.Context, name, file string, f *os.File) error {
+	ctxName, ok := strings.CutPrefix(name, contextTree(""))
+	if !ok {
+		return nil // of one commit, or with a digest
+	}
+	d, err := s.directory(ctx, ctxName)
+	if err != nil || d == nil {
+		return err
+	}
+	e, ok := d.tree.Known(file)
 	if !ok || e.Ino == 0 {
 		return nil
 	}
