@@ -37,6 +37,10 @@ var All = []Workload{
 	{Name: "steps", What: "40 RUNs that change one small file each", Needs: []string{"debian"}, Write: steps},
 	{Name: "bigctx", What: "a context of 20,000 files, 160 MB, copied whole", Needs: []string{"debian"}, Write: bigctx,
 		Changes: []Change{{"one file", "src/d1/f1.txt", "changed"}}},
+	{Name: "wide", What: "20 images over one context of 20,000 files", Needs: []string{"debian"},
+		Write: func(dir, registry string) error { return wide(dir, registry, 20) }},
+	{Name: "many", What: "1,000 images of a file each on one base", Needs: []string{"debian"},
+		Write: func(dir, registry string) error { return many(dir, registry, 1000) }},
 	{Name: "mono", What: "a base and 20 services of two stages on it", Needs: []string{"debian"},
 		Write:   func(dir, registry string) error { return mono(dir, registry, 20, true) },
 		Changes: []Change{{"one file", "services/svc03/static/a1.bin", "changed"}, {"library", "lib/lib.go", "\n// changed\n"}}},
@@ -189,16 +193,46 @@ RUN touch /done
 }
 
 func bigctx(dir, registry string) error {
-	r := &repo{dir: dir, registry: registry}
+	if err := manyFiles(&repo{dir: dir, registry: registry}); err != nil {
+		return err
+	}
+	return single(dir, registry, "FROM debian:bookworm-slim\nCOPY src /src\nRUN ls /src | wc -l > /count\n")
+}
+
+// manyFiles writes 20,000 files of 8 KiB below src.
+func manyFiles(r *repo) error {
 	rnd := random(3)
 	tail := []byte(strings.Repeat("x", 4096))
 	for i := range 20000 {
 		r.put(fmt.Sprintf("src/d%d/f%d.txt", i%200, i), append(rnd(4096), tail...))
 	}
-	if r.err != nil {
-		return r.err
+	return r.err
+}
+
+// wide is n images that all copy the same many files.
+func wide(dir, registry string, n int) error {
+	r := &repo{dir: dir, registry: registry}
+	if err := manyFiles(r); err != nil {
+		return err
 	}
-	return single(dir, registry, "FROM debian:bookworm-slim\nCOPY src /src\nRUN ls /src | wc -l > /count\n")
+	for i := range n {
+		name := fmt.Sprintf("img%02d", i)
+		r.text("images/"+name+"/Dockerfile", fmt.Sprintf("FROM debian:bookworm-slim\nCOPY src /src\nRUN echo %d > /number\n", i))
+		r.targets = append(r.targets, target{name: name, dockerfile: "images/" + name + "/Dockerfile", context: "."})
+	}
+	return r.finish()
+}
+
+// many is n images, each with a file of its own.
+func many(dir, registry string, n int) error {
+	r := &repo{dir: dir, registry: registry}
+	for i := range n {
+		name := fmt.Sprintf("img%04d", i)
+		r.text("images/"+name+"/number", fmt.Sprintln(i))
+		r.text("images/"+name+"/Dockerfile", "FROM debian:bookworm-slim\nCOPY number /number\n")
+		r.targets = append(r.targets, target{name: name, dockerfile: "images/" + name + "/Dockerfile", context: "images/" + name})
+	}
+	return r.finish()
 }
 
 // random makes bytes that are the same every time.
