@@ -4,6 +4,7 @@
 //	directory + .dockerignore ── Open ──> Dir (a tree.Tree)
 //	https://…/file           ── Fetch ──> a directory with one file ─┐
 //	https://…/x.git#ref:sub  ── Clone ──> a directory ───────────────┴─> a tree.Tree
+//	tar, stdin, bucket, git  ── Directory ──> a directory, to be opened
 //	tree.Tree ── Hasher.Hash ──> what is in a file, remembered over builds
 //
 // A context is what COPY and ADD read from. To ignore a file is to make it not

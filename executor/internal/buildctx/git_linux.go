@@ -150,32 +150,39 @@ func choose(ref, out string) (Commit, error) {
 // Checkout makes the files of a commit, or finds them from an earlier time,
 // and opens them: owned by 0:0, modes as with umask 022. The caller closes it.
 func (f *Fetcher) Checkout(ctx context.Context, r Repo, c Commit) (*tree.Dir, error) {
+	dir, err := f.checkedOut(ctx, r, c)
+	if err != nil {
+		return nil, err
+	}
+	return tree.OpenDir(dir, tree.DirOptions{Owner: &[2]uint32{}})
+}
+
+// checkedOut is the directory that Checkout opens.
+func (f *Fetcher) checkedOut(ctx context.Context, r Repo, c Commit) (string, error) {
 	h := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %v %v %v", r.Remote, c.Ref, c.ID, path.Join("/", r.Subdir), r.KeepGitDir, r.NoSubmodules, r.CommitTimes))
 	final := filepath.Join(f.Dir, "git", hex.EncodeToString(h[:]))
-	open := func() (*tree.Dir, error) {
-		return tree.OpenDir(filepath.Join(final, "tree"), tree.DirOptions{Owner: &[2]uint32{}})
-	}
-	if d, err := open(); err == nil {
-		return d, nil
+	dir := filepath.Join(final, "tree")
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(final), 0o700); err != nil {
-		return nil, fmt.Errorf("check out %s: %w", redact(r.Remote), err)
+		return "", fmt.Errorf("check out %s: %w", redact(r.Remote), err)
 	}
 	tmp, err := os.MkdirTemp(filepath.Dir(final), ".tmp-")
 	if err != nil {
-		return nil, fmt.Errorf("check out %s: %w", redact(r.Remote), err)
+		return "", fmt.Errorf("check out %s: %w", redact(r.Remote), err)
 	}
 	defer os.RemoveAll(tmp)
 	if err := f.checkout(ctx, r, c, tmp); err != nil {
-		return nil, err
+		return "", err
 	}
 	if err := os.RemoveAll(filepath.Join(tmp, "repo")); err != nil {
-		return nil, err
+		return "", err
 	}
 	if err := os.Rename(tmp, final); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTEMPTY) {
-		return nil, err
+		return "", err
 	}
-	return open()
+	return dir, nil
 }
 
 // checkout fetches into tmp/repo and makes tmp/tree.

@@ -1,0 +1,162 @@
+package buildctx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"kaniko-build/schema/diag"
+)
+
+// Place is where a context is, as kaniko's users write it.
+type Place struct {
+	// At is a directory, as path or dir://PATH; an archive, as tar://FILE,
+	// tar://stdin, https://… or the address of an object in a cloud; or a git
+	// repository, as git://HOST/PATH[#REF[#COMMIT]].
+	At  string
+	Sub string // a folder of it that is the context itself
+	Git GitPlace
+}
+
+// GitPlace is what there is to say of a git context beside its address.
+type GitPlace struct {
+	Branch     string // in place of the address's ref
+	Submodules bool
+	PlainHTTP  bool // http instead of https
+}
+
+// Places say how contexts that are no directory are had.
+type Places struct {
+	Stdin io.Reader // for tar://stdin; nil when there is none
+	// IsObject tells whether an address is one of a cloud's, which Object opens.
+	IsObject func(at string) bool
+	Object   func(ctx context.Context, at string) (io.ReadCloser, error)
+}
+
+// Directory brings a context to a directory of this machine. Directories are
+// used where they are; everything else lies in f.Dir afterwards and may be
+// removed when nothing builds from it.
+func (f *Fetcher) Directory(ctx context.Context, p Place, from Places) (string, error) {
+	dir, err := f.directory(ctx, p, from)
+	if err != nil {
+		return "", err
+	}
+	return below(dir, p.Sub, redact(p.At))
+}
+
+func (f *Fetcher) directory(ctx context.Context, p Place, from Places) (string, error) {
+	scheme, rest, ok := strings.Cut(p.At, "://")
+	switch {
+	case !ok:
+		return filepath.Abs(p.At)
+	case scheme == "dir":
+		return filepath.Abs(rest)
+	case scheme == "tar" && rest == "stdin":
+		if from.Stdin == nil {
+			return "", &diag.Problem{What: "context tar://stdin: nothing comes from standard input", Hint: "pipe a tar into it: tar -cz . | …"}
+		}
+		return f.Archive(ctx, from.Stdin, p.At)
+	case scheme == "tar":
+		file, err := os.Open(rest)
+		if errors.Is(err, fs.ErrNotExist) {
+			return "", &diag.Problem{What: fmt.Sprintf("context %s: no such file", p.At), Hint: "check its path"}
+		}
+		if err != nil {
+			return "", fmt.Errorf("open context: %w", err)
+		}
+		defer file.Close()
+		return f.Archive(ctx, file, p.At)
+	case scheme == "git":
+		return f.gitDirectory(ctx, p)
+	case from.IsObject != nil && from.IsObject(p.At):
+		body, err := from.Object(ctx, p.At)
+		if err != nil {
+			return "", err
+		}
+		defer body.Close()
+		return f.Archive(ctx, body, p.At)
+	case scheme == "https":
+		return f.webDirectory(ctx, p.At)
+	}
+	return "", &diag.Problem{What: fmt.Sprintf("context %s: unknown form", redact(p.At)), Hint: "write a directory, dir://, tar://, tar://stdin, gs://, s3://, https:// or git://"}
+}
+
+// below is a folder of a context, which must not lead out of it.
+func below(dir, sub, name string) (string, error) {
+	root, err := os.OpenRoot(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", &diag.Problem{What: fmt.Sprintf("context %s: no such directory", name), Hint: "a context is a directory; check its path"}
+	case err != nil:
+		return "", &diag.Problem{What: fmt.Sprintf("context %s: %v", name, errors.Unwrap(err)), Hint: "a context is a directory; check its path"}
+	}
+	defer root.Close()
+	sub = filepath.Clean("/" + sub)[1:]
+	if sub == "" {
+		return dir, nil
+	}
+	if st, err := root.Stat(sub); err != nil || !st.IsDir() {
+		return "", &diag.Problem{What: fmt.Sprintf("context %s has no folder %s", name, sub), Hint: "check the sub-path"}
+	}
+	real, err := filepath.EvalSymlinks(filepath.Join(dir, sub))
+	if err != nil {
+		return "", fmt.Errorf("open context: %w", err)
+	}
+	return real, nil
+}
+
+// webDirectory unpacks an archive from the web.
+func (f *Fetcher) webDirectory(ctx context.Context, at string) (string, error) {
+	req, err := f.request(ctx, http.MethodGet, at)
+	if err != nil {
+		return "", err
+	}
+	resp, err := f.client().Do(req)
+	if err != nil {
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err // it has the URL with its password
+		}
+		return "", fmt.Errorf("fetch the context %s: %w", redact(at), err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return "", &diag.Problem{What: fmt.Sprintf("context %s: the server answers %s", redact(at), resp.Status), Hint: "open the address in a browser to see what it says"}
+	}
+	return f.Archive(ctx, resp.Body, redact(at))
+}
+
+// gitDirectory checks a repository out, with its .git as kaniko has it.
+func (f *Fetcher) gitDirectory(ctx context.Context, p Place) (string, error) {
+	r := p.repo()
+	c, err := f.Commit(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	return f.checkedOut(ctx, r, c)
+}
+
+// repo is the repository of a git:// address: the ref after the first #, a
+// commit after the second.
+func (p Place) repo() Repo {
+	scheme := "https"
+	if p.Git.PlainHTTP {
+		scheme = "http"
+	}
+	address, ref, _ := strings.Cut(strings.TrimPrefix(p.At, "git://"), "#")
+	ref, commit, _ := strings.Cut(ref, "#")
+	if p.Git.Branch != "" && (ref == "" || !strings.HasPrefix(ref, "refs/") || strings.HasPrefix(ref, "refs/heads/")) && !fullCommit.MatchString(ref) {
+		ref = p.Git.Branch
+	}
+	if commit != "" {
+		ref = commit
+	}
+	return Repo{Remote: scheme + "://" + address, Ref: ref, KeepGitDir: true, NoSubmodules: !p.Git.Submodules}
+}
