@@ -30,6 +30,11 @@ type Options struct {
 	Getenv     func(string) string
 	Sink       Sink   // nil drops the events
 	Epoch      *int64 // SOURCE_DATE_EPOCH of the environment
+
+	Others       Registry // hosts that Registries does not name; without Host and Mirrors
+	PrivatePlain bool     // private IPv4 addresses may speak plain http, which is tried after https
+	Retries      int      // of a request to a registry; 0 is the default
+	Warmed       Warmed   // images that Warm has put down
 }
 
 // Registry is how one registry is reached.
@@ -39,6 +44,9 @@ type Registry struct {
 	Insecure bool     // plain http, or https with any certificate
 	Strict   bool     // when no mirror has it, do not ask the registry itself
 	CA       []byte   // PEM, trusted beside the system's
+	AnyCert  bool     // https with any certificate
+	Cert     []byte   // PEM, of a client certificate
+	Key      []byte   // PEM, of its key
 }
 
 // Compression is how layers are compressed. The zero value is gzip.
@@ -103,6 +111,7 @@ type Executor struct {
 	closed  []func() error              // what inspected nodes hold open
 	hashers map[string]*buildctx.Hasher // by context directory
 	layouts map[string]*image.Layout    // by oci-layout reference
+	warmed  map[digest.Digest]string    // files of Options.Warmed; nil before the first look
 }
 
 // Open opens the store and gets ready to build. It starts nothing.
@@ -135,7 +144,7 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 		return nil, errors.Join(err2, st.Close())
 	}
 	x := &Executor{
-		opts: o, store: st, registry: reg, tokens: newTokens(o.Jobs), fetcher: &buildctx.Fetcher{Dir: st.FilesDir("fetched")},
+		opts: o, store: st, registry: reg, tokens: newTokens(o.Jobs), fetcher: &buildctx.Fetcher{Dir: st.FilesDir("fetched"), Env: gitEnv(o.Getenv)},
 		hashers: map[string]*buildctx.Hasher{}, layouts: map[string]*image.Layout{},
 		isolation: func() (Isolation, error) { return iso, err },
 	}

@@ -10,6 +10,7 @@ import (
 
 	"kaniko-build/executor/internal/dockerfile"
 	"kaniko-build/executor/internal/image"
+	"kaniko-build/executor/internal/layer"
 	"kaniko-build/executor/internal/store"
 )
 
@@ -138,11 +139,25 @@ func (x *Executor) keyed(s *jobStep, full bool, p store.Params) (builtLayer, boo
 	return newBuiltLayer(s, e.DiffID, v.Tar, v.Descriptor, e.Created), true
 }
 
+// docker tells whether a node's image has Docker's media types.
+func (n *Node) docker(base *baseImage) bool {
+	f := n.Format
+	switch {
+	case !f.Inherit || f.Compression.Type == layer.Zstd:
+		return f.Docker
+	case base == nil:
+		return true
+	case base.node != nil:
+		return base.node.result.Manifest.MediaType == image.DockerManifest
+	}
+	return base.docker
+}
+
 // assemble makes config and manifest of a chain of layers and puts them into
 // the store.
 func (x *Executor) assemble(n *Node, c chain) (image.Assembled, error) {
 	target := n.program.Target()
-	spec := image.Spec{Config: target.Config, History: target.History, Docker: n.Format.Docker}
+	spec := image.Spec{Config: target.Config, History: target.History, Docker: n.docker(c.base), Annotations: n.Format.Annotations}
 	for _, l := range c.layers {
 		spec.Layers = append(spec.Layers, l.SpecLayer)
 	}

@@ -53,6 +53,7 @@ type baseImage struct {
 	config *dockerspec.DockerOCIImage
 	layers []baseLayer // of an image from outside
 	node   *Node       // or the node
+	docker bool        // it has Docker's media types
 }
 
 // imageKey tells apart the images of a program.
@@ -419,7 +420,7 @@ func (x *Executor) findImage(ctx context.Context, n *Node, r dockerfile.ImageRef
 
 // fromOutside records an image of a registry or layout.
 func (n *Node) fromOutside(origin string, res image.Resolved, r dockerfile.ImageRef) *baseImage {
-	b := &baseImage{config: &res.Config}
+	b := &baseImage{config: &res.Config, docker: res.Descriptor.MediaType == image.DockerManifest}
 	for _, l := range res.Layers {
 		b.layers = append(b.layers, baseLayer{DiffID: l.DiffID, Blob: l.Descriptor, Origin: origin})
 	}

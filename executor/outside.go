@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -18,11 +19,40 @@ import (
 const layoutScheme = "oci-layout://"
 
 func newRegistry(o Options, st *store.Store) (*registry.Client, error) {
-	ro := registry.Options{Hosts: map[string]registry.Host{}, Keychain: registry.Keychain(), UserAgent: "kaniko-build"}
+	ro := registry.Options{
+		Hosts: map[string]registry.Host{}, Keychain: registry.Keychain(), UserAgent: userAgent(o.Getenv),
+		Others: registryHost(o.Others), PrivatePlain: o.PrivatePlain, Retries: o.Retries,
+	}
 	for _, r := range o.Registries {
-		ro.Hosts[r.Host] = registry.Host{Mirrors: r.Mirrors, Insecure: r.Insecure, Only: r.Strict, CA: r.CA}
+		ro.Hosts[r.Host] = registryHost(r)
 	}
 	return registry.New(st, ro)
+}
+
+func registryHost(r Registry) registry.Host {
+	return registry.Host{Mirrors: r.Mirrors, Insecure: r.Insecure, AnyCert: r.AnyCert, Only: r.Strict, CA: r.CA, Cert: r.Cert, Key: r.Key}
+}
+
+// userAgent is our name, with that of who calls us if it says so.
+func userAgent(getenv func(string) string) string {
+	if c := getenv("UPSTREAM_CLIENT_TYPE"); c != "" {
+		return "kaniko-build," + c
+	}
+	return "kaniko-build"
+}
+
+// gitEnv are the variables that git commands may see.
+func gitEnv(getenv func(string) string) []string {
+	env := []string{"PATH=" + cmp.Or(getenv("PATH"), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")}
+	for _, name := range []string{
+		"http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
+		"SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_EXEC_PATH", "GIT_TEMPLATE_DIR",
+	} {
+		if v := getenv(name); v != "" {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
 }
 
 func now() time.Time { return time.Now() }
@@ -42,10 +72,16 @@ func (x *Executor) layoutImage(ctx context.Context, n *Node, ref string, r docke
 // openBlob reads a base layer from the store, or from where its image is by way
 // of the store.
 func (x *Executor) openBlob(ctx context.Context, l baseLayer) (io.ReadCloser, error) {
+	size, ok := x.store.Has(l.Blob.Digest)
+	if ok = ok && size == l.Blob.Size; !ok {
+		if r := x.openWarmed(l.Blob); r != nil {
+			return r, nil
+		}
+	}
 	if !strings.HasPrefix(l.Origin, layoutScheme) {
 		return x.registry.Blob(ctx, l.Origin, l.Blob)
 	}
-	if size, ok := x.store.Has(l.Blob.Digest); ok && size == l.Blob.Size {
+	if ok {
 		return x.store.Open(l.Blob.Digest)
 	}
 	x.mu.Lock()

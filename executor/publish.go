@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -71,6 +72,7 @@ type Output struct {
 	Type    string // oci, docker, tar, local
 	Dest    string // a file, for local a directory; "-" is Stdout
 	Dir     bool   // oci: a layout directory instead of a tar of one
+	Alone   bool   // with Dir: the index has this image alone, and without its names
 	Rewrite bool   // set file times after SOURCE_DATE_EPOCH to it, in our own layers
 	Stdout  io.Writer
 }
@@ -142,6 +144,10 @@ func (x *Executor) Export(ctx context.Context, n *Node, o Output) (notes []strin
 	}
 	switch o.Type {
 	case "oci":
+		if o.Alone {
+			ex.Names = nil
+			return nil, errors.Join(image.WriteOCIDir(ctx, o.Dest, src, ex), image.KeepOnly(o.Dest, ex))
+		}
 		if o.Dir {
 			return nil, image.WriteOCIDir(ctx, o.Dest, src, ex)
 		}

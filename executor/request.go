@@ -37,11 +37,14 @@ type Request struct {
 // Compression.
 type Format struct {
 	Docker      bool        // Docker's media types, not OCI's
+	Inherit     bool        // those of the base image; Docker's for one from scratch
 	Compression Compression // of layers that are made here; a base's stay as they are
 	// Rewrite sets file times of layers that are made here to the epoch where they
 	// are later: SOURCE_DATE_EPOCH, else Epoch. When neither is set they stay.
 	Rewrite bool
 	Epoch   *int64 // Unix seconds; the image's own times are set to it too
+	// Annotations are those of the manifest; Docker's format has none.
+	Annotations map[string]string
 }
 
 // Check finds what does not go together.

@@ -91,22 +91,43 @@ func WriteOCIDir(ctx context.Context, dest string, src Source, exports ...Export
 			return fmt.Errorf("write oci layout: blob %s: %w", d.Digest, err)
 		}
 	}
-	index, err := layoutIndex(list)
-	if err != nil {
+	if err := writeIndex(root, list); err != nil {
 		return fmt.Errorf("write oci layout: %w", err)
-	}
-	for name, b := range map[string][]byte{ocispec.ImageLayoutFile: []byte(layoutVersion), ocispec.ImageIndexFile: index} {
-		if err := root.WriteFile(name+".new", b, 0o644); err != nil {
-			return fmt.Errorf("write oci layout: %w", err)
-		}
-		if err := root.Rename(name+".new", name); err != nil {
-			return fmt.Errorf("write oci layout: %w", err)
-		}
 	}
 	if !empty {
 		return nil
 	}
 	return takePlace(dir, dest)
+}
+
+// KeepOnly takes every entry but those of exports out of the index of the
+// layout dest. The blobs stay.
+func KeepOnly(dest string, exports ...Export) error {
+	root, err := os.OpenRoot(dest)
+	if err != nil {
+		return fmt.Errorf("write oci layout: %w", err)
+	}
+	defer root.Close()
+	if err := writeIndex(root, entries(exports)); err != nil {
+		return fmt.Errorf("write oci layout: %w", err)
+	}
+	return nil
+}
+
+func writeIndex(root *os.Root, list []ocispec.Descriptor) error {
+	index, err := layoutIndex(list)
+	if err != nil {
+		return err
+	}
+	for name, b := range map[string][]byte{ocispec.ImageLayoutFile: []byte(layoutVersion), ocispec.ImageIndexFile: index} {
+		if err := root.WriteFile(name+".new", b, 0o644); err != nil {
+			return err
+		}
+		if err := root.Rename(name+".new", name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func takePlace(dir, dest string) error {

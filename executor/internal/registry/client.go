@@ -26,6 +26,7 @@ import (
 type Host struct {
 	Mirrors  []string // [http://]HOST[:PORT][/PATH], asked in this order before the host when pulling
 	Insecure bool     // plain http is fine, and certificates are not checked
+	AnyCert  bool     // certificates are not checked
 	Only     bool     // ask the mirrors and never the host
 	CA       []byte   // PEM, beside the system's certificates
 	Cert     []byte   // PEM, of a client certificate
@@ -36,10 +37,13 @@ type Host struct {
 // credentials.
 type Options struct {
 	Hosts     map[string]Host // by host as in names: docker.io, localhost:5000
+	Others    Host            // any other host
 	Keychain  authn.Keychain  // nil has no credentials; see Keychain
 	UserAgent string
 	Retries   int // of a request; 0 is 4, negative none
 	Jobs      int // blobs pushed at once for one image; 0 is 4
+	// PrivatePlain lets private IPv4 addresses speak plain http where https fails.
+	PrivatePlain bool
 	// Progress is told how much of a blob has come or gone, at most some times
 	// a second, from many goroutines. It does not block.
 	Progress func(Progress)
@@ -94,7 +98,7 @@ func New(st *store.Store, o Options) (*Client, error) {
 				c.mirrors[host] = true
 			}
 		}
-		if !h.Insecure && h.CA == nil && h.Cert == nil {
+		if !h.special() {
 			continue
 		}
 		cfg, err := tlsConfig(h)
@@ -103,7 +107,14 @@ func New(st *store.Store, o Options) (*Client, error) {
 		}
 		rt.hosts[apiHost(host)] = c.newTransport(cfg)
 	}
-	rt.other = c.newTransport(nil)
+	var others *tls.Config
+	if o.Others.special() {
+		var err error
+		if others, err = tlsConfig(o.Others); err != nil {
+			return nil, fmt.Errorf("registries: %w", err)
+		}
+	}
+	rt.other = c.newTransport(others)
 	c.plain = &retrier{inner: transport.NewUserAgent(rt, o.UserAgent), attempts: max(0, o.Retries) + 1}
 	return c, nil
 }
@@ -118,8 +129,11 @@ func (c *Client) Close() error {
 	return nil
 }
 
+// special tells whether a host needs a transport of its own.
+func (h Host) special() bool { return h.Insecure || h.AnyCert || h.CA != nil || h.Cert != nil }
+
 func tlsConfig(h Host) (*tls.Config, error) {
-	cfg := &tls.Config{InsecureSkipVerify: h.Insecure} //nolint:gosec // asked for by name, for this host
+	cfg := &tls.Config{InsecureSkipVerify: h.Insecure || h.AnyCert} //nolint:gosec // asked for by name, for this host
 	if h.CA != nil {
 		pool, err := x509.SystemCertPool()
 		if err != nil {
@@ -185,7 +199,20 @@ func (c *Client) isAsked(host string) bool {
 }
 
 func (c *Client) plainAllowed(host string) bool {
-	return isLoopback(host) || c.o.Hosts[host].Insecure || c.mirrors[host]
+	h, ok := c.o.Hosts[host]
+	if !ok {
+		h = c.o.Others
+	}
+	return isLoopback(host) || h.Insecure || c.mirrors[host] || c.o.PrivatePlain && isPrivate(host)
+}
+
+func isPrivate(host string) bool {
+	a, err := netip.ParseAddrPort(host)
+	ip := a.Addr()
+	if err != nil {
+		ip, err = netip.ParseAddr(host)
+	}
+	return err == nil && ip.Is4() && ip.IsPrivate()
 }
 
 func isLoopback(host string) bool {

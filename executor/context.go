@@ -1,0 +1,46 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"kaniko-build/executor/internal/buildctx"
+	"kaniko-build/executor/internal/image"
+)
+
+// Place is where a build's main context is, as kaniko's users write it.
+type Place = buildctx.Place
+
+// GitPlace is what there is to say of a git context beside its address.
+type GitPlace = buildctx.GitPlace
+
+// OpenContext brings a context to a directory, for Request.Context. One that is
+// a directory is used where it is. stdin is for tar://stdin, nil if nothing comes
+// from there.
+func (x *Executor) OpenContext(ctx context.Context, p Place, stdin io.Reader) (string, error) {
+	return x.fetcher.Directory(ctx, p, buildctx.Places{Stdin: stdin})
+}
+
+// Fetch reads a small file from the web, as a Dockerfile; more than limit bytes
+// are an error.
+func (x *Executor) Fetch(ctx context.Context, url string, limit int64) ([]byte, error) {
+	small := *x.fetcher
+	small.MaxSize = limit
+	got, err := small.Get(ctx, url, "", "")
+	if err != nil {
+		return nil, err
+	}
+	f, err := got.Open()
+	if err != nil {
+		return nil, fmt.Errorf("fetch %s: %w", url, err)
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+// ImageName is a parsed name of an image.
+type ImageName = image.Name
+
+// ParseImageName reads a name as Docker does.
+func ParseImageName(ref string) (ImageName, error) { return image.ParseName(ref) }
