@@ -15,7 +15,7 @@ DEMO_PACKAGES := busybox-static ca-certificates uidmap
 TEST_PACKAGES := $(DEMO_PACKAGES) bzip2 crun debootstrap docker-registry docker.io gcc git libc6-dev libcap2-bin openssh-client procps \
 	python3 runc skopeo strace umoci xz-utils zstd
 
-.PHONY: build demo test lint check unit conformance packages-demo packages mirror mirror-stop bench golden fuzz fuzz-dockerfile schema clean
+.PHONY: build demo test lint check unit conformance packages-demo packages mirror mirror-stop bench golden fuzz fuzz-dockerfile property schema clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BINARY) ./cmd/kaniko-build
@@ -96,6 +96,11 @@ fuzz:
 fuzz-dockerfile: packages build
 	$(SUDO) env "PATH=$$PATH" KANIKO_BUILD_FUZZ_TIME=$(FUZZTIME) BUILDCTL="$${BUILDCTL:-}" SEEDS="$${SEEDS:-}" \
 		go test -timeout 0 -count=1 -v -run TestRandomDockerfiles ./test/fuzz
+
+# Random edits to random monorepos, each state built warm and cold. ROUNDS and
+# SEED choose; what fails prints both.
+property: packages build
+	$(SUDO) env "PATH=$$PATH" SEED="$${SEED:-1}" ROUNDS="$${ROUNDS:-500}" go test -timeout 0 -count=1 -v -run TestRandomEdits ./test/property
 
 clean:
 	rm -rf bin dist .cache
