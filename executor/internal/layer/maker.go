@@ -148,9 +148,52 @@ func Recorded(p string, e tree.Entry) (tree.Entry, error) {
 	return e.Override(buf[:n]), nil
 }
 
+// WhiteoutXattr marks an empty file of root's that nobody may open, which stands
+// for a removed name: where the kernel makes no device 0:0, as on a container's
+// own root, which is an overlay itself.
+const WhiteoutXattr = "user.overlay.whiteout"
+
 // Whiteout tells whether an entry of a directory on disk, without any record
-// applied, is overlay's mark for a removed name.
-func Whiteout(e tree.Entry) bool { return e.Type() == unix.S_IFCHR && e.Rdev == 0 }
+// applied, is a mark for a removed name: overlay's, or ours. p is its real path.
+func Whiteout(p string, e tree.Entry) (bool, error) {
+	if e.Type() == unix.S_IFCHR && e.Rdev == 0 {
+		return true, nil
+	}
+	if !e.IsRegular() || e.Size != 0 || e.Perm() != 0 || e.UID != 0 {
+		return false, nil
+	}
+	var buf [8]byte
+	n, err := unix.Lgetxattr(p, WhiteoutXattr, buf[:])
+	switch {
+	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EPERM), errors.Is(err, unix.ERANGE):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("read whiteout mark: %w", err)
+	}
+	return n == 1 && buf[0] == 'y', nil
+}
+
+// whiteoutAt is Whiteout for a file of which the caller has the metadata.
+func whiteoutAt(dirfd int, name string, st unix.Stat_t) (bool, error) {
+	return Whiteout(at(dirfd, name), tree.Entry{Mode: st.Mode, UID: st.Uid, Size: st.Size, Rdev: st.Rdev})
+}
+
+// makeWhiteout makes the mark for a removed name; EEXIST if the name is taken.
+func makeWhiteout(dirfd int, name string) error {
+	err := unix.Mknodat(dirfd, name, unix.S_IFCHR, 0)
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	fd, err := unix.Openat(dirfd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Fchown(fd, 0, 0), unix.Fchmod(fd, 0)); err != nil {
+		return err
+	}
+	return unix.Fsetxattr(fd, WhiteoutXattr, []byte("y"), 0)
+}
 
 // OpaqueXattr marks a directory that hides what is below it.
 const OpaqueXattr = "user.overlay.opaque"

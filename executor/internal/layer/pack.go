@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"path"
 	"strings"
 	"time"
@@ -22,6 +23,8 @@ import (
 type PackOptions struct {
 	// Owners of links and fifos in the upper that could not be given them.
 	Owners map[string][2]uint32
+	// Contents, if set, remembers what the files hold that are packed.
+	Contents *Contents
 }
 
 // Stats describe a packed layer.
@@ -51,6 +54,39 @@ const capability = "security.capability"
 //
 // base may be nil: nothing. Records in upper are applied.
 func Pack(ctx context.Context, w io.Writer, upper string, base tree.Tree, o PackOptions) (Stats, error) {
+	return pack(ctx, w, upper, base, o, func(p *packer) error {
+		if base == nil {
+			return p.walk("", everything)
+		}
+		return p.walk("", changes)
+	})
+}
+
+// Change is a name that a layer is to mention.
+type Change struct {
+	Name string
+	// Entry is what is there now, without any record applied; nil if it is gone.
+	Entry *tree.Entry
+	// Same marks a further name of a linked file that is as before: it is
+	// mentioned only if another name of the file is.
+	Same bool
+}
+
+// PackChanges is Pack for changes that somebody else found, of the directory
+// root, in the order of a walk: a directory before what is in it. The files are
+// read once. The content of what changes meanwhile is undefined, not its size.
+func PackChanges(ctx context.Context, w io.Writer, root string, changes iter.Seq[Change], o PackOptions) (Stats, error) {
+	return pack(ctx, w, root, nil, o, func(p *packer) error {
+		for c := range changes {
+			if err := p.change(c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func pack(ctx context.Context, w io.Writer, upper string, base tree.Tree, o PackOptions, write func(*packer) error) (Stats, error) {
 	dir, err := tree.OpenDir(upper, tree.DirOptions{})
 	if err != nil {
 		return Stats{}, err
@@ -59,14 +95,10 @@ func Pack(ctx context.Context, w io.Writer, upper string, base tree.Tree, o Pack
 	buffered := bufio.NewWriterSize(w, 256<<10)
 	count := &counter{w: buffered}
 	p := &packer{
-		ctx: ctx, upper: upper, dir: dir, base: base, owners: o.Owners, tw: tar.NewWriter(count), buf: make([]byte, 128<<10),
+		ctx: ctx, upper: upper, dir: dir, base: base, owners: o.Owners, contents: o.Contents, tw: tar.NewWriter(count), buf: make([]byte, 128<<10),
 		first: map[inode]string{}, unchanged: map[inode][]string{}, added: map[string]bool{"": true},
 	}
-	mode := changes
-	if base == nil {
-		mode = everything
-	}
-	if err := p.walk("", mode); err != nil {
+	if err := write(p); err != nil {
 		return Stats{}, fmt.Errorf("pack layer: %w", err)
 	}
 	if err := p.tw.Close(); err != nil {
@@ -98,6 +130,8 @@ type packer struct {
 	base   tree.Tree
 	owners map[string][2]uint32
 
+	contents *Contents
+
 	tw      *tar.Writer
 	buf     []byte
 	entries int
@@ -126,8 +160,9 @@ func (p *packer) list(name string) (entries []tree.Entry, gone map[string]bool, 
 	}
 	gone = map[string]bool{}
 	for i, e := range raw {
-		if Whiteout(e) {
-			gone[e.Name] = true
+		if gone[e.Name], err = Whiteout(p.real(path.Join(name, e.Name)), e); err != nil {
+			return nil, nil, err
+		} else if gone[e.Name] {
 			continue
 		}
 		if raw[i], err = p.recorded(path.Join(name, e.Name), e); err != nil {
@@ -207,8 +242,8 @@ func (p *packer) walk(dir string, mode walkMode) error {
 // old is what the base has under its name.
 func (p *packer) one(name string, e tree.Entry, old *tree.Entry, mode walkMode) error {
 	same := false
+	var err error
 	if old != nil {
-		var err error
 		if same, err = p.same(name, e, *old); err != nil {
 			return fmt.Errorf("compare %s: %w", name, err)
 		}
@@ -216,16 +251,12 @@ func (p *packer) one(name string, e tree.Entry, old *tree.Entry, mode walkMode) 
 	linked := !e.IsDir() && e.Nlink > 1
 	switch {
 	case !same:
-		if err := p.record(name, e); err != nil {
-			return err
-		}
+		err = p.record(name, e)
 	case linked && mode == whole:
-		id := inode{e.Dev, e.Ino}
-		if _, ok := p.first[id]; !ok {
-			p.unchanged[id] = append(p.unchanged[id], name)
-		} else if err := p.record(name, e); err != nil {
-			return err
-		}
+		err = p.further(name, e)
+	}
+	if err != nil {
+		return err
 	}
 	if !e.IsDir() {
 		return nil
@@ -243,6 +274,33 @@ func (p *packer) one(name string, e tree.Entry, old *tree.Entry, mode walkMode) 
 		}
 	}
 	return p.walk(name, next)
+}
+
+// further handles an unchanged name of a linked file.
+func (p *packer) further(name string, e tree.Entry) error {
+	id := inode{e.Dev, e.Ino}
+	if _, ok := p.first[id]; ok {
+		return p.record(name, e)
+	}
+	p.unchanged[id] = append(p.unchanged[id], name)
+	return nil
+}
+
+func (p *packer) change(c Change) error {
+	if c.Entry == nil {
+		return p.whiteout(c.Name)
+	}
+	e, err := p.recorded(c.Name, *c.Entry)
+	if err != nil {
+		return err
+	}
+	if c.Same {
+		return p.further(c.Name, e)
+	}
+	if e.IsDir() && p.added[c.Name] { // as somebody's parent
+		return nil
+	}
+	return p.record(c.Name, e)
 }
 
 func (p *packer) below(name string) (*tree.Entry, error) {
@@ -419,6 +477,7 @@ func (p *packer) record(name string, e tree.Entry) error {
 	if err != nil {
 		return err
 	}
+	p.contents.capable(inode{e.Dev, e.Ino}, caps)
 	if len(caps) > 0 {
 		h.PAXRecords = map[string]string{paxXattr + capability: string(caps)}
 	}
@@ -455,11 +514,13 @@ func (p *packer) content(name string, size int64) error {
 		return err
 	}
 	defer f.Close()
+	sum := p.contents.sum()
 	for size > 0 {
 		if err := context.Cause(p.ctx); err != nil {
 			return err
 		}
 		n, err := f.Read(p.buf[:min(int64(len(p.buf)), size)])
+		sum.write(p.buf[:n])
 		if _, err := p.tw.Write(p.buf[:n]); err != nil {
 			return fmt.Errorf("write content: %w", err)
 		}
@@ -470,5 +531,5 @@ func (p *packer) content(name string, size int64) error {
 			return err
 		}
 	}
-	return nil
+	return sum.of(int(f.Fd()))
 }

@@ -30,6 +30,8 @@ type UnpackOptions struct {
 	// DefaultMaxEntries. A stream beyond them is ErrTooLarge.
 	MaxSize    int64
 	MaxEntries int
+	// Contents, if set, remembers what the files hold.
+	Contents *Contents
 }
 
 const (
@@ -53,6 +55,8 @@ type Unpacked struct {
 	Owners map[string][2]uint32
 	// Opaque says that the layer hides everything below it.
 	Opaque bool
+	// Hides says that the directory holds whiteouts, or marks of opaque directories.
+	Hides bool
 	// Devices tells that the layer has devices, which may be substitutes.
 	Devices bool
 	// Ignored counts extended attributes that could not be set here.
@@ -305,7 +309,9 @@ func (u *unpacker) dir(name string) (int, string, error) {
 		if err != nil {
 			return 0, "", err
 		}
-		if !whiteoutStat(st) {
+		if gone, err := whiteoutAt(updirf, base, st); err != nil {
+			return 0, "", err
+		} else if !gone {
 			return 0, "", fmt.Errorf("%s is no directory: %w", real, unix.ENOTDIR)
 		}
 		// The name is removed from the layers below and made anew here.
@@ -361,6 +367,7 @@ func (u *unpacker) opaque(dirf int, dir string) error {
 }
 
 func (u *unpacker) mark(dirf int) error {
+	u.out.Hides = true
 	if err := unix.Setxattr(at(dirf, ""), OpaqueXattr, []byte("y"), 0); err != nil {
 		return fmt.Errorf("mark directory opaque: %w", err)
 	}
@@ -368,7 +375,8 @@ func (u *unpacker) mark(dirf int) error {
 }
 
 func (u *unpacker) whiteout(dirf int, name, base string) error {
-	err := unix.Mknodat(dirf, base, unix.S_IFCHR, 0)
+	u.out.Hides = true
+	err := makeWhiteout(dirf, base)
 	if !errors.Is(err, unix.EEXIST) {
 		if err != nil {
 			return fmt.Errorf("make whiteout: %w", err)
@@ -421,13 +429,17 @@ func (u *unpacker) make(h *tar.Header, body io.Reader, dirf int, name, base stri
 			return err
 		}
 		if merged = typ == unix.S_IFDIR && st.Mode&unix.S_IFMT == unix.S_IFDIR; !merged {
+			gone, err := whiteoutAt(dirf, base, st)
+			if err != nil {
+				return err
+			}
 			if err := u.remove(dirf, name, base, st); err != nil {
 				return err
 			}
 			if err := create(); err != nil {
 				return err
 			}
-			hidden = typ == unix.S_IFDIR && whiteoutStat(st)
+			hidden = typ == unix.S_IFDIR && gone
 		}
 	} else if err != nil {
 		return err
@@ -503,6 +515,7 @@ func (u *unpacker) write(dirf int, base string, body io.Reader, size int64) erro
 	defer unix.Close(fd)
 	var at int64
 	hole := false // the end is a hole
+	sum := u.opts.Contents.sum()
 	for at < size {
 		if err := context.Cause(u.ctx); err != nil {
 			return err
@@ -512,6 +525,7 @@ func (u *unpacker) write(dirf int, base string, body io.Reader, size int64) erro
 			return fmt.Errorf("%d of %d bytes: %w", at+int64(n), size, unexpected(err))
 		}
 		at += int64(n)
+		sum.write(u.buf[:n])
 		if hole = bytes.Equal(u.buf[:n], u.zeros); hole { // a whole piece of them
 			continue
 		}
@@ -529,7 +543,7 @@ func (u *unpacker) write(dirf int, base string, body io.Reader, size int64) erro
 		}
 	}
 	u.out.Size += size
-	return nil
+	return sum.of(fd)
 }
 
 // remove takes away what an entry replaces.
@@ -626,8 +640,14 @@ func (u *unpacker) target(name string) (string, unix.Stat_t, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return "", st, fmt.Errorf("stat %s: %w", real, err)
 	}
-	if whiteoutStat(st) {
-		return "", st, nil
+	dir, base := path.Split(real)
+	parent, err := u.tree.OpenFile(strings.TrimSuffix(dir, "/"), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return "", st, err
+	}
+	defer parent.Close()
+	if gone, err := whiteoutAt(int(parent.Fd()), base, st); err != nil || gone {
+		return "", st, err
 	}
 	return real, st, nil
 }
@@ -657,8 +677,14 @@ func (u *unpacker) retryLinks() error {
 		if err != nil {
 			return fmt.Errorf("%q: %w", ref.Path, err)
 		}
-		if st, err := statAt(dirf, base); err == nil && !whiteoutStat(st) {
-			continue
+		if st, err := statAt(dirf, base); err == nil {
+			gone, err := whiteoutAt(dirf, base, st)
+			if err != nil {
+				return fmt.Errorf("%q: %w", ref.Path, err)
+			}
+			if !gone {
+				continue
+			}
 		}
 		ok, err := u.tryLink(dirf, base, ref)
 		if err != nil {
@@ -753,6 +779,10 @@ func (u *unpacker) setXattrs(p string, xattrs map[string][]byte) error {
 			u.out.Ignored++ // a name space or value that is not for us to set
 		case err != nil:
 			return fmt.Errorf("set extended attribute %q of %d bytes: %w", name, len(val), err)
+		case name == capability:
+			if err := u.opts.Contents.capableAt(p, val); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -834,13 +864,17 @@ func (u *unpacker) copyUp(below tree.Tree, name string) (string, error) {
 	if e.IsDir() {
 		return "", errors.New("the target is a directory")
 	}
-	if st, err := u.tree.Lstat(u.ctx, real); err == nil && Whiteout(st) {
-		return "", errors.New("the target is removed by this layer")
-	}
 	dir, base := path.Split(real)
 	dirf, dir, err := u.dir(strings.TrimSuffix(dir, "/"))
 	if err != nil {
 		return "", err
+	}
+	if st, err := statAt(dirf, base); err == nil {
+		if gone, err := whiteoutAt(dirf, base, st); err != nil {
+			return "", err
+		} else if gone {
+			return "", errors.New("the target is removed by this layer")
+		}
 	}
 	real = path.Join(dir, base)
 	return real, u.keepTimes(dir, func() error {
@@ -904,5 +938,3 @@ func statAt(dirf int, base string) (unix.Stat_t, error) {
 	}
 	return st, nil
 }
-
-func whiteoutStat(st unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 }

@@ -299,8 +299,8 @@ func TestUnpackRecordsWhatTheMapLacks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if layer.Whiteout(e) {
-			t.Errorf("%s is a whiteout", name)
+		if gone, err := layer.Whiteout(filepath.Join(root, name), e); err != nil || gone {
+			t.Errorf("%s is a whiteout, %v", name, err)
 		}
 		e, err = layer.Recorded(filepath.Join(root, name), e)
 		if got := fmt.Sprintf("%o %d:%d %d", e.Mode, e.UID, e.GID, e.Rdev); err != nil || got != want {

@@ -165,9 +165,14 @@ func (v *View) look(i int, name string) (state, tree.Entry, error) {
 		return absent, e, nil
 	case err != nil:
 		return absent, e, err
-	case layer.Whiteout(e):
-		return hidden, e, nil
 	case !e.IsDir():
+		gone, err := layer.Whiteout(l.prefix+name, e)
+		if err != nil {
+			return absent, e, fmt.Errorf("%s: %w", name, err)
+		}
+		if gone {
+			return hidden, e, nil
+		}
 		return file, e, nil
 	}
 	mark, err := layer.Opaque(l.prefix + name)
@@ -296,7 +301,11 @@ func (v *View) find(name string) (int, tree.Entry, error) {
 		if err != nil {
 			return 0, e, err
 		}
-		if layer.Whiteout(e) {
+		gone, err := layer.Whiteout(v.layers[i].prefix+name, e)
+		if err != nil {
+			return 0, e, err
+		}
+		if gone {
 			break
 		}
 		return i, e, nil
@@ -359,7 +368,9 @@ func (v *View) ReadDir(ctx context.Context, name string) ([]tree.Entry, error) {
 			if n < len(dir)-1 {
 				seen[base] = true
 			}
-			if layer.Whiteout(e) {
+			if gone, err := layer.Whiteout(l.prefix+full, e); err != nil {
+				return nil, err
+			} else if gone {
 				continue
 			}
 			if e, err = l.complete(full, e); err != nil {
