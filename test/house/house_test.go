@@ -47,6 +47,8 @@ var rooms = map[string][]string{
 	"store":      {},
 	"sandbox":    {},
 	"layer":      {"tree"},
+	"snapshot":   {"tree"},
+	"inplace":    {"tree", "layer", "snapshot"},
 	"copier":     {"tree", "layer"},
 	"rootfs":     {"tree", "layer", "store"},
 	"cache":      {"tree", "store"},
