@@ -36,6 +36,7 @@ func (x *Executor) Build(ctx context.Context, n *Node) (Result, error) {
 		}
 		r, err := x.finish(ctx, n, c)
 		r.Steps, r.Cached, r.Duration = steps, true, time.Since(started)
+		x.record(n)
 		return r, err
 	}
 	if isoErr != nil {
@@ -58,6 +59,7 @@ func (x *Executor) Build(ctx context.Context, n *Node) (Result, error) {
 	}
 	r, err := x.finish(ctx, n, c)
 	r.Steps, r.Executed, r.Duration = steps, done.Executed, time.Since(started)
+	x.record(n)
 	return r, err
 }
 
@@ -78,7 +80,12 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 	j := n.job
 	j.Rung, j.IDs = iso.Rung, iso.IDs
 	j.Stages = append([]jobStage(nil), j.Stages...)
+	why := x.why(n)
 	for i := range j.Stages {
+		j.Stages[i].Steps = slices.Clone(j.Stages[i].Steps)
+		for k := range j.Stages[i].Steps {
+			j.Stages[i].Steps[k].Why = why[stepPlace{i, k}]
+		}
 		b := n.program.Stages[i].Base
 		if b.Image != nil {
 			if j.Stages[i].Base.Layers, err = n.images[imageKey(*b.Image)].all(); err != nil {
@@ -228,7 +235,7 @@ func (s *server) handle(ctx context.Context, method string, arg json.RawMessage)
 		if err := json.Unmarshal(arg, &e); err != nil {
 			return nil, nil, err
 		}
-		e.Data, e.Text = s.mask.hide(e.Data), s.mask.hide(e.Text)
+		e.Data, e.Text, e.Why = s.mask.hide(e.Data), s.mask.hide(e.Text), s.mask.hide(e.Why)
 		s.x.opts.Sink(e)
 		return nil, nil, nil
 	case callDone:

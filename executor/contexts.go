@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"kaniko-build/executor/internal/buildctx"
 	"kaniko-build/executor/internal/copier"
@@ -130,6 +131,8 @@ func filesLine(lines []string) string {
 
 // listings are what lines of many files stand for, as seen in this process.
 type listings struct {
+	kept atomic.Bool // some were written into the store
+
 	mu sync.Mutex
 	m  map[string][]string
 }

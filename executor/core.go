@@ -262,7 +262,7 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 			return e, nil
 		}
 		if e, ok := c.lookup(byContent, top); ok {
-			e.Lines = s.Lines
+			e.Lines, e.ByContent = s.Lines, &byContent
 			if err := c.store.PutKey(s.Key, e); err != nil {
 				return fail(err)
 			}
@@ -284,16 +284,16 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 	}
 	defer release()
 	started = time.Now()
-	c.event(st, s, Event{Kind: StepStarted})
+	c.event(st, s, Event{Kind: StepStarted, Why: s.Why})
 	made, err := c.execute(ctx, st, s, sources, base, top)
 	if err != nil {
 		return fail(err)
 	}
-	made.Lines = s.Lines
+	made.Lines, made.ByContent = s.Lines, &byContent
 	if err := c.store.PutKey(s.Key, made); err != nil {
 		return fail(err)
 	}
-	made.Lines = lines
+	made.Lines, made.ByContent = lines, nil
 	if err := c.store.PutKey(byContent, made); err != nil {
 		return fail(err)
 	}

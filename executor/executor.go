@@ -28,8 +28,11 @@ type Options struct {
 	Jobs       int // steps that execute at once, over all nodes; 0 is the number of CPUs
 	Registries []Registry
 	Getenv     func(string) string
-	Sink       Sink   // nil drops the events
-	Epoch      *int64 // SOURCE_DATE_EPOCH of the environment
+	Sink       Sink // nil drops the events
+	// Pull insists on asking what a tag is now. Without it a registry that cannot
+	// be reached is answered for by what it said last, with a warning.
+	Pull  bool
+	Epoch *int64 // SOURCE_DATE_EPOCH of the environment
 
 	Others       Registry // hosts that Registries does not name; without Host and Mirrors
 	PrivatePlain bool     // private IPv4 addresses may speak plain http, which is tried after https
@@ -186,6 +189,9 @@ func (x *Executor) Close(ctx context.Context) error {
 		err = errors.Join(err, f())
 	}
 	x.closed = nil
+	if x.listings.kept.Load() {
+		err = errors.Join(err, x.store.TrimListings(ctx))
+	}
 	if e := x.store.Close(); e != nil {
 		err = errors.Join(err, fmt.Errorf("close the store: %w", e))
 	}

@@ -51,9 +51,10 @@ type Base struct {
 // another node of the run makes.
 type baseImage struct {
 	config *dockerspec.DockerOCIImage
-	layers []baseLayer // of an image from outside
-	node   *Node       // or the node
-	docker bool        // it has Docker's media types
+	digest digest.Digest // of what the name stands for, of an image from outside
+	layers []baseLayer   // of an image from outside
+	node   *Node         // or the node
+	docker bool          // it has Docker's media types
 }
 
 // imageKey tells apart the images of a program.
@@ -420,7 +421,7 @@ func (x *Executor) findImage(ctx context.Context, n *Node, r dockerfile.ImageRef
 
 // fromOutside records an image of a registry or layout.
 func (n *Node) fromOutside(origin string, res image.Resolved, r dockerfile.ImageRef) *baseImage {
-	b := &baseImage{config: &res.Config, docker: res.Descriptor.MediaType == image.DockerManifest}
+	b := &baseImage{config: &res.Config, digest: res.Descriptor.Digest, docker: res.Descriptor.MediaType == image.DockerManifest}
 	for _, l := range res.Layers {
 		b.layers = append(b.layers, baseLayer{DiffID: l.DiffID, Blob: l.Descriptor, Origin: origin})
 	}

@@ -45,6 +45,7 @@ type jobStep struct {
 	Key        store.Key
 	Lines      []string // what Key was made of
 	Fresh      bool     // run it even when the key is known
+	Why        string   // it runs, for people
 	ByContent  bool     // something before it runs afresh: what was made by its definition says nothing
 	Reads      []stageRead
 }

@@ -26,6 +26,11 @@ func newRegistry(o Options, st *store.Store) (*registry.Client, error) {
 	for _, r := range o.Registries {
 		ro.Hosts[r.Host] = registryHost(r)
 	}
+	if !o.Pull {
+		ro.Remembered = func(name string, asked time.Time, why error) {
+			o.Sink(Event{Kind: Warning, Time: now(), Text: fmt.Sprintf("%s is taken as it was on %s, as nobody can be asked: %v", name, asked.Format(time.DateTime), why)})
+		}
+	}
 	return registry.New(st, ro)
 }
 

@@ -120,6 +120,7 @@ type Event struct {
 	Step    int           `json:"step,omitempty"` // from 1, in its stage
 	Of      int           `json:"of,omitempty"`
 	Text    string        `json:"text,omitempty"`
+	Why     string        `json:"why,omitempty"` // of a step that starts: the first input that differs
 	Rule    string        `json:"rule,omitempty"`
 	Pos     diag.Pos      `json:"pos,omitzero"`
 	Elapsed time.Duration `json:"elapsed,omitempty"`

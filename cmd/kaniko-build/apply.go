@@ -150,32 +150,6 @@ func (w *workspace) registries() ([]executor.Registry, error) {
 	return out, nil
 }
 
-func newPlan(t terminal) *cobra.Command {
-	f := &manifestFlags{}
-	output := "table"
-	c := &cobra.Command{
-		Use:     "plan [flags] [TARGET...]",
-		Short:   "Show what would be built, in what order, and why",
-		Example: "  kaniko-build plan\n  kaniko-build plan -o json api",
-		RunE: func(c *cobra.Command, args []string) error {
-			p, err := f.plan(c.Context(), args)
-			if err != nil {
-				return err
-			}
-			switch output {
-			case "table":
-				return p.Table(t.out)
-			case "json":
-				return p.JSON(t.out)
-			}
-			return usageError{fmt.Errorf("no output %q: choose table or json", output)}
-		},
-	}
-	f.add(c)
-	c.Flags().StringVarP(&output, "output", "o", output, "table or json")
-	return c
-}
-
 func (f *manifestFlags) plan(ctx context.Context, selection []string) (*plan.Plan, error) {
 	w, err := f.read(ctx)
 	if err != nil {

@@ -27,6 +27,7 @@ type runFlags struct {
 	isolation string
 	mirrors   []string
 	noCache   bool
+	pull      bool
 	metadata  string
 	push      bool
 
@@ -39,9 +40,7 @@ type runFlags struct {
 func (f *runFlags) add(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringVar(&f.progress, "progress", "", "how to show progress: plain, json or quiet (default plain)")
-	fl.StringVar(&f.isolation, "isolation", os.Getenv("KANIKO_BUILD_ISOLATION"), "kind of container: userns or userns-single (default: the best there is; see doctor)")
-	fl.StringArrayVar(&f.mirrors, "registry-mirror", nil, "pull from a mirror, [HOST=]MIRROR (HOST: docker.io)")
-	fl.BoolVar(&f.noCache, "no-cache", false, "run every step, whatever is known")
+	f.addInputs(c)
 	fl.StringVar(&f.metadata, "metadata-file", "", "write what was built as JSON")
 	fl.BoolVar(&f.push, "push", false, "push the images to the registries of their names")
 	fl.BoolVar(&f.reproducible, "reproducible", false, "set file times of new layers to at most SOURCE_DATE_EPOCH, else the commit's time, else 1970")
@@ -49,6 +48,16 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl.IntVar(&f.level, "compression-level", 0, "gzip 1 to 9, zstd 1 to 22 (default 3)")
 	fl.StringVar(&f.format, "image-format", "", "oci or docker (default oci)")
 	fl.IntVarP(&f.jobs, "jobs", "j", 0, "steps that run at once, over all images (default: the CPUs)")
+}
+
+// addInputs adds the flags that decide what is known: commands that only look
+// have them too.
+func (f *runFlags) addInputs(c *cobra.Command) {
+	fl := c.Flags()
+	fl.StringVar(&f.isolation, "isolation", os.Getenv("KANIKO_BUILD_ISOLATION"), "kind of container: userns or userns-single (default: the best there is; see doctor)")
+	fl.StringArrayVar(&f.mirrors, "registry-mirror", nil, "pull from a mirror, [HOST=]MIRROR (HOST: docker.io)")
+	fl.BoolVar(&f.noCache, "no-cache", false, "run every step, whatever is known")
+	fl.BoolVar(&f.pull, "pull", false, "fail when a registry cannot be asked what a tag is now, instead of taking its last answer with a warning")
 }
 
 // open opens the executor as the flags say. registries are those of a manifest.
@@ -79,7 +88,7 @@ func (f *runFlags) open(ctx context.Context, t terminal, registries []executor.R
 	}
 	return executor.Open(ctx, executor.Options{
 		State: state, Runner: &local.Runner{Rung: f.isolation}, Jobs: f.jobs, Registries: registries,
-		Getenv: os.Getenv, Sink: view.Event, Epoch: epoch,
+		Getenv: os.Getenv, Sink: view.Event, Epoch: epoch, Pull: f.pull,
 	})
 }
 
@@ -153,7 +162,6 @@ type buildFlags struct {
 	file, target, platform, network, iidfile string
 	tags, args, labels, secrets, ssh         []string
 	contexts, outputs                        []string
-	pull                                     bool
 }
 
 func newBuild(t terminal) *cobra.Command {
@@ -186,7 +194,6 @@ The image lies in the store afterwards; -o writes it elsewhere, --push pushes it
 	fl.StringArrayVarP(&f.outputs, "output", "o", nil, "write the image, type=oci|docker|tar|local,dest=PATH[,rewrite-timestamp=true]")
 	fl.StringVar(&f.iidfile, "iidfile", "", "write the digest of the image's config to a file")
 	fl.StringVar(&f.network, "network", "", "network of RUN steps that do not choose: default, none or host")
-	fl.BoolVar(&f.pull, "pull", false, "accepted for docker's sake: registries are always asked what a tag is now")
 	return c
 }
 

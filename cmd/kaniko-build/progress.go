@@ -48,6 +48,9 @@ func (p *plain) Event(e executor.Event) {
 	switch e.Kind {
 	case executor.StepStarted:
 		text = fmt.Sprintf("[%s] %s", at, oneLine(e.Text))
+		if e.Why != "" {
+			text += "  (" + printable(e.Why) + ")"
+		}
 	case executor.StepCached:
 		text = fmt.Sprintf("[%s] cached %s", at, oneLine(e.Text))
 	case executor.StepDone:
@@ -76,7 +79,10 @@ func (p *plain) Event(e executor.Event) {
 	default:
 		return
 	}
-	p.write(e.Node + " " + text + "\n")
+	if e.Node != "" {
+		text = e.Node + " " + text
+	}
+	p.write(text + "\n")
 }
 
 func (p *plain) write(s string) {

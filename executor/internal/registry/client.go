@@ -44,6 +44,9 @@ type Options struct {
 	Jobs      int // blobs pushed at once for one image; 0 is 4
 	// PrivatePlain lets private IPv4 addresses speak plain http where https fails.
 	PrivatePlain bool
+	// Remembered is told when nobody can be asked what a name is, and the answer
+	// of an earlier run is taken. Nil never takes one.
+	Remembered func(name string, asked time.Time, why error)
 	// Progress is told how much of a blob has come or gone, at most some times
 	// a second, from many goroutines. It does not block.
 	Progress func(Progress)

@@ -95,7 +95,26 @@ func (c *Client) top(ctx context.Context, n image.Name) (top, error) {
 		}
 		failed = append(failed, c.explain(ctx, sourceMetadata(n), n, e, err))
 	}
-	return top{}, mostTelling(failed)
+	return c.remembered(n, failed)
+}
+
+// remembered is the answer of an earlier run, where none of the places that
+// failed can be reached.
+func (c *Client) remembered(n image.Name, failed []error) (top, error) {
+	err := mostTelling(failed)
+	for _, f := range failed {
+		var e *Error
+		if c.o.Remembered == nil || !errors.As(f, &e) || e.Kind != Unreachable {
+			return top{}, err
+		}
+	}
+	b, miss := c.store.GetBase(n.String())
+	if miss != nil {
+		return top{}, err
+	}
+	c.o.Remembered(n.String(), b.Asked, err)
+	at := c.endpoints(n)
+	return top{b.Descriptor, at[len(at)-1]}, nil
 }
 
 // mostTelling picks the error to show: what the last place said, which is the

@@ -51,6 +51,9 @@ type Entry struct {
 	Created time.Time     `json:"created"`
 	Full    bool          `json:"full"` // made with a full range of ids, not with a single one
 	Lines   []string      `json:"lines,omitempty"`
+	// ByContent is the other key of the step, of an entry by definition: what
+	// was made is found by that too.
+	ByContent *Key `json:"byContent,omitempty"`
 }
 
 // record is an Entry on disk. The key is in it so that a file that was copied

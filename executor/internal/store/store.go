@@ -38,6 +38,7 @@ const (
 	dirTemp     = "tmp"
 	dirMounts   = "mounts"
 	dirCaches   = "caches"
+	dirPast     = "past"
 
 	// Isolation is a file in which a runner remembers what the machine gives.
 	Isolation = "isolation"
@@ -49,7 +50,7 @@ const (
 var shared = []string{"blobs", dirBlobs, dirKeys, dirLayers, dirVariants, dirLocks, dirTemp, dirMounts, dirCaches}
 
 // tops are all names that a store of this format has at its top.
-var tops = []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirBases, dirLocks, dirTemp, dirMounts, dirCaches, Isolation}
+var tops = []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirBases, dirLocks, dirTemp, dirMounts, dirCaches, dirPast, Isolation}
 
 // ErrMiss is matched by every Miss.
 var ErrMiss = errors.New("not in the store")
@@ -405,7 +406,7 @@ func (s *Store) share(name string) error {
 
 func isShared(name string) bool {
 	top, _, _ := strings.Cut(name, "/")
-	return top != dirFiles && top != dirImages && top != dirBases
+	return top != dirFiles && top != dirImages && top != dirBases && top != dirPast
 }
 
 // create makes a temporary file. Its name is good for rename until Close.
@@ -447,11 +448,16 @@ func (s *Store) putJSON(name string, v any) error {
 	if err := enc.Encode(v); err != nil {
 		return fmt.Errorf("encode record: %w", err)
 	}
+	return s.putBytes(name, b.Bytes())
+}
+
+// putBytes writes a small file, whole or not at all.
+func (s *Store) putBytes(name string, b []byte) error {
 	f, tmp, err := s.create("record")
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b.Bytes())
+	_, err = f.Write(b)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(fmt.Errorf("write record: %w", err), s.root.Remove(tmp))
 	}
@@ -553,6 +559,26 @@ func (s *Store) read(name string, limit int64) ([]byte, error) {
 		}
 	}
 	return b, nil
+}
+
+// head reads at most the first n bytes of a file.
+func (s *Store) head(name string, n int) ([]byte, error) {
+	fd, _, err := s.openFD(name)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	b := make([]byte, n)
+	for {
+		m, err := unix.Pread(fd, b, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "read", Path: name, Err: err}
+		}
+		return b[:m], nil
+	}
 }
 
 // escape makes one path element of any text: what is not plain becomes %XX,
