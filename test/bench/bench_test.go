@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
@@ -70,13 +71,17 @@ func TestMemoryOfABigLayer(t *testing.T) {
 		if w.Name != "biglayer2" {
 			continue
 		}
-		err := Measure(t.Context(), rig.Binary(t), rig.Space(t, nil), reg.Addr, w, func(s Sample) {
-			rig.Report(t, "%s", s)
-			if s.TooMuch {
-				t.Errorf("%s, %s: a process of ours used %d MB, more than %d", s.Workload, s.Case, s.Peak>>20, w.Memory>>20)
-			}
-		})
-		if err != nil {
+		b := Bench{
+			Binary: rig.Binary(t), Dir: rig.Space(t, nil), Runs: 1,
+			Registry: func(_ context.Context, fn func(addr string) error) error { return fn(reg.Addr) },
+			Say: func(s Sample) {
+				rig.Report(t, "%s", s)
+				if s.TooMuch() {
+					t.Errorf("%s, %s: a process of ours used %d MB, more than %d", s.Workload, s.Case, s.Peak>>20, s.Memory>>20)
+				}
+			},
+		}
+		if err := b.Measure(t.Context(), w); err != nil {
 			t.Fatal(err)
 		}
 	}

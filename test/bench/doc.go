@@ -1,7 +1,8 @@
 // Package bench writes the workloads that the program is measured by, each a
 // small repository with Dockerfiles, contexts and a manifest, and measures them.
 //
-//	Workload ─Write─> directory ─apply─> cold, no-op, one file changed: time, largest process
+//	Workload ─Write─> directory ─apply─> cold, no-op, one file, library, comment changed: time, largest process
 //
-// Two writes of a workload are equal byte for byte.
+// Times are medians and stand beside the budgets that they have, which are for an
+// idle machine. Two writes of a workload are equal byte for byte.
 package bench

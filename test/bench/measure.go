@@ -1,12 +1,16 @@
 package bench
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -14,85 +18,295 @@ import (
 	"kaniko-build/test/rig"
 )
 
-// Sample is one measured apply.
+// Sample is what was measured of one case of a workload.
 type Sample struct {
 	Workload string
-	Case     string // cold, no-op, or the name of a change
-	Took     time.Duration
-	Peak     int64 // bytes; the largest process of ours
-	TooMuch  bool  // Peak passes what the workload allows
+	Case     string        // cold, no-op, a step, first line, or the name of a change
+	Took     time.Duration // the median
+	CPU      time.Duration // of our processes and the steps', the median; it depends less on what else runs
+	Runs     int           // that they are the medians of
+	Budget   time.Duration // for Took; 0 is none
+	Peak     int64         // bytes; the largest process of ours; 0 was not looked at
+	Memory   int64         // the budget for Peak; 0 is none
 }
+
+// Header stands above lines of samples.
+const Header = "workload   case          time   budget            CPU  median of  largest process"
 
 // String is a line of a table.
 func (s Sample) String() string {
-	warn := ""
-	if s.TooMuch {
-		warn = "  more than allowed"
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-10s %-10s %7s", s.Workload, s.Case, short(s.Took))
+	switch {
+	case s.Budget == 0:
+		b.WriteString("                  ")
+	case s.Slow():
+		fmt.Fprintf(&b, "  %7s over    ", short(s.Budget))
+	default:
+		fmt.Fprintf(&b, "  %7s PASS    ", short(s.Budget))
 	}
-	return fmt.Sprintf("%-10s %-9s %8.2f s %6d MB%s", s.Workload, s.Case, s.Took.Seconds(), s.Peak>>20, warn)
+	cpu := ""
+	if s.CPU > 0 {
+		cpu = short(s.CPU)
+	}
+	fmt.Fprintf(&b, "%7s %10d", cpu, s.Runs)
+	if s.Peak > 0 {
+		fmt.Fprintf(&b, "  %6d MB", s.Peak>>20)
+	}
+	if s.Memory > 0 {
+		word := "PASS"
+		if s.TooMuch() {
+			word = "over"
+		}
+		fmt.Fprintf(&b, " of %d %s", s.Memory>>20, word)
+	}
+	return b.String()
 }
 
-// Measure writes w below dir, applies it cold (no state, and nothing of it in
-// the registry), again, and after each change, and tells say what it found.
-func Measure(ctx context.Context, binary, dir, registry string, w Workload, say func(Sample)) error {
-	work, state := filepath.Join(dir, w.Name), filepath.Join(dir, w.Name+"-state")
-	if err := w.Write(work, registry); err != nil {
-		return fmt.Errorf("write %s: %w", w.Name, err)
+// short is a duration for people: "12 ms", "3.42 s".
+func short(d time.Duration) string {
+	if d < time.Second {
+		return fmt.Sprintf("%d ms", d.Round(time.Millisecond).Milliseconds())
 	}
-	apply := func(name string) error {
-		s, err := apply(ctx, binary, work, state)
+	return fmt.Sprintf("%.2f s", d.Seconds())
+}
+
+// Slow tells whether it took longer than the budget, which is for an idle
+// machine.
+func (s Sample) Slow() bool { return s.Budget > 0 && s.Took > s.Budget }
+
+// TooMuch tells whether a process used more memory than the budget.
+func (s Sample) TooMuch() bool { return s.Memory > 0 && s.Peak > s.Memory }
+
+// Bench measures workloads.
+type Bench struct {
+	Binary string
+	Dir    string // for workloads and states
+	Runs   int    // each time is the median of as many; cold builds of big workloads run once
+	// Registry runs fn beside a registry that has the bases and nothing else.
+	Registry func(ctx context.Context, fn func(addr string) error) error
+	Say      func(Sample)
+}
+
+// Measure applies w cold (no state, and nothing of it in the registry), again,
+// and after each change, and says what it found.
+func (b *Bench) Measure(ctx context.Context, w Workload) error {
+	runs := b.Runs
+	if w.Big {
+		runs = 1
+	}
+	var cold samples
+	for i := range runs {
+		err := b.Registry(ctx, func(addr string) error {
+			m := &measuring{Bench: b, w: w, work: filepath.Join(b.Dir, w.Name), state: filepath.Join(b.Dir, w.Name+"-state")}
+			if err := w.Write(m.work, addr); err != nil {
+				return err
+			}
+			one, err := m.apply(ctx, true)
+			if err != nil {
+				return fmt.Errorf("cold: %w", err)
+			}
+			cold = append(cold, one)
+			if i == runs-1 {
+				b.Say(m.sample("cold", cold))
+				if w.Steps[1] > 0 {
+					b.Say(m.sample("a step", cold.steps()))
+				}
+				if err := m.warm(ctx); err != nil {
+					return err
+				}
+			}
+			return m.remove()
+		})
 		if err != nil {
-			return fmt.Errorf("%s, %s: %w", w.Name, name, err)
-		}
-		s.Workload, s.Case = w.Name, name
-		s.TooMuch = w.Memory > 0 && s.Peak > w.Memory
-		say(s)
-		return nil
-	}
-	for _, name := range []string{"cold", "no-op"} {
-		if err := apply(name); err != nil {
-			return err
+			return fmt.Errorf("%s: %w", w.Name, err)
 		}
 	}
-	for _, c := range w.Changes {
-		p := filepath.Join(work, c.File)
+	return nil
+}
+
+// measuring is a workload on disk.
+type measuring struct {
+	*Bench
+	w           Workload
+	work, state string
+}
+
+func (m *measuring) remove() error {
+	if err := os.RemoveAll(m.work); err != nil {
+		return err
+	}
+	return os.RemoveAll(m.state)
+}
+
+// warm measures everything but the first build.
+func (m *measuring) warm(ctx context.Context) error {
+	if err := m.firstLine(ctx); err != nil {
+		return fmt.Errorf("first line: %w", err)
+	}
+	if err := m.repeat(ctx, "no-op", func(int) error { return nil }); err != nil {
+		return err
+	}
+	for _, c := range m.w.Changes {
+		p := filepath.Join(m.work, c.File)
 		old, err := os.ReadFile(p)
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(p, append(bytes.Clone(old), c.Data...), 0o644); err != nil {
-			return err
-		}
-		if err := apply(c.Name); err != nil {
+		err = m.repeat(ctx, c.Name, func(i int) error {
+			return os.WriteFile(p, append(bytes.Clone(old), strings.ReplaceAll(c.Data, "%d", fmt.Sprint(i))...), 0o644)
+		})
+		if err != nil {
 			return err
 		}
 		if err := os.WriteFile(p, old, 0o644); err != nil {
 			return err
 		}
+		if _, err := m.apply(ctx, false); err != nil { // the next change starts from here
+			return err
+		}
 	}
-	if err := os.RemoveAll(work); err != nil {
-		return err
-	}
-	return os.RemoveAll(state)
+	return nil
 }
 
-func apply(ctx context.Context, binary, dir, state string) (Sample, error) {
-	cmd := exec.CommandContext(ctx, binary, "apply", "--progress", "plain")
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "KANIKO_BUILD_STATE="+state)
+// repeat measures memory once, and then time without looking at processes, which
+// costs some.
+func (m *measuring) repeat(ctx context.Context, name string, prepare func(i int) error) error {
+	var all samples
+	var peak int64
+	for i := range m.Runs + 1 {
+		if err := prepare(i); err != nil {
+			return err
+		}
+		one, err := m.apply(ctx, i == 0)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if i == 0 {
+			peak = one.peak
+			continue
+		}
+		all = append(all, one)
+	}
+	s := m.sample(name, all)
+	s.Peak = peak
+	m.Say(s)
+	return nil
+}
+
+// firstLine measures how long a plan takes to say something.
+func (m *measuring) firstLine(ctx context.Context) error {
+	if m.w.Budgets[firstLine] == 0 {
+		return nil
+	}
+	var all samples
+	for range m.Runs {
+		cmd := m.command(ctx, "plan")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			return err
+		}
+		start := time.Now()
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		_, err = bufio.NewReader(out).ReadByte()
+		all = append(all, measured{took: time.Since(start)})
+		if werr := cmd.Wait(); err != nil || werr != nil {
+			return fmt.Errorf("plan: %w", cmp.Or(werr, err))
+		}
+	}
+	m.Say(m.sample(firstLine, all))
+	return nil
+}
+
+// measured is one apply.
+type measured struct {
+	took time.Duration
+	cpu  time.Duration
+	step time.Duration // of each of the workload's Steps
+	peak int64
+}
+
+type samples []measured
+
+// steps are samples of a step.
+func (s samples) steps() samples {
+	out := make(samples, len(s))
+	for i, one := range s {
+		out[i].took = one.step
+	}
+	return out
+}
+
+func (m *measuring) sample(name string, all samples) Sample {
+	out := Sample{Workload: m.w.Name, Case: name, Runs: len(all), Budget: m.w.Budgets[name]}
+	var took, cpu []time.Duration
+	for _, one := range all {
+		took, cpu = append(took, one.took), append(cpu, one.cpu)
+		out.Peak = max(out.Peak, one.peak)
+	}
+	out.Took, out.CPU = median(took), median(cpu)
+	if name != firstLine && name != "a step" {
+		out.Memory = memoryLimit
+	}
+	return out
+}
+
+func median(all []time.Duration) time.Duration {
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+func (m *measuring) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, m.Binary, args...)
+	cmd.Dir = m.work
+	cmd.Env = append(os.Environ(), "KANIKO_BUILD_STATE="+m.state)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+func (m *measuring) apply(ctx context.Context, memory bool) (measured, error) {
+	cmd := m.command(ctx, "apply", "--progress", "json")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	start := time.Now()
 	if err := cmd.Start(); err != nil {
-		return Sample{}, err
+		return measured{}, err
 	}
-	peak := rig.PeakMemory(cmd.Process.Pid, binary)
+	peak := func() int64 { return 0 }
+	if memory {
+		peak = rig.PeakMemory(cmd.Process.Pid, m.Binary)
+	}
 	err := cmd.Wait()
-	s := Sample{Took: time.Since(start), Peak: peak()}
+	s := measured{took: time.Since(start), cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), peak: peak()}
 	if err != nil {
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 		return s, fmt.Errorf("apply: %w\n%s", err, strings.Join(lines[max(0, len(lines)-20):], "\n"))
 	}
+	s.step = m.perStep(out.String())
 	return s, nil
+}
+
+// perStep is the time from the start of the first of the workload's Steps to the
+// end of the last, over their number: what is between them counts.
+func (m *measuring) perStep(events string) time.Duration {
+	var first, last time.Time
+	for line := range strings.Lines(events) {
+		var e struct {
+			Kind string
+			Step int
+			Time time.Time
+		}
+		if json.Unmarshal([]byte(line), &e) != nil {
+			continue
+		}
+		switch {
+		case e.Kind == "step-started" && e.Step == m.w.Steps[0]:
+			first = e.Time
+		case e.Kind == "step-done" && e.Step == m.w.Steps[1]:
+			last = e.Time
+		}
+	}
+	return last.Sub(first) / time.Duration(m.w.Steps[1]-m.w.Steps[0]+1)
 }

@@ -18,40 +18,73 @@ type Workload struct {
 	Write func(dir, registry string) error
 	// Changes are what is measured after the no-op, each a change and its undoing.
 	Changes []Change
-	// Memory is the most that a process of ours may use; 0 is no limit.
-	Memory int64
+	// Budgets are what an idle machine with two CPUs should need, by case.
+	Budgets map[string]time.Duration
+	// Steps are the first and last of the steps whose mean is a case, each a RUN
+	// that does next to nothing. They are those of a single stage.
+	Steps [2]int
+	// Big says that one cold build takes long enough to be measured once.
+	Big bool
 }
 
 // Change is an edit of one file.
 type Change struct {
 	Name string
 	File string // relative to the workload
-	Data string // appended
+	Data string // appended; %d is another number each time
 }
 
 // memoryLimit is what no process of ours may pass, however big a layer is.
 const memoryLimit = 150 << 20
 
+// firstLine is the case of a plan that begins to answer.
+const firstLine = "first line"
+
+// aStep is what a RUN may take beyond its command, which here is nearly nothing.
+const aStep = 30 * time.Millisecond
+
+// noOp is what 20 images with 20,000 files may take when nothing is to be done.
+const noOp = 150 * time.Millisecond
+
 // All are the workloads, in the order of their cost.
 var All = []Workload{
-	{Name: "steps", What: "40 RUNs that change one small file each", Needs: []string{"debian"}, Write: steps},
+	{Name: "steps", What: "40 RUNs that change one small file each", Needs: []string{"debian"}, Write: steps, Steps: [2]int{1, 40},
+		Budgets: map[string]time.Duration{"a step": aStep, firstLine: 30 * time.Millisecond, "no-op": noOp}},
 	{Name: "bigctx", What: "a context of 20,000 files, 160 MB, copied whole", Needs: []string{"debian"}, Write: bigctx,
-		Changes: []Change{{"one file", "src/d1/f1.txt", "changed"}}},
-	{Name: "wide", What: "20 images over one context of 20,000 files", Needs: []string{"debian"},
-		Write: func(dir, registry string) error { return wide(dir, registry, 20) }},
-	{Name: "many", What: "1,000 images of a file each on one base", Needs: []string{"debian"},
-		Write: func(dir, registry string) error { return many(dir, registry, 1000) }},
+		Budgets: map[string]time.Duration{"no-op": noOp},
+		Changes: []Change{{"one file", "src/d1/f1.txt", "changed %d"}}},
+	{Name: "wide", What: "20 images over one context of 20,000 files", Needs: []string{"debian"}, Big: true,
+		Budgets: map[string]time.Duration{"no-op": noOp},
+		Write:   func(dir, registry string) error { return wide(dir, registry, 20) },
+		Changes: []Change{{"one file", "src/d1/f1.txt", "changed %d"}}},
+	{Name: "many", What: "1,000 images of a file each on one base", Needs: []string{"debian"}, Big: true,
+		Budgets: map[string]time.Duration{"no-op": time.Second},
+		Write:   func(dir, registry string) error { return many(dir, registry, 1000) },
+		Changes: []Change{{"one file", "images/img0500/number", "changed %d"}}},
 	{Name: "mono", What: "a base and 20 services of two stages on it", Needs: []string{"debian"},
+		Budgets: map[string]time.Duration{"no-op": noOp},
 		Write:   func(dir, registry string) error { return mono(dir, registry, 20, true) },
-		Changes: []Change{{"one file", "services/svc03/static/a1.bin", "changed"}, {"library", "lib/lib.go", "\n// changed\n"}}},
-	{Name: "monogo", What: "a base and 6 Go services that are compiled", Needs: []string{"debian", "golang"},
+		Changes: []Change{
+			{"one file", "services/svc03/static/a1.bin", "changed %d"},
+			{"library", "lib/lib.go", "\nconst Changed = %d\n"},
+			{"comment", "lib/lib.go", "\n// changed %d\n"},
+		}},
+	{Name: "monogo", What: "a base and 6 Go services that are compiled", Needs: []string{"debian", "golang"}, Big: true,
+		Budgets: map[string]time.Duration{"no-op": noOp},
 		Write:   func(dir, registry string) error { return mono(dir, registry, 6, false) },
-		Changes: []Change{{"one file", "services/svc03/static/a1.bin", "changed"}}},
-	{Name: "tree", What: "100,000 files, ten changes, a deletion and a move", Needs: []string{"debian"}, Write: tree},
-	{Name: "biglayer", What: "one layer of 1 GB, half of it compressible", Needs: []string{"debian"}, Memory: memoryLimit,
-		Write: func(dir, registry string) error { return biglayer(dir, registry, 1024) }},
-	{Name: "biglayer2", What: "one layer of 2 GB, half of it compressible", Needs: []string{"debian"}, Memory: memoryLimit,
-		Write: func(dir, registry string) error { return biglayer(dir, registry, 2048) }},
+		Changes: []Change{
+			{"one file", "services/svc03/static/a1.bin", "changed %d"},
+			{"library", "lib/lib.go", "\nfunc init() { println(%d) }\n"},
+			{"comment", "lib/lib.go", "\n// changed %d\n"},
+		}},
+	{Name: "tree", What: "100,000 files, ten changes, a deletion and a move", Needs: []string{"debian"}, Write: tree, Big: true, Steps: [2]int{2, 11},
+		Budgets: map[string]time.Duration{"a step": aStep, "no-op": noOp}},
+	{Name: "biglayer", What: "one layer of 1 GB, half of it compressible", Needs: []string{"debian"}, Big: true,
+		Budgets: map[string]time.Duration{"no-op": noOp},
+		Write:   func(dir, registry string) error { return biglayer(dir, registry, 1024) }},
+	{Name: "biglayer2", What: "one layer of 2 GB, half of it compressible", Needs: []string{"debian"}, Big: true,
+		Budgets: map[string]time.Duration{"no-op": noOp},
+		Write:   func(dir, registry string) error { return biglayer(dir, registry, 2048) }},
 }
 
 // repo collects the files of a workload.
@@ -110,7 +143,7 @@ func single(dir, registry, dockerfile string) error {
 }
 
 // mono is one base and n services on it; light ones cost nothing but the
-// overhead of the tool, others are compiled.
+// overhead of the tool, others are compiled. Comments are nothing to either.
 func mono(dir, registry string, n int, light bool) error {
 	r := &repo{dir: dir, registry: registry}
 	r.text("base/Dockerfile", `
@@ -144,7 +177,7 @@ func main() {
 		}
 		build, base := "RUN CGO_ENABLED=0 go build -o /out/app ./services/"+s, "golang:1.26"
 		if light {
-			build = fmt.Sprintf("RUN mkdir -p /out && cat lib/*.go services/%s/*.go > /out/app && for i in $(seq 1 200); do echo $i > /out/g$i; done", s)
+			build = fmt.Sprintf("RUN mkdir -p /out && cat lib/*.go services/%s/*.go | sed '/^\\/\\//d' > /out/app && for i in $(seq 1 200); do echo $i > /out/g$i; done", s)
 			base = "debian:bookworm-slim"
 		}
 		r.text("services/"+s+"/Dockerfile", fmt.Sprintf(`
