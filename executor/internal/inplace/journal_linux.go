@@ -1,0 +1,376 @@
+package inplace
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// phase says whose the files in the directory are. It is a file in the hidden
+// folder; none means that there is nothing to recover.
+//
+//	leaving    own files, some of them in own/ already; nothing else
+//	ours       what we put there, and what commands made
+//	returning  own files, some of them still in own/; nothing else
+type phase string
+
+const (
+	leaving   phase = "leaving"
+	ours      phase = "ours"
+	returning phase = "returning"
+)
+
+// journal is the content of the phase file.
+type journal struct {
+	Phase phase
+	Keep  []string // what was left alone, beside mount points
+}
+
+const phaseFile = "phase"
+
+func writeJournal(hide string, j journal) error {
+	b, err := json.Marshal(j)
+	if err != nil {
+		return err
+	}
+	p := filepath.Join(hide, phaseFile)
+	if err := os.WriteFile(p+".new", b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(p+".new", p)
+}
+
+func readJournal(hide string) (j journal, ok bool, err error) {
+	b, err := os.ReadFile(filepath.Join(hide, phaseFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return j, false, nil
+	}
+	if err != nil {
+		return j, false, err
+	}
+	return j, true, json.Unmarshal(b, &j)
+}
+
+// begin makes the hidden folder and puts the directory's own files into it.
+// dir is "" for "/".
+func begin(dir, hide string, keep []string, s *spot) error {
+	if err := os.Mkdir(hide, 0o700); err != nil {
+		return err
+	}
+	for _, d := range []string{"own", "gone", "tmp", "aside"} {
+		if err := os.Mkdir(filepath.Join(hide, d), 0o700); err != nil {
+			return err
+		}
+	}
+	// Commands of any user may have to pass: not to list.
+	if err := os.Chmod(hide, 0o711); err != nil {
+		return err
+	}
+	if err := writeJournal(hide, journal{leaving, keep}); err != nil {
+		return err
+	}
+	if err := copyAttributes(dir+"/", filepath.Join(hide, "own")); err != nil {
+		return err
+	}
+	if err := putAside(dir, "", filepath.Join(hide, "own"), s); err != nil {
+		return err
+	}
+	return writeJournal(hide, journal{ours, keep})
+}
+
+// putAside moves the entries of the directory name into into.
+func putAside(dir, name, into string, at *spot) error {
+	st, _, err := lstat(dir + "/" + name)
+	if err != nil {
+		return err
+	}
+	names, err := list(dir + "/" + name)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		from, to, s := dir+"/"+join(name, n), into+"/"+n, at.below[n]
+		switch {
+		case s == nil:
+			err = move(from, to)
+		case !s.alone():
+			if err = makeLike(from, to); err == nil {
+				err = putAside(dir, join(name, n), to, s)
+			}
+			if err == nil {
+				err = plainAttributes(from)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return setTimes(into, st)
+}
+
+func join(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
+}
+
+// sweep takes away, with discard, what is in the directory name but for spots.
+func sweep(dir, name string, at *spot, discard func(p string) error) error {
+	names, err := list(dir + "/" + name)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil // a command removed what should be left alone
+	}
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		full, s := join(name, n), at.below[n]
+		switch {
+		case s == nil:
+			err = discard(dir + "/" + full)
+		case !s.kept:
+			if err = sweep(dir, full, s, discard); err == nil {
+				if st, there, _ := lstat(dir + "/" + full); there && isDir(st) {
+					err = plainAttributes(dir + "/" + full)
+				}
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leave gives the directory back: what is ours goes, what was its own returns.
+func leave(dir, hide string, s *spot) error {
+	j, ok, err := readJournal(hide)
+	if err != nil {
+		return fmt.Errorf("give back %s/: %w", dir, err)
+	}
+	if !ok {
+		return os.RemoveAll(hide)
+	}
+	wrap := func(err error) error {
+		return fmt.Errorf("give back %s/, whose files are in %s/own: %w", dir, hide, err)
+	}
+	if j.Phase == ours {
+		if err := restoreFiles(hide); err != nil {
+			return wrap(err)
+		}
+		n := time.Now().UnixNano()
+		discard := func(p string) error {
+			n++
+			return move(p, filepath.Join(hide, "gone", strconv.FormatInt(n, 36)))
+		}
+		if err := sweep(dir, "", s, discard); err != nil {
+			return wrap(err)
+		}
+		if err := writeJournal(hide, journal{returning, j.Keep}); err != nil {
+			return wrap(err)
+		}
+	}
+	if err := bringBack(filepath.Join(hide, "own"), dir+"/"); err != nil {
+		return wrap(err)
+	}
+	// The journal goes last but the folder itself: all that is left is rubbish.
+	if err := os.Remove(filepath.Join(hide, phaseFile)); err != nil {
+		return wrap(err)
+	}
+	return keepTime(dir+"/", func() error { return os.RemoveAll(hide) })
+}
+
+// bringBack moves what is in from back into to, and gives to the attributes of
+// from. Directories that are on both sides were left in place, or had not been
+// moved as a whole.
+func bringBack(from, to string) error {
+	names, err := list(from)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	kept, _, err := lstat(from)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		a, b := from+"/"+n, filepath.Join(to, n)
+		st, _, err := lstat(a)
+		if err != nil {
+			return err
+		}
+		old, there, err := lstat(b)
+		if err != nil {
+			return err
+		}
+		if there && isDir(st) && isDir(old) {
+			if err := bringBack(a, b); err != nil {
+				return err
+			}
+			if err := os.Remove(a); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := move(a, b); err != nil {
+			return err
+		}
+	}
+	if err := copyAttributes(from, to); err != nil {
+		return err
+	}
+	return setTimes(to, kept)
+}
+
+// Recover gives the directory back if a build was killed that used it: what it
+// left running ends, its files go, the container's own return. It does nothing
+// if there is nothing to do. keep are paths that are left alone beside those that
+// the killed build left alone. The caller holds the lock of the directory.
+func Recover(o Options) error {
+	if _, there, err := lstat(o.Hide); err != nil || !there {
+		return err
+	}
+	j, _, err := readJournal(o.Hide)
+	if err != nil {
+		return fmt.Errorf("read what a killed build noted: %w", err)
+	}
+	if err := endSession(o.Hide); err != nil {
+		return err
+	}
+	s, err := spots(o.Dir, append(append(j.Keep, o.Keep...), o.Hide))
+	if err != nil {
+		return err
+	}
+	return leave(prefix(o.Dir), o.Hide, s)
+}
+
+// Lock waits for the right to use dir as a root. waiting is called once if
+// another process has it. The lock ends with the process.
+func Lock(ctx context.Context, dir string, waiting func()) (unlock func() error, err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f.Close, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", dir, err)
+		}
+		if waiting != nil {
+			waiting()
+			waiting = nil
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			f.Close()
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+const sessionFile = "session"
+
+// Running notes the process that leads the session of a command, so that all
+// of it can be ended if we are killed.
+func (r *Root) Running(pid int) error {
+	start, err := startTime(pid)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(r.hide, sessionFile), []byte(fmt.Sprintf("%d %d", pid, start)), 0o600)
+}
+
+// endSession kills what a command left running whose build was killed.
+func endSession(hide string) error {
+	b, err := os.ReadFile(filepath.Join(hide, sessionFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var leader int
+	var start uint64
+	if n, _ := fmt.Sscan(string(b), &leader, &start); n != 2 {
+		return nil
+	}
+	if now, err := startTime(leader); err == nil && now != start {
+		return nil // the number is another process's now
+	}
+	for {
+		pids, err := sessionOf(leader)
+		if err != nil {
+			return err
+		}
+		if len(pids) == 0 {
+			return nil
+		}
+		for _, pid := range pids {
+			fd, err := unix.PidfdOpen(pid, 0)
+			if err != nil {
+				continue // gone
+			}
+			if unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil {
+				_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 1000) // until it is gone
+			}
+			unix.Close(fd)
+		}
+	}
+}
+
+// sessionOf are the processes of a session that are not dead.
+func sessionOf(leader int) ([]int, error) {
+	names, err := list("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var out []int
+	for _, n := range names {
+		pid, err := strconv.Atoi(n)
+		if err != nil {
+			continue
+		}
+		f, err := statFields(pid)
+		if err == nil && f[3] == strconv.Itoa(leader) && f[0] != "Z" && f[0] != "X" {
+			out = append(out, pid)
+		}
+	}
+	return out, nil
+}
+
+// statFields are the fields of /proc/PID/stat from the state on.
+func statFields(pid int) ([]string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, err
+	}
+	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(f) < 20 {
+		return nil, fmt.Errorf("read /proc/%d/stat: %q", pid, b)
+	}
+	return f, nil
+}
+
+func startTime(pid int) (uint64, error) {
+	f, err := statFields(pid)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(f[19], 10, 64)
+}

@@ -1,0 +1,466 @@
+package inplace
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"kaniko-build/executor/internal/layer"
+	"kaniko-build/executor/internal/snapshot"
+	"kaniko-build/executor/internal/tree"
+)
+
+// Options say which directory a Root is.
+type Options struct {
+	Dir  string   // absolute: "/", or a folder
+	Hide string   // a folder on the same file system for what is put aside; made, and removed by Close
+	Keep []string // absolute paths that are left alone, beside mount points and Hide
+	Make layer.Maker
+	Mode snapshot.Mode // "" is Full
+}
+
+// Root is a directory that holds one stack of layers after another. It is for
+// one goroutine at a time.
+type Root struct {
+	opts     Options
+	dir      string // opts.Dir as a prefix of paths: "" for "/"
+	hide     string
+	spots    *spot
+	tree     *tree.Dir
+	contents *layer.Contents
+
+	entered bool
+	dirty   bool // something ran, and what it did is not known
+	stack   []digest.Digest
+	snap    *snapshot.Snapshot // of the stack; nil: to be taken
+	n       int                // names in the hidden folder
+}
+
+// Open gets ready. It touches nothing: the first Bring does. The caller holds
+// the lock of the directory (Lock), and has called Recover.
+func Open(o Options) (*Root, error) {
+	if o.Mode == "" {
+		o.Mode = snapshot.Full
+	}
+	s, err := spots(o.Dir, append(slices.Clone(o.Keep), o.Hide))
+	if err != nil {
+		return nil, err
+	}
+	t, err := tree.OpenDir(o.Dir, tree.DirOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return &Root{opts: o, dir: prefix(o.Dir), hide: o.Hide, spots: s, tree: t, contents: layer.NewContents()}, nil
+}
+
+func prefix(dir string) string {
+	if dir = path.Clean(dir); dir == "/" {
+		return ""
+	}
+	return dir
+}
+
+// Close gives the directory back as it was. It is called once, whatever failed.
+func (r *Root) Close() error {
+	err := r.tree.Close()
+	if !r.entered {
+		return err
+	}
+	return errors.Join(err, leave(r.dir, r.hide, r.spots))
+}
+
+// Dir is the directory.
+func (r *Root) Dir() string { return r.opts.Dir }
+
+// Scratch is a new name in a folder on the file system of the root, of which
+// nothing is in any layer. It exists until Close.
+func (r *Root) Scratch() (string, error) {
+	if err := r.enter(); err != nil {
+		return "", err
+	}
+	r.n++
+	return filepath.Join(r.hide, "tmp", strconv.Itoa(r.n)), nil
+}
+
+// Holds tells whether the root is at stack, or at the beginning of it.
+func (r *Root) Holds(stack []digest.Digest) bool {
+	return r.entered && !r.dirty && len(r.stack) > 0 && len(r.stack) <= len(stack) && slices.Equal(r.stack, stack[:len(r.stack)])
+}
+
+// enter puts the container's own files aside.
+func (r *Root) enter() error {
+	if r.entered {
+		return nil
+	}
+	if err := begin(r.dir, r.hide, r.opts.Keep, r.spots); err != nil {
+		return fmt.Errorf("clear %s for the build: %w", r.opts.Dir, err)
+	}
+	r.entered = true
+	return nil
+}
+
+// Bring makes the root hold stack, of which open gives the blobs, compressed
+// or not. open is called for the layers that are missing, from several
+// goroutines, and may block. An error leaves the root in a state that the next
+// Bring clears.
+func (r *Root) Bring(ctx context.Context, stack []digest.Digest, open func(ctx context.Context, id digest.Digest) (io.ReadCloser, error)) (err error) {
+	if err := r.enter(); err != nil {
+		return err
+	}
+	if !r.Holds(stack) && (r.dirty || len(r.stack) > 0) {
+		if err := r.clear(); err != nil {
+			return err
+		}
+	}
+	more := stack[len(r.stack):]
+	if len(more) == 0 {
+		return nil
+	}
+	r.dirty, r.snap = true, nil
+	unpacked := make([]chan *parcel, len(more))
+	g, ctx := errgroup.WithContext(ctx)
+	slots := make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))
+	for i, id := range more {
+		unpacked[i] = make(chan *parcel, 1)
+		dir, err := r.Scratch()
+		if err != nil {
+			return err
+		}
+		g.Go(func() error {
+			p, err := r.unpack(ctx, id, dir, slots, open)
+			if err != nil {
+				return fmt.Errorf("layer %s: %w", id, err)
+			}
+			unpacked[i] <- p
+			return nil
+		})
+	}
+	g.Go(func() error {
+		for i, id := range more {
+			select {
+			case p := <-unpacked[i]:
+				if err := r.place(ctx, p); err != nil {
+					return fmt.Errorf("place layer %s: %w", id, err)
+				}
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		return nil
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	r.stack, r.dirty = slices.Clone(stack), false
+	return nil
+}
+
+// parcel is a layer that was unpacked beside the root.
+type parcel struct {
+	dir  string
+	done layer.Unpacked
+}
+
+func (r *Root) unpack(ctx context.Context, id digest.Digest, dir string, slots chan struct{}, open func(ctx context.Context, id digest.Digest) (io.ReadCloser, error)) (*parcel, error) {
+	select {
+	case slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-slots }()
+	blob, err := open(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer blob.Close()
+	in, _, err := layer.Decompress(blob)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	h := sha256.New()
+	p := &parcel{dir: dir}
+	if p.done, err = layer.Unpack(ctx, io.TeeReader(in, h), dir, layer.UnpackOptions{Make: r.opts.Make, Contents: r.contents}); err != nil {
+		return nil, err
+	}
+	if got := digest.NewDigest(digest.SHA256, h); got != id {
+		return nil, fmt.Errorf("the tar in the blob has digest %s", got)
+	}
+	return p, nil
+}
+
+// place merges an unpacked layer into the root.
+func (r *Root) place(ctx context.Context, p *parcel) error {
+	if len(p.done.Outside) > 0 {
+		if err := layer.Finish(ctx, p.dir, r.Tree(), &p.done, layer.UnpackOptions{Make: r.opts.Make, Contents: r.contents}); err != nil {
+			return err
+		}
+	}
+	m := merger{ctx: ctx, root: r, plain: !p.done.Hides}
+	if p.done.Opaque {
+		if err := r.clear(); err != nil {
+			return err
+		}
+	}
+	if err := m.dir(p.dir, "", r.spots); err != nil {
+		return err
+	}
+	return os.RemoveAll(p.dir)
+}
+
+// merger puts one layer over what is in the root.
+type merger struct {
+	ctx   context.Context
+	root  *Root
+	plain bool // the layer hides nothing: what is new can be renamed as a whole
+}
+
+// dir merges the directory src of the layer into name, a directory of the root;
+// at is its spot, if there is one at or below it.
+func (m *merger) dir(src, name string, at *spot) error {
+	if err := context.Cause(m.ctx); err != nil {
+		return err
+	}
+	names, err := list(src)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		var s *spot
+		if at != nil {
+			s = at.below[n]
+		}
+		if err := m.one(src+"/"+n, path.Join(name, n), s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *merger) one(src, name string, at *spot) error {
+	dst := m.root.dir + "/" + name
+	from, _, err := lstat(src)
+	if err != nil {
+		return err
+	}
+	gone := false
+	if !isDir(from) {
+		if gone, err = layer.Whiteout(src, tree.Entry{Mode: from.Mode, UID: from.Uid, Size: from.Size, Rdev: from.Rdev}); err != nil {
+			return err
+		}
+	}
+	if at != nil {
+		return m.spot(src, name, at, isDir(from), gone)
+	}
+	to, there, err := lstat(dst)
+	if err != nil {
+		return err
+	}
+	switch {
+	case gone:
+		if there {
+			return m.root.discard(dst)
+		}
+		return nil
+	case !isDir(from):
+		if there && isDir(to) {
+			if err := m.root.discard(dst); err != nil {
+				return err
+			}
+		}
+		return move(src, dst)
+	}
+	opaque, err := layer.Opaque(src)
+	if err != nil {
+		return err
+	}
+	if there && (opaque || !isDir(to)) {
+		if err := m.root.discard(dst); err != nil {
+			return err
+		}
+		there = false
+	}
+	if !there && m.plain {
+		return move(src, dst)
+	}
+	if err := makeLike(src, dst); err != nil {
+		return err
+	}
+	if err := m.dir(src, name, nil); err != nil {
+		return err
+	}
+	return copyAttributes(src, dst)
+}
+
+// spot handles a name of the layer that is left alone, or above such names.
+func (m *merger) spot(src, name string, at *spot, dir, gone bool) error {
+	if gone {
+		at.there, at.blocked = false, false
+		return m.root.sweep(name, at)
+	}
+	at.there = dir
+	if at.kept {
+		return nil
+	}
+	if at.blocked = !dir; at.blocked {
+		return m.root.sweep(name, at)
+	}
+	opaque, err := layer.Opaque(src)
+	if err != nil {
+		return err
+	}
+	if opaque {
+		if err := m.root.sweep(name, at); err != nil {
+			return err
+		}
+		at.there = true
+	}
+	if err := m.dir(src, name, at); err != nil {
+		return err
+	}
+	return copyAttributes(src, m.root.dir+"/"+name)
+}
+
+// discard takes a file or directory away at once. It is deleted later.
+func (r *Root) discard(p string) error {
+	r.n++
+	return move(p, filepath.Join(r.hide, "gone", strconv.Itoa(r.n)))
+}
+
+// sweep takes away what is in the directory name, but for spots, and forgets
+// what the stack had there.
+func (r *Root) sweep(name string, at *spot) error {
+	for _, s := range at.below {
+		s.empty()
+	}
+	return sweep(r.dir, name, at, r.discard)
+}
+
+// clear empties the root but for spots.
+func (r *Root) clear() error {
+	r.stack, r.snap, r.dirty = nil, nil, true
+	if err := r.sweep("", r.spots); err != nil {
+		return fmt.Errorf("clear %s: %w", r.opts.Dir, err)
+	}
+	gone := filepath.Join(r.hide, "gone")
+	if err := errors.Join(os.RemoveAll(gone), os.Mkdir(gone, 0o700)); err != nil {
+		return fmt.Errorf("clear %s: %w", r.opts.Dir, err)
+	}
+	r.dirty = false
+	return nil
+}
+
+// Run tells that a command is about to run, in a root that holds what Bring
+// brought: it takes the snapshot that Changes compares with.
+func (r *Root) Run(ctx context.Context) error {
+	if r.snap == nil {
+		s, err := snapshot.Take(ctx, r.opts.Dir, r.spots.verdict)
+		if err != nil {
+			return err
+		}
+		r.snap = s
+	}
+	r.dirty = true
+	return nil
+}
+
+// Changes finds what was changed since Run, for layer.PackChanges with Contents;
+// once that is packed as a layer, Keep says so.
+func (r *Root) Changes(ctx context.Context) ([]layer.Change, error) {
+	now, err := snapshot.Take(ctx, r.opts.Dir, r.spots.verdict)
+	if err != nil {
+		return nil, err
+	}
+	var out []layer.Change
+	equal := func(name string, old, f *snapshot.File) (bool, error) {
+		return r.contents.Equal(ctx, r.tree, name, old.Entry(), f.Entry())
+	}
+	err = snapshot.Diff(r.snap, now, r.opts.Mode, equal, func(c snapshot.Change) error {
+		if c.New == nil {
+			out = append(out, layer.Change{Name: c.Name})
+			return nil
+		}
+		e := c.New.Entry()
+		out = append(out, layer.Change{Name: c.Name, Entry: &e, Same: c.Same})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.snap = now
+	r.spots.seen("", now)
+	if extra := r.standard(); len(extra) > 0 {
+		out = merge(out, extra)
+	}
+	return out, nil
+}
+
+// seen notes which directories above spots have something in them now.
+func (s *spot) seen(name string, now *snapshot.Snapshot) {
+	for n, b := range s.below {
+		if full := path.Join(name, n); !b.alone() && now.Find(full) != nil {
+			b.there = true
+			b.seen(full, now)
+		}
+	}
+}
+
+// standard are the directories that every container has, and that stay in the
+// image if the base lacks them, as with BuildKit.
+func (r *Root) standard() []layer.Change {
+	var out []layer.Change
+	for _, name := range []string{"dev", "proc", "sys"} {
+		if s := r.spots.below[name]; s != nil && !s.there {
+			s.there = true
+			out = append(out, layer.Change{Name: name, Entry: &tree.Entry{Name: name, Mode: unix.S_IFDIR | 0o755, Nlink: 2, ModTime: time.Now()}})
+		}
+	}
+	return out
+}
+
+// merge puts extra, which are names of the root, where they belong among changes.
+func merge(changes, extra []layer.Change) []layer.Change {
+	for _, c := range extra {
+		i := 0
+		for i < len(changes) && firstPart(changes[i].Name) < c.Name {
+			i++
+		}
+		changes = slices.Insert(changes, i, c)
+	}
+	return changes
+}
+
+func firstPart(name string) string {
+	for i := range name {
+		if name[i] == '/' {
+			return name[:i]
+		}
+	}
+	return name
+}
+
+// Contents remembers what the files of the root hold.
+func (r *Root) Contents() *layer.Contents { return r.contents }
+
+// Keep says that the changes since Run are the layer id, which is now the last
+// of the stack.
+func (r *Root) Keep(id digest.Digest) {
+	r.stack = append(slices.Clone(r.stack), id)
+	r.dirty = false
+}

@@ -1,0 +1,146 @@
+package inplace
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"kaniko-build/executor/internal/snapshot"
+	"kaniko-build/executor/internal/tree"
+)
+
+// spot is a name that is left alone, or a directory above one.
+type spot struct {
+	kept  bool             // it, and all that is in it
+	below map[string]*spot // of a directory above spots
+	// there says that the stack has a directory here; without it a directory above
+	// spots counts only if something is in it.
+	there bool
+	// blocked says that the stack has something else than a directory here,
+	// which cannot be placed: what is below is left alone meanwhile.
+	blocked bool
+}
+
+func (s *spot) add(name string) {
+	at := s
+	for part := range strings.SplitSeq(name, "/") {
+		if part == "" {
+			continue
+		}
+		if at.below == nil {
+			at.below = map[string]*spot{}
+		}
+		next := at.below[part]
+		if next == nil {
+			next = &spot{}
+			at.below[part] = next
+		}
+		at = next
+	}
+	if at != s { // never the root itself
+		at.kept = true
+	}
+}
+
+// find is the spot at name, or the kept one above it; nil if there is none.
+func (s *spot) find(name string) *spot {
+	at := s
+	for part := range strings.SplitSeq(name, "/") {
+		if part == "" {
+			continue
+		}
+		if at.alone() {
+			return at
+		}
+		if at = at.below[part]; at == nil {
+			return nil
+		}
+	}
+	return at
+}
+
+func (s *spot) alone() bool { return s.kept || s.blocked }
+
+// empty forgets what a stack had.
+func (s *spot) empty() {
+	s.there, s.blocked = false, false
+	for _, b := range s.below {
+		b.empty()
+	}
+}
+
+func (s *spot) verdict(name string) snapshot.Verdict {
+	switch at := s.find(name); {
+	case at == nil:
+		return snapshot.Look
+	case at.alone():
+		return snapshot.Ignore
+	case at.there:
+		return snapshot.Look
+	}
+	return snapshot.Hollow
+}
+
+// spots are the paths to leave alone below dir: mount points, and those of keep.
+func spots(dir string, keep []string) (*spot, error) {
+	mounts, err := mountPoints()
+	if err != nil {
+		return nil, err
+	}
+	s := &spot{}
+	for _, p := range slices.Concat(mounts, keep) {
+		if name, ok := below(dir, p); ok {
+			s.add(name)
+		}
+	}
+	return s, nil
+}
+
+// below is the path p relative to dir, if it is in it.
+func below(dir, p string) (string, bool) {
+	dir, p = path.Clean(dir), path.Clean(p)
+	if dir == "/" {
+		return tree.Clean(p), true
+	}
+	rest, ok := strings.CutPrefix(p, dir+"/")
+	return rest, ok
+}
+
+// mountPoints are all of this process's mount namespace, below its root.
+func mountPoints() ([]string, error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("list mount points: %w", err)
+	}
+	var out []string
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) < 5 {
+			continue
+		}
+		out = append(out, unescape(f[4]))
+	}
+	return out, nil
+}
+
+// unescape undoes what the kernel does to blanks, tabs, line ends and backslashes.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
