@@ -50,7 +50,8 @@ var rooms = map[string][]string{
 	"snapshot":   {"tree"},
 	"inplace":    {"tree", "layer", "snapshot"},
 	"copier":     {"tree", "layer"},
-	"rootfs":     {"tree", "layer", "store"},
+	"rootfs":     {"tree", "layer", "store", "index"},
+	"index":      {"tree"},
 	"cache":      {"tree", "store"},
 	"registry":   {"store", "image"}, // image: what a manifest may hold
 	"image":      {"store", "layer"},

@@ -3,13 +3,20 @@
 //
 //	blobs --Ensure--> one directory a layer --Mount--> overlay (RUN)
 //	                          |                          ^
-//	                          +--OpenView--> tree.Tree   Stubs: what to mount on
+//	                          +--View--> tree.Tree       Stubs: what to mount on
+//	index.Index of a layer ---+
 //
 // A layer directory is complete or absent, shared by every image and process
 // that has the layer, and never written to again. A chain is an image's layers
 // from the bottom up; everything else here lists directories topmost first. A
 // view is what an overlay of the directories would show, without a mount; a
 // stub is a file or directory that exists to be mounted on.
+//
+// Layers.View needs nothing unpacked: a layer without a directory is shown from
+// its index, which answers all but the content of files. What it cannot answer
+// is ErrUnpack, upon which the caller begins again with the directories of
+// Ensure; so nothing that is built depends on there being an index. OpenLowers
+// is the same for indexes and directories that the caller has.
 //
 // A layer that refers to nothing outside it is kept as its diffID and serves
 // every chain. One that does is completed upon its chain, and kept as that.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"kaniko-build/executor/internal/index"
 	"kaniko-build/executor/internal/layer"
 )
 
@@ -42,6 +43,9 @@ type Layers struct {
 	// Waiting, if set, is told which layer another process is making. It is
 	// called from many goroutines.
 	Waiting func(id digest.Digest)
+	// Indexes, if set, gets the index of every layer that is unpacked, and lets
+	// View do without unpacking.
+	Indexes Indexes
 }
 
 // Ensure returns the roots of chain's layers, topmost first, as an overlay takes
@@ -294,12 +298,26 @@ func (e *ensuring) unpack(ctx context.Context, l Layer) (_ *temp, done layer.Unp
 	if l.DiffID.Algorithm() != digest.Canonical {
 		sum = l.DiffID.Algorithm().Digester()
 	}
-	done, err = layer.Unpack(ctx, io.TeeReader(r, sum.Hash()), t.fs(), layer.UnpackOptions{Make: e.Make})
+	var seen io.Writer = sum.Hash()
+	var names *index.Writer
+	if e.Indexes != nil {
+		names = index.NewWriter(ctx)
+		defer names.Index()
+		seen = io.MultiWriter(seen, names)
+	}
+	done, err = layer.Unpack(ctx, io.TeeReader(r, seen), t.fs(), layer.UnpackOptions{Make: e.Make})
 	if err != nil {
 		return nil, done, err
 	}
 	if got := sum.Digest(); got != l.DiffID {
 		return nil, done, fmt.Errorf("the tar in the blob has digest %s", got)
+	}
+	if names != nil {
+		if x, err := names.Index(); err == nil { // else it does without, as long as it lies unpacked
+			if err := e.Indexes.PutIndex(l.DiffID, x); err != nil {
+				return nil, done, err
+			}
+		}
 	}
 	return t, done, errors.Join(WriteOwners(t.fs(), done.Owners), markDevices(t.fs(), done.Devices))
 }

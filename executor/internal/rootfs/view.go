@@ -12,22 +12,23 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"kaniko-build/executor/internal/index"
 	"kaniko-build/executor/internal/layer"
 	"kaniko-build/executor/internal/tree"
 )
 
-// View shows a stack of directories as an overlay of them would. It may be
-// used from many goroutines.
+// View shows a stack of layers as an overlay of them would. A layer is a
+// directory, or the index of one: then the content of its files cannot be read.
+// It may be used from many goroutines.
 type View struct {
-	layers []*viewLayer // topmost first
-	live   bool         // layers[0] may change: nothing about it is remembered
+	layers []part // topmost first
+	live   bool   // layers[0] may change: nothing about it is remembered
 
 	mu   sync.RWMutex
 	dirs map[string]*viewDir // merged directories of the layers that do not change; nil: no directory
@@ -35,48 +36,73 @@ type View struct {
 
 var _ tree.Tree = (*View)(nil)
 
-type viewLayer struct {
-	dir    *tree.Dir
-	root   *os.File
-	prefix string // path of the root by its descriptor
-	owners map[string][2]uint32
+// ErrUnpack is matched by errors that would not be there if the layers were
+// unpacked, as by Layers.Ensure.
+var ErrUnpack = errors.New("the layer is not unpacked")
+
+// part is one layer of a view. Names are clean; their parents are directories
+// in it.
+type part interface {
+	// stat is lstat(2), without records and link targets. A removed name is a
+	// device 0:0.
+	stat(name string) (tree.Entry, error)
+	// complete adds what stat does not tell.
+	complete(ctx context.Context, name string, e tree.Entry) (tree.Entry, error)
+	// opaque tells whether a directory hides what is below it.
+	opaque(name string) (bool, error)
+	names(name string) ([]string, error)
+	open(name string) (io.ReadCloser, error)
+	xattrs(ctx context.Context, name string) (map[string][]byte, error)
+	// real is the path on disk of the layer.
+	real() (string, error)
+	close() error
 }
 
 // viewDir is a directory and the layers that contribute to it, by index.
 type viewDir struct{ layers []int }
 
+// Lower is one layer of a view: its directory, or else its index.
+type Lower struct {
+	Dir   string
+	Index *index.Index
+}
+
 // OpenView opens the merged view of layer directories, topmost first. They must
 // not change while it is open. No directory at all is an empty root.
-func OpenView(dirs ...string) (*View, error) { return openView(dirs, false) }
+func OpenView(dirs ...string) (*View, error) { return openView(lowers(dirs), false) }
 
 // OpenViewOver is OpenView with the upper of a step that is being made on
 // top: what is written there meanwhile is seen.
 func OpenViewOver(upper string, dirs ...string) (*View, error) {
-	return openView(append([]string{upper}, dirs...), true)
+	return openView(lowers(append([]string{upper}, dirs...)), true)
 }
 
-func openView(dirs []string, live bool) (_ *View, err error) {
+// OpenLowers is OpenView for layers of which some are not unpacked. An index
+// with hard links out of its layer is ErrUnpack.
+func OpenLowers(list ...Lower) (*View, error) { return openView(list, false) }
+
+func lowers(dirs []string) []Lower {
+	out := make([]Lower, len(dirs))
+	for i, d := range dirs {
+		out[i].Dir = d
+	}
+	return out
+}
+
+func openView(list []Lower, live bool) (_ *View, err error) {
 	v := &View{live: live, dirs: map[string]*viewDir{}}
 	defer func() {
 		if err != nil {
 			v.Close()
 		}
 	}()
-	for i, d := range dirs {
-		t, err := tree.OpenDir(d, tree.DirOptions{})
+	for i, l := range list {
+		p, err := openPart(l, i)
 		if err != nil {
-			return nil, fmt.Errorf("open layer: %w", err)
-		}
-		l := &viewLayer{dir: t}
-		v.layers = append(v.layers, l)
-		if l.root, err = t.OpenFile("", unix.O_PATH|unix.O_DIRECTORY); err != nil {
-			return nil, fmt.Errorf("open layer: %w", err)
-		}
-		l.prefix = "/proc/self/fd/" + strconv.Itoa(int(l.root.Fd())) + "/"
-		if l.owners, err = ReadOwners(d); err != nil {
 			return nil, err
 		}
-		opaque, err := layer.Opaque(l.prefix)
+		v.layers = append(v.layers, p)
+		opaque, err := p.opaque("")
 		if err != nil {
 			return nil, err
 		}
@@ -84,61 +110,42 @@ func openView(dirs []string, live bool) (_ *View, err error) {
 			break // hides all layers below
 		}
 	}
+	for i, p := range v.layers {
+		if x, ok := p.(*indexPart); ok {
+			x.below = (&View{layers: v.layers[i+1:], dirs: map[string]*viewDir{}}).merged(0)
+		}
+	}
 	first := 0
 	if live {
 		first = 1
 	}
+	return v.merged(first), nil
+}
+
+// merged begins the merged directories with the root, of the layers from first on.
+func (v *View) merged(first int) *View {
 	root := &viewDir{}
 	for i := first; i < len(v.layers); i++ {
 		root.layers = append(root.layers, i)
 	}
 	v.dirs[""] = root
-	return v, nil
+	return v
+}
+
+func openPart(l Lower, i int) (part, error) {
+	if l.Index != nil {
+		return newIndexPart(l.Index, i)
+	}
+	return openDirPart(l.Dir)
 }
 
 // Close releases the directories.
 func (v *View) Close() error {
 	var err error
 	for _, l := range v.layers {
-		if l.root != nil {
-			err = errors.Join(err, l.root.Close())
-		}
-		err = errors.Join(err, l.dir.Close())
+		err = errors.Join(err, l.close())
 	}
 	return err
-}
-
-func (l *viewLayer) stat(name string) (tree.Entry, error) {
-	var st unix.Stat_t
-	p := name
-	if p == "" {
-		p = "."
-	}
-	if err := unix.Fstatat(int(l.root.Fd()), p, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return tree.Entry{}, &fs.PathError{Op: "stat", Path: name, Err: err}
-	}
-	return tree.Entry{
-		Name: name[strings.LastIndexByte(name, '/')+1:], Mode: st.Mode, UID: st.Uid, GID: st.Gid, Size: st.Size, Rdev: st.Rdev,
-		Dev: st.Dev, Ino: st.Ino, Nlink: uint64(st.Nlink), ModTime: time.Unix(st.Mtim.Unix()), Change: time.Unix(st.Ctim.Unix()),
-	}, nil
-}
-
-// complete applies records and adds what stat does not tell.
-func (l *viewLayer) complete(name string, e tree.Entry) (tree.Entry, error) {
-	if !e.IsRegular() && !e.IsLink() {
-		e.Size = 0
-	}
-	if e.IsLink() {
-		link, err := os.Readlink(l.prefix + name)
-		if err != nil {
-			return e, err
-		}
-		e.Link = link
-	}
-	if own, ok := l.owners[name]; ok && !e.IsDir() && !e.IsRegular() {
-		e.UID, e.GID = own[0], own[1]
-	}
-	return layer.Recorded(l.prefix+name, e)
 }
 
 func missing(err error) bool {
@@ -175,7 +182,7 @@ func (v *View) look(i int, name string) (state, tree.Entry, error) {
 		}
 		return file, e, nil
 	}
-	mark, err := layer.Opaque(l.prefix + name)
+	mark, err := l.opaque(name)
 	if err != nil {
 		return absent, e, fmt.Errorf("%s: %w", name, err)
 	}
@@ -322,7 +329,7 @@ func (v *View) Lstat(ctx context.Context, name string) (tree.Entry, error) {
 	if err != nil {
 		return tree.Entry{}, err
 	}
-	return v.layers[i].complete(name, e)
+	return v.layers[i].complete(ctx, name, e)
 }
 
 func (v *View) ReadDir(ctx context.Context, name string) ([]tree.Entry, error) {
@@ -344,12 +351,7 @@ func (v *View) ReadDir(ctx context.Context, name string) ([]tree.Entry, error) {
 			return nil, err
 		}
 		l := v.layers[i]
-		f, err := l.dir.OpenFile(name, unix.O_RDONLY|unix.O_DIRECTORY)
-		if err != nil {
-			return nil, err
-		}
-		names, err := f.Readdirnames(-1)
-		f.Close()
+		names, err := l.names(name)
 		if err != nil {
 			return nil, fmt.Errorf("read directory %s: %w", name, err)
 		}
@@ -373,7 +375,7 @@ func (v *View) ReadDir(ctx context.Context, name string) ([]tree.Entry, error) {
 			} else if gone {
 				continue
 			}
-			if e, err = l.complete(full, e); err != nil {
+			if e, err = l.complete(ctx, full, e); err != nil {
 				return nil, err
 			}
 			out = append(out, e)
@@ -389,13 +391,13 @@ func (v *View) Open(ctx context.Context, name string) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	if e, err = v.layers[i].complete(name, e); err != nil {
+	if e, err = v.layers[i].complete(ctx, name, e); err != nil {
 		return nil, err
 	}
 	if !e.IsRegular() { // a device's substitute is no file
 		return nil, &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
 	}
-	return v.layers[i].dir.OpenRegular(name)
+	return v.layers[i].open(name)
 }
 
 func (v *View) Xattrs(ctx context.Context, name string) (map[string][]byte, error) {
@@ -407,7 +409,7 @@ func (v *View) Xattrs(ctx context.Context, name string) (map[string][]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	return v.layers[i].dir.Xattrs(ctx, name)
+	return v.layers[i].xattrs(ctx, name)
 }
 
 // Real is the path on disk of a file of the view, in the topmost directory
@@ -421,7 +423,7 @@ func (v *View) Real(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	root, err := os.Readlink(strings.TrimSuffix(v.layers[i].prefix, "/"))
+	root, err := v.layers[i].real()
 	if err != nil {
 		return "", err
 	}

@@ -135,7 +135,7 @@ func TestViewAgreesWithTheKernel(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, live := range []bool{false, true} {
-			v, err := openView(dirs, live)
+			v, err := openView(lowers(dirs), live)
 			if err != nil {
 				t.Fatal(err)
 			}

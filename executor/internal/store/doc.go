@@ -4,8 +4,9 @@
 // A blob is bytes named by their sha256: a compressed layer, a config, a
 // manifest. A key is the hash of a step's inputs; its entry says which layer the
 // step made. A variant is one encoding of a layer (format, level, times) as a
-// blob. An image is a name for a manifest. A session is one process's use of
-// the store; what it has not finished lies in its temporary directory.
+// blob. An index says which names a layer has. An image is a name for a
+// manifest. A session is one process's use of the store; what it has not
+// finished lies in its temporary directory.
 //
 //	Writer --Commit--> blobs/sha256/<digest> <─── Variant (diffID, params)
 //	                         ^                        ^

@@ -39,6 +39,7 @@ const (
 	dirMounts   = "mounts"
 	dirCaches   = "caches"
 	dirPast     = "past"
+	dirIndexes  = "indexes"
 
 	// Isolation is a file in which a runner remembers what the machine gives.
 	Isolation = "isolation"
@@ -47,10 +48,10 @@ const (
 // shared are the directories that nodes write, parents first. Names of images,
 // what registries said and the cache of file hashes belong to the outer process
 // alone.
-var shared = []string{"blobs", dirBlobs, dirKeys, dirLayers, dirVariants, dirLocks, dirTemp, dirMounts, dirCaches}
+var shared = []string{"blobs", dirBlobs, dirKeys, dirLayers, dirVariants, dirLocks, dirTemp, dirMounts, dirCaches, dirIndexes}
 
 // tops are all names that a store of this format has at its top.
-var tops = []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirBases, dirLocks, dirTemp, dirMounts, dirCaches, dirPast, Isolation}
+var tops = []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirBases, dirLocks, dirTemp, dirMounts, dirCaches, dirPast, dirIndexes, Isolation}
 
 // ErrMiss is matched by every Miss.
 var ErrMiss = errors.New("not in the store")
@@ -257,6 +258,9 @@ func (s *Store) inheritOwner(o Options) error {
 // that hold records; layers are owned by ids of their own.
 func (s *Store) handOver(name string) error {
 	st, err := s.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) { // the store is older than its use
+		return s.mkdir(name)
+	}
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ type Use struct {
 // may not be read is left out.
 func (s *Store) Usage(ctx context.Context) (map[string]Use, error) {
 	out := map[string]Use{}
-	for _, part := range []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirLocks, dirTemp} {
+	for _, part := range []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirIndexes, dirLocks, dirTemp} {
 		var u Use
 		type inode struct{ dev, ino uint64 }
 		many := map[inode]bool{}
