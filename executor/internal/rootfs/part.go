@@ -57,19 +57,23 @@ func (l *dirPart) close() error {
 	return errors.Join(err, l.dir.Close())
 }
 
-func (l *dirPart) stat(name string) (tree.Entry, error) {
+func (l *dirPart) stat(name string) (e tree.Entry, gone bool, err error) {
 	var st unix.Stat_t
 	p := name
 	if p == "" {
 		p = "."
 	}
 	if err := unix.Fstatat(int(l.root.Fd()), p, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return tree.Entry{}, &fs.PathError{Op: "stat", Path: name, Err: err}
+		return e, false, &fs.PathError{Op: "stat", Path: name, Err: err}
 	}
-	return tree.Entry{
+	e = tree.Entry{
 		Name: name[strings.LastIndexByte(name, '/')+1:], Mode: st.Mode, UID: st.Uid, GID: st.Gid, Size: st.Size, Rdev: st.Rdev,
 		Dev: st.Dev, Ino: st.Ino, Nlink: uint64(st.Nlink), ModTime: time.Unix(st.Mtim.Unix()), Change: time.Unix(st.Ctim.Unix()),
-	}, nil
+	}
+	if !e.IsDir() {
+		gone, err = layer.Whiteout(l.prefix+name, e)
+	}
+	return e, gone, err
 }
 
 // complete applies records and adds what stat does not tell.
@@ -126,13 +130,10 @@ func newIndexPart(x *index.Index, number int) (*indexPart, error) {
 
 func (l *indexPart) close() error { return nil }
 
-func (l *indexPart) stat(name string) (tree.Entry, error) {
+func (l *indexPart) stat(name string) (_ tree.Entry, gone bool, err error) {
 	e, ok := l.index.Lookup(name)
 	if !ok {
-		return tree.Entry{}, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
-	}
-	if e.Whiteout {
-		e.Mode = unix.S_IFCHR
+		return tree.Entry{}, false, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
 	}
 	if e.Ino != 0 {
 		e.Dev = math.MaxUint64 - uint64(l.number) // no file on disk has it
@@ -140,7 +141,7 @@ func (l *indexPart) stat(name string) (tree.Entry, error) {
 	if e.ModTime.IsZero() {
 		e.ModTime = l.now
 	}
-	return e.Entry, nil
+	return e.Entry, e.Whiteout, nil
 }
 
 // complete lets a directory without an entry look as it does below.

@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kaniko-build/executor/internal/index"
-	"kaniko-build/executor/internal/layer"
 	"kaniko-build/executor/internal/tree"
 )
 
@@ -43,9 +42,9 @@ var ErrUnpack = errors.New("the layer is not unpacked")
 // part is one layer of a view. Names are clean; their parents are directories
 // in it.
 type part interface {
-	// stat is lstat(2), without records and link targets. A removed name is a
-	// device 0:0.
-	stat(name string) (tree.Entry, error)
+	// stat is lstat(2), without records and link targets; gone says that the
+	// name is removed from the layers below.
+	stat(name string) (e tree.Entry, gone bool, err error)
 	// complete adds what stat does not tell.
 	complete(ctx context.Context, name string, e tree.Entry) (tree.Entry, error)
 	// opaque tells whether a directory hides what is below it.
@@ -166,20 +165,15 @@ const (
 // look asks layer i about name, whose parent is a real directory in it.
 func (v *View) look(i int, name string) (state, tree.Entry, error) {
 	l := v.layers[i]
-	e, err := l.stat(name)
+	e, gone, err := l.stat(name)
 	switch {
 	case missing(err):
 		return absent, e, nil
 	case err != nil:
 		return absent, e, err
+	case gone:
+		return hidden, e, nil
 	case !e.IsDir():
-		gone, err := layer.Whiteout(l.prefix+name, e)
-		if err != nil {
-			return absent, e, fmt.Errorf("%s: %w", name, err)
-		}
-		if gone {
-			return hidden, e, nil
-		}
 		return file, e, nil
 	}
 	mark, err := l.opaque(name)
@@ -301,14 +295,10 @@ func (v *View) find(name string) (int, tree.Entry, error) {
 		return 0, tree.Entry{}, err
 	}
 	for _, i := range dir {
-		e, err := v.layers[i].stat(name)
+		e, gone, err := v.layers[i].stat(name)
 		if missing(err) {
 			continue
 		}
-		if err != nil {
-			return 0, e, err
-		}
-		gone, err := layer.Whiteout(v.layers[i].prefix+name, e)
 		if err != nil {
 			return 0, e, err
 		}
@@ -360,7 +350,7 @@ func (v *View) ReadDir(ctx context.Context, name string) ([]tree.Entry, error) {
 				continue
 			}
 			full := path.Join(name, base)
-			e, err := l.stat(full)
+			e, gone, err := l.stat(full)
 			if missing(err) {
 				continue // removed meanwhile
 			}
@@ -370,9 +360,7 @@ func (v *View) ReadDir(ctx context.Context, name string) ([]tree.Entry, error) {
 			if n < len(dir)-1 {
 				seen[base] = true
 			}
-			if gone, err := layer.Whiteout(l.prefix+full, e); err != nil {
-				return nil, err
-			} else if gone {
+			if gone {
 				continue
 			}
 			if e, err = l.complete(ctx, full, e); err != nil {
