@@ -74,10 +74,10 @@ func begin(dir, hide string, keep []string, s *spot) error {
 	if err := os.Chmod(hide, 0o711); err != nil {
 		return err
 	}
-	if err := writeJournal(hide, journal{leaving, keep}); err != nil {
+	if err := copyAttributes(dir+"/", filepath.Join(hide, "own")); err != nil {
 		return err
 	}
-	if err := copyAttributes(dir+"/", filepath.Join(hide, "own")); err != nil {
+	if err := writeJournal(hide, journal{leaving, keep}); err != nil {
 		return err
 	}
 	if err := putAside(dir, "", filepath.Join(hide, "own"), s); err != nil {
@@ -206,6 +206,12 @@ func bringBack(from, to string) error {
 	}
 	for _, n := range names {
 		a, b := from+"/"+n, filepath.Join(to, n)
+		if n == unfinished {
+			if err := os.Remove(a); err != nil {
+				return err
+			}
+			continue
+		}
 		st, _, err := lstat(a)
 		if err != nil {
 			return err

@@ -249,7 +249,7 @@ func (m *Mounts) inSpot(real string, mt *Mount) error {
 	}
 	m.root.n++
 	note := filepath.Join(m.root.hide, savedPrefix+strconv.Itoa(m.root.n))
-	b, err := json.Marshal(saved{Path: real, Data: was})
+	b, err := json.Marshal(saved{Path: real, Data: was, Times: [2]int64{st.Mtim.Sec, int64(st.Mtim.Nsec)}})
 	if err != nil {
 		return err
 	}
@@ -264,8 +264,9 @@ const savedPrefix = "saved-"
 
 // saved is what a file of the container held.
 type saved struct {
-	Path string
-	Data []byte
+	Path  string
+	Data  []byte
+	Times [2]int64 // mtime: seconds and nanoseconds
 }
 
 // rewrite changes a file in place: it is a mount, and cannot be replaced.
@@ -290,8 +291,16 @@ func restore(note string) error {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return err
 	}
-	if err := rewrite(s.Path, s.Data); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	err = rewrite(s.Path, s.Data)
+	if err == nil {
+		ts := unix.Timespec{Sec: s.Times[0], Nsec: s.Times[1]}
+		err = unix.UtimesNanoAt(unix.AT_FDCWD, s.Path, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
+		if errors.Is(err, unix.EROFS) {
+			err = nil
+		}
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("restore %s: %w", s.Path, err)
 	}
 	return os.Remove(note)
 }

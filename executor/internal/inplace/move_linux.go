@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -118,15 +119,23 @@ func list(dir string) ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-// makeLike makes the directory to with the attributes of from, unless it is there.
+// unfinished is the name of a directory that does not look yet as it should.
+const unfinished = ".kaniko-build-unfinished"
+
+// makeLike makes the directory to with the attributes of from, unless it is
+// there: at once, for whoever looks after a kill.
 func makeLike(from, to string) error {
-	if err := unix.Mkdir(to, 0o700); err != nil {
-		if errors.Is(err, unix.EEXIST) {
-			return nil
-		}
+	if _, there, err := lstat(to); err != nil || there {
+		return err
+	}
+	made := path.Dir(to) + "/" + unfinished
+	if err := unix.Mkdir(made, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return &os.PathError{Op: "make", Path: to, Err: err}
 	}
-	return copyAttributes(from, to)
+	if err := copyAttributes(from, made); err != nil {
+		return err
+	}
+	return os.Rename(made, to)
 }
 
 // copyAttributes makes a directory look like another: owner, mode, extended

@@ -191,7 +191,7 @@ func (p *place) dump() string {
 func TestKilledAnywhere(t *testing.T) {
 	p := newPlace(t)
 	before := p.dump()
-	for i := range 40 {
+	for i := range 25 {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestMain$")
 		cmd.Env = append(os.Environ(), switchIn+"="+p.opts.Dir)
 		out, err := cmd.StdoutPipe()
@@ -204,7 +204,7 @@ func TestKilledAnywhere(t *testing.T) {
 		if _, err := io.ReadFull(out, make([]byte, 1)); err != nil { // it has begun
 			t.Fatal(err)
 		}
-		time.AfterFunc(time.Duration(i*i)*20*time.Microsecond, func() { cmd.Process.Kill() })
+		time.AfterFunc(time.Duration(i*i)*50*time.Microsecond, func() { cmd.Process.Kill() })
 		cmd.Wait()
 		if err := inplace.Recover(p.opts); err != nil {
 			t.Fatal(err)
