@@ -35,6 +35,10 @@ type Fetcher struct {
 	Client  *http.Client // nil is http.DefaultClient
 	MaxSize int64        // of one file, in bytes; 0 is DefaultMaxSize
 
+	// Use, if set, marks a file or directory of Dir that was found as used, and
+	// tells whether it is still there: what is not marked may be pruned.
+	Use func(path string) bool
+
 	// Auth gives the Authorization header for a URL or git remote, "" for
 	// none. May be nil.
 	Auth func(remote string) string
@@ -198,8 +202,10 @@ func (f *Fetcher) remembered(meta, rawURL string) (answer, bool) {
 		return a, false
 	}
 	st, err := os.Stat(f.body(a.Digest))
-	return a, err == nil && st.Size() == a.Size
+	return a, err == nil && st.Size() == a.Size && f.use(meta) && f.use(f.body(a.Digest))
 }
+
+func (f *Fetcher) use(path string) bool { return f.Use == nil || f.Use(path) }
 
 // unchanged asks for the entity tag alone: some servers answer If-None-Match
 // wrongly but compare well.

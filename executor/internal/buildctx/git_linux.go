@@ -162,7 +162,7 @@ func (f *Fetcher) checkedOut(ctx context.Context, r Repo, c Commit) (string, err
 	h := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %v %v %v", r.Remote, c.Ref, c.ID, path.Join("/", r.Subdir), r.KeepGitDir, r.NoSubmodules, r.CommitTimes))
 	final := filepath.Join(f.Dir, "git", hex.EncodeToString(h[:]))
 	dir := filepath.Join(final, "tree")
-	if _, err := os.Stat(dir); err == nil {
+	if _, err := os.Stat(dir); err == nil && f.use(final) {
 		return dir, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(final), 0o700); err != nil {
@@ -179,10 +179,15 @@ func (f *Fetcher) checkedOut(ctx context.Context, r Repo, c Commit) (string, err
 	if err := os.RemoveAll(filepath.Join(tmp, "repo")); err != nil {
 		return "", err
 	}
-	if err := os.Rename(tmp, final); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTEMPTY) {
-		return "", err
+	for {
+		err := os.Rename(tmp, final)
+		if exists := errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY); err != nil && !exists {
+			return "", err
+		}
+		if err == nil || f.use(final) { // else theirs was pruned just now
+			return dir, nil
+		}
 	}
-	return dir, nil
 }
 
 // checkout fetches into tmp/repo and makes tmp/tree.

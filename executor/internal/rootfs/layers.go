@@ -40,6 +40,9 @@ type Layers struct {
 	Dir  string
 	Make layer.Maker
 	Jobs int // layers unpacked at a time; 0 is the number of CPUs
+	// Use, if set, marks the directory of a layer that was found as used, and
+	// tells whether it is still there: what is not marked may be pruned.
+	Use func(dir string) bool
 	// Waiting, if set, is told which layer another process is making. It is
 	// called from many goroutines.
 	Waiting func(id digest.Digest)
@@ -131,12 +134,14 @@ func (l *Layers) Has(chain []Layer) (string, bool) {
 
 func (l *Layers) find(one Layer, chainID digest.Digest) (string, bool) {
 	for _, id := range []string{one.DiffID.Encoded(), chainName(chainID)} {
-		if dir := l.Root(id); isDir(dir) {
+		if dir := l.Root(id); isDir(dir) && l.use(id) {
 			return dir, true
 		}
 	}
 	return "", false
 }
+
+func (l *Layers) use(id string) bool { return l.Use == nil || l.Use(filepath.Join(l.Dir, id)) }
 
 func chainName(id digest.Digest) string { return "chain-" + id.Encoded() }
 
@@ -395,8 +400,11 @@ func (t *temp) fs() string { return filepath.Join(t.dir, "fs") }
 func (t *temp) commit(id string) error {
 	to := filepath.Join(t.layers.Dir, id)
 	err := os.Rename(t.dir, to)
-	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
-		return nil // remove takes ours away
+	for errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+		if t.layers.use(id) {
+			return nil // remove takes ours away
+		}
+		err = os.Rename(t.dir, to) // theirs was pruned just now
 	}
 	if err != nil {
 		return fmt.Errorf("keep layer: %w", err)
@@ -495,21 +503,6 @@ func sweepOne(p string) error {
 	}
 	if err := os.RemoveAll(p); err != nil {
 		return fmt.Errorf("sweep: %w", err)
-	}
-	return nil
-}
-
-// Remove takes a layer away. No process may use it: the caller holds the
-// lock that says so. It is gone under its name at once, whatever happens.
-func (l *Layers) Remove(id string) error {
-	t, err := l.temp()
-	if err != nil {
-		return err
-	}
-	defer t.remove()
-	err = os.Rename(filepath.Join(l.Dir, id), filepath.Join(t.dir, "gone"))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove layer: %w", err)
 	}
 	return nil
 }

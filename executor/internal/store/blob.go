@@ -107,7 +107,7 @@ func (w *Writer) Commit(want digest.Digest) (digest.Digest, error) {
 		return "", errors.Join(fmt.Errorf("write blob: %w", err), w.s.root.Remove(w.name))
 	}
 	w.f = nil
-	if err := w.s.rename(w.name, name); err != nil {
+	if err := errors.Join(w.s.share(w.name), w.s.rename(w.name, name)); err != nil {
 		return "", errors.Join(err, w.s.root.Remove(w.name))
 	}
 	return got, nil
@@ -142,8 +142,8 @@ func (s *Store) PutBlob(b []byte) (digest.Digest, error) {
 	return w.Commit(d)
 }
 
-// Has tells whether the blob is there, and its size in bytes. It does not read
-// the blob: a caller who knows the size compares it.
+// Has tells whether the blob is there, and its size in bytes, and marks it as
+// used. It does not read the blob: a caller who knows the size compares it.
 func (s *Store) Has(d digest.Digest) (size int64, ok bool) {
 	name, err := blobPath(d)
 	if err != nil {
@@ -153,7 +153,7 @@ func (s *Store) Has(d digest.Digest) (size int64, ok bool) {
 	if err != nil || !st.Mode().IsRegular() {
 		return 0, false
 	}
-	return st.Size(), true
+	return st.Size(), s.fresh(st.ModTime()) || s.use(name)
 }
 
 // Open reads a blob. The reader ends with io.EOF only when all bytes hash to d;

@@ -52,14 +52,15 @@ func (s *Store) GetIndex(diffID digest.Digest, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// HasIndex tells whether there is an index of the layer. It does not look into it.
+// HasIndex tells whether there is an index of the layer, and marks it as used. It
+// does not look into it.
 func (s *Store) HasIndex(diffID digest.Digest) bool {
 	name, err := indexPath(diffID)
 	if err != nil {
 		return false
 	}
 	st, err := s.root.Lstat(name)
-	return err == nil && st.Mode().IsRegular()
+	return err == nil && st.Mode().IsRegular() && (s.fresh(st.ModTime()) || s.use(name))
 }
 
 // RemoveIndex removes the index of a layer; one that is absent is fine.

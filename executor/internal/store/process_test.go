@@ -43,6 +43,9 @@ func child(role, dir string) error {
 	if err != nil {
 		return err
 	}
+	if role == "builder" {
+		return errors.Join(s.Close(), builder(dir, uint64(os.Getpid()), 60))
+	}
 	hang := func() { fmt.Println("ready"); _ = unix.Pause() }
 	switch role {
 	case "killed":

@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -41,6 +43,8 @@ const (
 	dirPast     = "past"
 	dirIndexes  = "indexes"
 
+	fileSizes = "sizes"
+
 	// Isolation is a file in which a runner remembers what the machine gives.
 	Isolation = "isolation"
 )
@@ -51,7 +55,7 @@ const (
 var shared = []string{"blobs", dirBlobs, dirKeys, dirLayers, dirVariants, dirLocks, dirTemp, dirMounts, dirCaches, dirIndexes}
 
 // tops are all names that a store of this format has at its top.
-var tops = []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirBases, dirLocks, dirTemp, dirMounts, dirCaches, dirPast, dirIndexes, Isolation}
+var tops = []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirBases, dirLocks, dirTemp, dirMounts, dirCaches, dirPast, dirIndexes, fileSizes, Isolation}
 
 // ErrMiss is matched by every Miss.
 var ErrMiss = errors.New("not in the store")
@@ -89,6 +93,7 @@ type Store struct {
 	holder string
 	give   *[2]int // owner of what we make in shared directories; nil leaves it
 	sync   bool
+	since  atomic.Int64 // Unix nanoseconds: marks of use after that are good, see fresh
 
 	mu      sync.Mutex
 	session *session // made by the first write
@@ -143,6 +148,7 @@ func open(dir string, o Options) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), root.Close())
 	}
 	s := &Store{dir: dir, root: root, top: top, holder: o.Holder, give: o.NodeOwner, sync: o.Sync}
+	s.since.Store(time.Now().UnixNano())
 	if s.holder == "" {
 		s.holder = fmt.Sprintf("pid %d (%s)", os.Getpid(), filepath.Base(os.Args[0]))
 	}
@@ -410,7 +416,7 @@ func (s *Store) share(name string) error {
 
 func isShared(name string) bool {
 	top, _, _ := strings.Cut(name, "/")
-	return top != dirFiles && top != dirImages && top != dirBases && top != dirPast
+	return top != dirFiles && top != dirImages && top != dirBases && top != dirPast && top != fileSizes
 }
 
 // create makes a temporary file. Its name is good for rename until Close.
@@ -489,8 +495,8 @@ func (s *Store) getJSON(name, what string, v any) error {
 	return nil
 }
 
-// openFile opens a regular file to read. What a node put there instead of one
-// is refused, and a fifo does not block us.
+// openFile opens a regular file to read, and marks it as used. What a node put
+// there instead of one is refused, and a fifo does not block us.
 func (s *Store) openFile(name string) (*os.File, int64, error) {
 	fd, size, err := s.openFD(name)
 	if err != nil {
@@ -503,6 +509,28 @@ func (s *Store) openFile(name string) (*os.File, int64, error) {
 // opening of its file, and one openat2 costs a third of what os.Root needs to
 // walk the path.
 func (s *Store) openFD(name string) (fd int, size int64, err error) {
+	fd, err = s.openat(name)
+	if err != nil {
+		return -1, 0, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return -1, 0, &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		unix.Close(fd)
+		return -1, 0, fmt.Errorf("%s is no regular file", name)
+	}
+	if !s.fresh(time.Unix(st.Mtim.Unix())) && !s.mark(fd, name) {
+		unix.Close(fd)
+		return -1, 0, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return fd, st.Size, nil
+}
+
+// openat opens what is at name, below the store and through no link.
+func (s *Store) openat(name string) (fd int, err error) {
 	how := unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOFOLLOW,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
@@ -517,18 +545,9 @@ func (s *Store) openFD(name string) (fd int, size int64, err error) {
 		fd, err = s.openSlow(name)
 	}
 	if err != nil {
-		return -1, 0, &fs.PathError{Op: "open", Path: name, Err: err}
+		return -1, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
-		return -1, 0, &fs.PathError{Op: "stat", Path: name, Err: err}
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		unix.Close(fd)
-		return -1, 0, fmt.Errorf("%s is no regular file", name)
-	}
-	return fd, st.Size, nil
+	return fd, nil
 }
 
 func (s *Store) openSlow(name string) (int, error) {

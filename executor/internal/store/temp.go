@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // session is a directory in tmp for one open Store, guarded by a lock that
@@ -27,26 +28,42 @@ const Guard = ".lock"
 func (s *Store) tempName(kind string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return "", fmt.Errorf("use of a closed store: %w", fs.ErrClosed)
-	}
-	if s.session == nil {
-		name := dirTemp + "/" + random()
-		unlock, _, err := s.tryLock(name+Guard, true)
-		for err == nil && unlock == nil { // a Sweep looks at it
-			name = dirTemp + "/" + random()
-			unlock, _, err = s.tryLock(name+Guard, true)
-		}
-		if err != nil {
-			return "", fmt.Errorf("begin session: %w", err)
-		}
-		if err := s.mkdir(name); err != nil {
-			unlock()
-			return "", err
-		}
-		s.session = &session{name: name, unlock: unlock}
+	if err := s.begin(); err != nil {
+		return "", err
 	}
 	return fmt.Sprintf("%s/%s-%d", s.session.name, escape(kind), s.session.n.Add(1)), nil
+}
+
+// begin begins the session if there is none. s.mu is held.
+func (s *Store) begin() error {
+	if s.closed {
+		return fmt.Errorf("use of a closed store: %w", fs.ErrClosed)
+	}
+	if s.session != nil {
+		return nil
+	}
+	name, unlock, err := s.tempSession()
+	if err != nil {
+		return fmt.Errorf("begin session: %w", err)
+	}
+	s.session = &session{name: name, unlock: unlock}
+	s.since.Store(time.Now().UnixNano()) // after the lock file was written, whose time others look at
+	return nil
+}
+
+// tempSession makes a directory in tmp with its lock.
+func (s *Store) tempSession() (name string, unlock func(), err error) {
+	for unlock == nil {
+		name = dirTemp + "/" + random()
+		if unlock, _, err = s.tryLock(name+Guard, true); err != nil { // nil without an error: a Sweep looks at it
+			return "", nil, err
+		}
+	}
+	if err := s.mkdir(name); err != nil {
+		unlock()
+		return "", nil, err
+	}
+	return name, unlock, nil
 }
 
 func (e *session) end(s *Store) error {
