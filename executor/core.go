@@ -62,12 +62,12 @@ type stageRun struct {
 // runCore does the job and returns the layers of its last stage.
 func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.Inside) (coreResult, error) {
 	c := &core{job: j, host: h, store: st, box: box, maker: makerFor(j), bases: map[digest.Digest]baseLayer{}}
-	c.layers = &rootfs.Layers{Dir: filepath.Dir(st.LayerDir(j.IDs.String(), "x")), Make: c.maker}
+	c.layers = &rootfs.Layers{Dir: filepath.Dir(st.LayerDir(j.IDs.String(), "x")), Make: c.maker, Use: st.Use}
 	if err := os.MkdirAll(c.layers.Dir, 0o755); err != nil {
 		return coreResult{}, fmt.Errorf("make the folder of layers: %w", err)
 	}
 	if len(j.Stages) == 0 {
-		return coreResult{}, c.sweep(ctx)
+		return c.task(ctx)
 	}
 	for range j.Stages {
 		c.stages = append(c.stages, &stageRun{done: make(chan struct{})})
@@ -84,6 +84,9 @@ func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.I
 type coreResult struct {
 	Layers   []doneLayer
 	Executed int // steps
+
+	Sizes   map[string]int64 // of a task
+	Removed []string
 }
 
 func makerFor(j job) layer.Maker {
@@ -473,10 +476,11 @@ func (c *core) commit(ctx context.Context, top []rootfs.Layer, base *stack, up *
 		return store.Entry{}, err
 	}
 	id := digest.NewDigest(digest.SHA256, h)
-	if _, err := c.layers.Adopt(ctx, above(top, id), up.dir, up.owners, stats.Devices); err != nil {
+	root, err := c.layers.Adopt(ctx, above(top, id), up.dir, up.owners, stats.Devices)
+	if err != nil {
 		return store.Entry{}, err
 	}
-	return store.Entry{DiffID: id, Layer: id.Encoded(), Size: stats.Size, Created: time.Now().UTC(), Full: c.full()}, nil
+	return store.Entry{DiffID: id, Layer: filepath.Base(filepath.Dir(root)), Size: stats.Size, Created: time.Now().UTC(), Full: c.full()}, nil
 }
 
 // exitError is a process that ended with a code other than 0.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"kaniko-build/executor/internal/image"
 	"kaniko-build/executor/internal/layer"
 	"kaniko-build/executor/internal/registry"
-	"kaniko-build/executor/internal/rootfs"
 	"kaniko-build/executor/internal/sandbox"
 	"kaniko-build/executor/internal/store"
 )
@@ -142,12 +140,16 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	if err2 != nil {
 		return nil, err2
 	}
+	if err2 := st.Hold(); err2 != nil {
+		return nil, errors.Join(err2, st.Close())
+	}
 	reg, err2 := newRegistry(o, st)
 	if err2 != nil {
 		return nil, errors.Join(err2, st.Close())
 	}
 	x := &Executor{
-		opts: o, store: st, registry: reg, tokens: newTokens(o.Jobs), fetcher: &buildctx.Fetcher{Dir: st.FilesDir("fetched"), Env: gitEnv(o.Getenv)},
+		opts: o, store: st, registry: reg, tokens: newTokens(o.Jobs),
+		fetcher: &buildctx.Fetcher{Dir: st.FilesDir("fetched"), Env: gitEnv(o.Getenv), Use: st.Use},
 		hashers: map[string]*buildctx.Hasher{}, layouts: map[string]*image.Layout{},
 		isolation: func() (Isolation, error) { return iso, err },
 	}
@@ -155,25 +157,6 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 		return nil, errors.Join(err, st.Close())
 	}
 	return x, nil
-}
-
-// sweep removes what killed processes left in the store. What belongs to ids
-// that only a node has is left to a node without any other work.
-func (x *Executor) sweep(ctx context.Context) error {
-	_, left, err := x.store.Sweep(ctx, nil)
-	if err != nil {
-		return err
-	}
-	iso, err := x.isolation()
-	if err != nil {
-		return nil //nolint:nilerr // nothing can be built here; whoever tries is told
-	}
-	layers := rootfs.Layers{Dir: filepath.Dir(x.store.LayerDir(iso.IDs.String(), "x"))}
-	if err := layers.Sweep(ctx); err != nil || len(left) > 0 {
-		_, err := x.runNode(ctx, &Node{Request: Request{ID: "sweep"}, sources: &sources{x: x}}, iso)
-		return err
-	}
-	return nil
 }
 
 // Close releases the store and all inspected nodes. It sweeps once more, for a

@@ -25,6 +25,7 @@ type job struct {
 	// their later times are set to (Unix seconds; nil leaves them).
 	Encode layer.Compression
 	Epoch  *int64
+	Task   task // of a node without stages
 }
 
 type jobStage struct {

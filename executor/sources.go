@@ -156,7 +156,9 @@ func (x *Executor) hasher(dir string) (*buildctx.Hasher, error) {
 		return h, nil
 	}
 	sum := sha256.Sum256([]byte(dir))
-	h, err := buildctx.OpenHasher(filepath.Join(x.store.FilesDir(hex.EncodeToString(sum[:16])), "index"))
+	files := x.store.FilesDir(hex.EncodeToString(sum[:16]))
+	x.store.Use(files) // the folder, not its file: that is replaced
+	h, err := buildctx.OpenHasher(filepath.Join(files, "index"))
 	if err != nil {
 		return nil, err
 	}

@@ -172,6 +172,13 @@ func (m *mounter) cache(ctx context.Context, spec *sandbox.RunSpec, mt *dockerfi
 }
 
 func (m *mounter) mountCache(ctx context.Context, spec *sandbox.RunSpec, mt *dockerfile.Mount, dir string) error {
+	about := mt.ID
+	if mt.From.Kind != dockerfile.FromScratch {
+		about += " from " + sourceKey(mt.From)
+	}
+	if err := m.core.store.UseCache(m.core.job.IDs.String(), filepath.Base(dir), about); err != nil {
+		return err
+	}
 	if err := m.makeCache(ctx, mt, dir); err != nil {
 		return err
 	}

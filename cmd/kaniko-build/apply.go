@@ -86,13 +86,17 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	if err != nil {
 		return err
 	}
+	limit, err := maxStore()
+	if err != nil {
+		return err
+	}
 	x, err := f.open(ctx, t, registries)
 	if err != nil {
 		return err
 	}
 	r.x = x
 	_, err = r.all(ctx, requests, p.Graph())
-	return errors.Join(err, x.Close(ctx))
+	return shut(ctx, x, limit, err)
 }
 
 // defaults takes from the manifest's run what no flag says.

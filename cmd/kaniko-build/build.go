@@ -215,6 +215,10 @@ func (f *buildFlags) run(ctx context.Context, t terminal, contextDir string) err
 	}
 	// When every output is to have its times set, the image itself gets them so.
 	requests[0].Format.Rewrite = f.reproducible || !f.push && len(outputs) > 0 && !slices.ContainsFunc(outputs, func(o executor.Output) bool { return !o.Rewrite })
+	limit, err := maxStore()
+	if err != nil {
+		return err
+	}
 	x, err := f.open(ctx, t, nil)
 	if err != nil {
 		return err
@@ -224,7 +228,7 @@ func (f *buildFlags) run(ctx context.Context, t terminal, contextDir string) err
 	if f.iidfile != "" && err == nil {
 		err = os.WriteFile(f.iidfile, []byte(results[r.ID].Config.Digest.String()), 0o644)
 	}
-	return errors.Join(err, x.Close(ctx))
+	return shut(ctx, x, limit, err)
 }
 
 // request reads what the flags name.

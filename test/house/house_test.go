@@ -55,6 +55,7 @@ var rooms = map[string][]string{
 	"cache":      {"tree", "store"},
 	"registry":   {"store", "image"}, // image: what a manifest may hold
 	"image":      {"store", "layer"},
+	"prune":      {"store"},
 }
 
 // mayExit are packages beside main whose code is the end of a process that was
