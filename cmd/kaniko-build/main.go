@@ -14,8 +14,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
+	"kaniko-build/cmd/kaniko-build/internal/dropin"
 	"kaniko-build/executor"
 	"kaniko-build/executor/runner/local"
 	"kaniko-build/schema/diag"
@@ -24,7 +26,8 @@ import (
 // version is set by the linker.
 var version = "dev"
 
-// The exit codes of every command but executor.
+// The exit codes. Those of executor and warmer are kaniko's: 1, or what the
+// failing RUN ended with.
 const (
 	exitOK          = 0
 	exitFailed      = 1   // a node, a push or anything else failed while working
@@ -49,11 +52,14 @@ func exitCode(err error) int {
 	var usage usageError
 	var machine *executor.MachineError
 	var step *executor.StepError
+	var failure *dropin.Failure
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errInterrupted):
 		return exitInterrupted
+	case errors.As(err, &failure):
+		return failure.Code
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.As(err, &machine):
@@ -86,11 +92,20 @@ func execute() int {
 		<-signals // a second one does not wait for the clean-up
 		os.Exit(exitInterrupted)
 	}()
-	err := newRoot(os.Stdin, os.Stdout, os.Stderr).ExecuteContext(ctx)
+	t := terminal{os.Stdin, os.Stdout, os.Stderr}
+	root := newRoot(t)
+	switch filepath.Base(os.Args[0]) { // kaniko's users call it by these names
+	case "executor":
+		root = kaniko(t).Executor()
+	case "warmer":
+		root = kaniko(t).Warmer()
+	}
+	err := root.ExecuteContext(ctx)
 	if err != nil && errors.Is(context.Cause(ctx), errInterrupted) {
 		err = errInterrupted
 	}
-	if err != nil && !errors.Is(err, errReported) {
+	var failure *dropin.Failure
+	if err != nil && !errors.Is(err, errReported) && !errors.As(err, &failure) {
 		fmt.Fprintln(os.Stderr, "kaniko-build:", err)
 	}
 	return exitCode(err)

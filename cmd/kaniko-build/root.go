@@ -9,6 +9,10 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"kaniko-build/cmd/kaniko-build/internal/dropin"
+	"kaniko-build/executor"
+	"kaniko-build/executor/runner/local"
 )
 
 // errReported ends a command whose failure has been shown already.
@@ -26,8 +30,15 @@ type terminal struct {
 	out, err io.Writer
 }
 
-func newRoot(in io.Reader, out, errw io.Writer) *cobra.Command {
-	t := terminal{in, out, errw}
+// kaniko is the command line of kaniko, in this terminal.
+func kaniko(t terminal) dropin.Program {
+	return dropin.Program{
+		Version: version, In: t.in, Out: t.out, Err: t.err, State: stateDir,
+		Runner: func() executor.Runner { return &local.Runner{Rung: os.Getenv("KANIKO_BUILD_ISOLATION")} },
+	}
+}
+
+func newRoot(t terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "kaniko-build",
 		Short: "Build container images from Dockerfiles, many at once, without a daemon or privileges",
@@ -41,13 +52,14 @@ interrupted.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.SetIn(in)
-	c.SetOut(out)
-	c.SetErr(errw)
+	c.SetIn(t.in)
+	c.SetOut(t.out)
+	c.SetErr(t.err)
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w\n  hint: %s --help shows the flags", err, c.CommandPath())}
 	})
 	c.AddCommand(newApply(t), newPlan(t), newGraph(t), newExplainKey(t), newBuild(t), newCheck(t), newImages(t), newDu(t), newPrune(t), newDoctor(t), newVersion(t))
+	c.AddCommand(kaniko(t).Executor(), kaniko(t).Warmer())
 	return c
 }
 

@@ -16,7 +16,7 @@ func TestMain(m *testing.M) {
 	if code, ok := local.Reexec(); ok {
 		os.Exit(code)
 	}
-	testscript.Main(m, map[string]func(){"kaniko-build": main})
+	testscript.Main(m, map[string]func(){"kaniko-build": main, "executor": main, "warmer": main})
 }
 
 // busyboxPath is Debian's static busybox, which the scripts' images hold.

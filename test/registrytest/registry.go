@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -127,14 +128,23 @@ func (r *Registry) start(ctx context.Context, o Options) error {
 	r.cmd = exec.Command(Program, "serve", path)
 	r.cmd.Stdout, r.cmd.Stderr = r.log, r.log
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := r.cmd.Start(); err != nil {
+	r.done = make(chan struct{})
+	started := make(chan error)
+	go func() {
+		// It is killed when the thread ends that started it, so that thread has to
+		// be one that nobody else can end.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(r.done)
+		err := r.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = r.cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
 		return err
 	}
-	r.done = make(chan struct{})
-	go func() {
-		defer close(r.done)
-		_ = r.cmd.Wait()
-	}()
 	if err := r.ready(ctx, o); err != nil {
 		_ = r.cmd.Process.Kill()
 		<-r.done

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,11 +84,23 @@ address = "%[1]s/containerd.sock"
 	cmd := exec.Command("/bin/sh", "-c", engine, "sh", dir, d.parent)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	done, started := make(chan struct{}), make(chan error)
+	go func() {
+		// It is killed when the thread ends that started it, so that thread has to
+		// be one that nobody else can end.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(done)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			cmd.Wait()
+			ready.Close()
+		}
+	}()
+	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() { cmd.Wait(); ready.Close(); close(done) }()
 	t.Cleanup(func() {
 		cmd.Process.Kill()
 		<-done // its namespaces and all that ran in them are gone
