@@ -204,8 +204,11 @@ func TestIndexesAgreeWithDirectories(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i, one := range chain[:k] {
-				mixed.Remove(one.DiffID.Encoded())
-				mixed.Remove(chainName(ChainIDs(chain)[i]))
+				for _, id := range []string{one.DiffID.Encoded(), chainName(ChainIDs(chain)[i])} {
+					if err := os.RemoveAll(filepath.Join(mixed.Dir, id)); err != nil {
+						t.Fatal(err)
+					}
+				}
 			}
 			m, err := mixed.View(t.Context(), chain, nil)
 			if err != nil {
