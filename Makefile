@@ -25,8 +25,21 @@ dist: build
 	mkdir -p dist/executor dist/base
 	cp $(BINARY) dist/executor/kaniko-build
 	cp /etc/ssl/certs/ca-certificates.crt dist/executor/ca-certificates.crt
+	cp /bin/busybox dist/executor/busybox
 	cp /bin/busybox dist/base/busybox
 .PHONY: dist
+
+# The executor, debug, slim and warmer images, built with this program. They lie
+# in its store; where a Docker engine answers it gets them too.
+images: packages-demo dist
+	$(BINARY) apply executor debug slim warmer
+	@if command -v docker >/dev/null && docker version >/dev/null 2>&1; then \
+		for image in executor:executor:latest debug:executor:debug slim:executor:slim warmer:warmer:latest; do \
+			$(BINARY) build --progress quiet --image-format docker -f images/executor/Dockerfile --target "$${image%%:*}" \
+				-t "kaniko-build/$${image#*:}" -o type=docker,dest=- dist/executor | docker load; \
+		done; \
+	fi
+.PHONY: images
 
 demo: packages-demo dist
 	$(BINARY) apply

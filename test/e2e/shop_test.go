@@ -167,6 +167,7 @@ func TestOwnImages(t *testing.T) {
 	files := map[string]string{
 		"dist/executor/kaniko-build":        read(rig.Binary(t)),
 		"dist/executor/ca-certificates.crt": read("/etc/ssl/certs/ca-certificates.crt"),
+		"dist/executor/busybox":             read("/bin/busybox"),
 		"dist/base/busybox":                 read("/bin/busybox"),
 	}
 	for _, n := range []string{"kaniko-build.yaml", "images/executor/Dockerfile", "images/base/Dockerfile", "images/hello/Dockerfile", "images/hello/greeting"} {
@@ -174,8 +175,9 @@ func TestOwnImages(t *testing.T) {
 	}
 	rig.Write(t, dir, files)
 	o := a.Must(t, rig.Call{Dir: dir, Env: []string{"KANIKO_BUILD_STATE=" + filepath.Join(rig.Space(t, a), "state")}}, rig.Binary(t), "apply", "--push", "--progress", "plain")
-	for _, n := range []string{"executor", "base", "hello"} {
+	for _, n := range []string{"executor", "executor:debug", "executor:slim", "warmer", "base", "hello"} {
 		accepted(t, reg.Addr+"/own/"+n)
+		n = n[strings.IndexByte(n, ':')+1:]
 		if !strings.Contains(o.Stdout, n) {
 			t.Errorf("stdout does not name %s:\n%s", n, o.Stdout)
 		}
