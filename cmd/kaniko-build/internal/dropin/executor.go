@@ -67,7 +67,7 @@ func (p Program) build(c *cobra.Command, s *settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, x.Close(ctx)) }()
-	if r.Context, err = s.openContext(ctx, p.In, x); err != nil {
+	if r.Context, err = s.openContext(ctx, log, p.In, x); err != nil {
 		return fmt.Errorf("error resolving source context: %w", err)
 	}
 	if r.Dockerfile, r.Ignore, err = s.findDockerfile(ctx, x, r.Context); err != nil {
@@ -324,7 +324,10 @@ func parseSecret(text string) (executor.Secret, error) {
 }
 
 // openContext makes the context's directory.
-func (s *settings) openContext(ctx context.Context, stdin io.Reader, x *executor.Executor) (string, error) {
+func (s *settings) openContext(ctx context.Context, log *logger, stdin io.Reader, x *executor.Executor) (string, error) {
+	if strings.HasPrefix(s.context, "git://") && (s.git.skipTLS || s.git.depth > 0 || os.Getenv("GIT_TOKEN")+os.Getenv("GIT_USERNAME") != "") {
+		log.warnf("--git depth= and insecure-skip-tls=, GIT_TOKEN, GIT_USERNAME and GIT_PASSWORD have no effect yet")
+	}
 	if s.context == "tar://stdin" && isTerminal(stdin) {
 		return "", errors.New("no data found on standard input: pipe the context's archive into it")
 	}

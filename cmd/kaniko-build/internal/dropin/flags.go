@@ -124,6 +124,12 @@ var nothing = []struct{ name, kind, why string }{
 	{"azure-container-registry-config", "string", ""},
 }
 
+// without are flags that ought to act and do not yet. Who gives one is told: a
+// flag that is dropped in silence is believed.
+var without = []string{
+	"single-snapshot", "ignore-path", "cache-repo", "cache-copy-layers", "cache-run-layers", "no-push-cache", "credential-helpers",
+}
+
 // hiddenFlags are not in the help: other names of flags, and what is only
 // there for old scripts.
 var hiddenFlags = []string{
@@ -202,6 +208,11 @@ func warnings(f *pflag.FlagSet) []string {
 	for _, n := range nothing {
 		if fl := f.Lookup(n.name); n.why != "" && fl.Changed && fl.Value.String() != "false" {
 			out = append(out, fmt.Sprintf("--%s does nothing here: %s", n.name, n.why))
+		}
+	}
+	for _, name := range without {
+		if f.Changed(name) {
+			out = append(out, fmt.Sprintf("--%s has no effect yet", name))
 		}
 	}
 	return out

@@ -178,6 +178,10 @@ func TestFlagsThatDoNothingSaySoOnce(t *testing.T) {
 	if n := strings.Count(stderr, "does nothing here"); n != 2 {
 		t.Errorf("%d warnings, want 2:\n%s", n, stderr)
 	}
+	_, _, stderr = call(t, t.TempDir(), "", "executor", "-c", dir, "--no-push", "--ignore-path", "/a", "--ignore-path", "/b", "--single-snapshot", "--log-format=text")
+	if n := strings.Count(stderr, "has no effect yet"); n != 2 {
+		t.Errorf("%d warnings, want 2:\n%s", n, stderr)
+	}
 }
 
 func TestGitPairs(t *testing.T) {
