@@ -454,7 +454,7 @@ func (x *Executor) plan(ctx context.Context, n *Node) error {
 				if err := x.stepKey(ctx, n, st, &step, parent, keys); err != nil {
 					return placed(err, step.Pos)
 				}
-				parent = step.Key
+				parent = step.over(parent)
 				for _, src := range stepSources(&step.Step) {
 					afresh[i] = afresh[i] || n.afresh(src, afresh)
 				}

@@ -36,6 +36,16 @@ func startLines(platform string, diffIDs []digest.Digest) []string {
 // step before, by content the layers that are there.
 func parentLine(parent store.Key) string { return fmt.Sprintf("parent %x", parent) }
 
+// over stands, by definition, for the state after a step that ran on parent. The
+// key of a linked copy says nothing of what is below it, and what follows sees
+// both.
+func (s *jobStep) over(parent store.Key) store.Key {
+	if s.Copy == nil || !s.Copy.Link {
+		return s.Key
+	}
+	return hashLines([]string{"linked", parentLine(parent), parentLine(s.Key)})
+}
+
 func contentParent(chain []digest.Digest) store.Key {
 	return hashLines(startLines("", chain))
 }

@@ -204,3 +204,25 @@ targets:
 		})
 	})
 }
+
+// What is below a linked copy is no input of it, and one of all that follow, in
+// its stage, in stages that copy from it and in images on it.
+func TestWhatIsBelowALinkedCopyCountsAfterIt(t *testing.T) {
+	under(t, func(l *lab) {
+		for _, v := range []string{"one\n", "two\n", "one\n"} {
+			l.write(map[string]string{"below": v, "same": "same\n", "Dockerfile": `
+FROM busybox AS low
+COPY below /low/below
+COPY --link same /same
+FROM low AS on
+RUN cat /low/below > /seen
+FROM busybox
+COPY --from=low /low /copied
+COPY --from=on /seen /seen
+`})
+			d := l.build()
+			l.text(d, "/copied/below", v)
+			l.text(d, "/seen", v)
+		}
+	})
+}
