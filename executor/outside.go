@@ -83,6 +83,9 @@ func (x *Executor) openBlob(ctx context.Context, l baseLayer) (io.ReadCloser, er
 			return r, nil
 		}
 	}
+	if l.Origin == "" { // it was made here
+		return image.FromStore(x.store).Open(ctx, l.Blob)
+	}
 	if !strings.HasPrefix(l.Origin, layoutScheme) {
 		return x.registry.Blob(ctx, l.Origin, l.Blob)
 	}

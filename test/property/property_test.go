@@ -133,6 +133,13 @@ func (l *lab) repo(t *testing.T, seed uint64, rounds int) {
 			for range 1 + rnd.IntN(3) {
 				did = append(did, r.Edit(rnd))
 			}
+			if rnd.IntN(8) == 0 { // what a prune takes: what is not in an image has to run again
+				if err := os.RemoveAll(filepath.Join(warm, "layers")); err != nil {
+					t.Fatal(err)
+				}
+				clear(seen)
+				did = append(did, "forget the unpacked layers")
+			}
 		}
 		history = append(history, fmt.Sprintf("  %d: %s", round, strings.Join(did, "; ")))
 		w.write(t, r, did)
