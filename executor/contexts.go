@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"kaniko-build/executor/internal/buildctx"
 	"kaniko-build/executor/internal/copier"
@@ -131,10 +130,9 @@ func filesLine(lines []string) string {
 
 // listings are what lines of many files stand for, as seen in this process.
 type listings struct {
-	kept atomic.Bool // some were written into the store
-
-	mu sync.Mutex
-	m  map[string][]string
+	mu   sync.Mutex
+	m    map[string][]string
+	kept map[string]bool // that the store has, or is about to have
 }
 
 func (l *listings) add(line string, lines []string) {
@@ -144,6 +142,25 @@ func (l *listings) add(line string, lines []string) {
 		l.m = map[string][]string{}
 	}
 	l.m[line] = lines
+}
+
+// keep tells whether the caller is the first who wants a line in the store.
+func (l *listings) keep(line string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.kept == nil {
+		l.kept = map[string]bool{}
+	}
+	first := !l.kept[line]
+	l.kept[line] = true
+	return first
+}
+
+// any tells whether keep was called.
+func (l *listings) any() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.kept) > 0
 }
 
 func (l *listings) get(line string) ([]string, bool) {

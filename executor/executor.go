@@ -172,7 +172,7 @@ func (x *Executor) Close(ctx context.Context) error {
 		err = errors.Join(err, f())
 	}
 	x.closed = nil
-	if x.listings.kept.Load() {
+	if x.listings.any() {
 		err = errors.Join(err, x.store.TrimListings(ctx))
 	}
 	if e := x.store.Close(); e != nil {

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -179,29 +178,48 @@ func (x *Executor) record(n *Node) {
 	for _, st := range p.Stages {
 		for _, s := range st.Steps {
 			for _, l := range s.Lines {
-				lines, ok := x.listings.get(l)
-				if !ok {
-					continue
-				}
-				short := make([]string, len(lines))
-				for i, l := range lines {
-					short[i] = shorten(l)
-				}
-				if x.store.PutListing(listingName(l), short) != nil {
+				if x.keepListing(l) != nil {
 					return
 				}
-				x.listings.kept.Store(true)
 			}
 		}
 	}
 	_ = x.store.PutPast(id, stamp, p) // a poorer explanation next time
 }
 
-// longHash is a hash in a line of a file. Twelve digits tell files apart well
-// enough to say which of them changed.
-var longHash = regexp.MustCompile(`\b([0-9a-f]{12})[0-9a-f]{52}\b`)
+// keepListing makes sure that the store knows what a line of many files stands
+// for.
+func (x *Executor) keepListing(line string) error {
+	lines, ok := x.listings.get(line)
+	if !ok || !x.listings.keep(line) || x.store.TouchListing(listingName(line)) {
+		return nil
+	}
+	return x.store.PutListing(listingName(line), shortened(lines))
+}
 
-func shorten(line string) string { return longHash.ReplaceAllString(line, "$1") }
+// shortened are lines of files with their hashes cut to twelve digits: enough to
+// say which file changed.
+func shortened(lines []string) []string {
+	out := make([]string, len(lines))
+	for i, l := range lines {
+		out[i] = shorten(l)
+	}
+	return out
+}
+
+// shorten cuts the hashes at the end of the line of a file: that of its content
+// and, after a plus, that of its attributes.
+func shorten(line string) string {
+	at := strings.LastIndexByte(line, ' ') + 1
+	sums := strings.Split(line[at:], "+")
+	for i, s := range sums {
+		if len(s) != 2*sha256.Size {
+			return line
+		}
+		sums[i] = s[:12]
+	}
+	return line[:at] + strings.Join(sums, "+")
+}
 
 func listingName(line string) string {
 	name, _, _ := strings.Cut(strings.TrimPrefix(line, filesPrefix), " ")

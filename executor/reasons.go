@@ -276,11 +276,7 @@ func (e *explainer) listing(line string) ([]string, bool) {
 	}
 	list, ok := e.x.listings.get(line)
 	if ok {
-		short := make([]string, len(list))
-		for i, l := range list {
-			short[i] = shorten(l)
-		}
-		list = short
+		list = shortened(list)
 	} else {
 		var err error
 		if list, err = e.x.store.GetListing(listingName(line)); err != nil {

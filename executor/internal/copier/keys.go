@@ -57,6 +57,9 @@ func KeyLines(ctx context.Context, src tree.Tree, items []Item, owned bool, hash
 						first[id] = in.name
 					}
 				}
+				if now.in == nil {
+					now.in = make([]keyInput, 0, batchSize)
+				}
 				if now.in = append(now.in, in); len(now.in) < batchSize {
 					return nil
 				}
@@ -118,7 +121,8 @@ func keyLine(name string, e tree.Entry, top, owned bool, same, sum string) strin
 	}
 	b := make([]byte, 0, len(name)+len(sum)+len(same)+len(e.Link)+48)
 	b = strconv.AppendQuote(b, name)
-	b = fmt.Appendf(b, " %04o ", e.Perm())
+	m := e.Perm()
+	b = append(b, ' ', '0'+byte(m>>9), '0'+byte(m>>6&7), '0'+byte(m>>3&7), '0'+byte(m&7), ' ')
 	if owned {
 		b = append(b, "- "...)
 	} else {

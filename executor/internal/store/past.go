@@ -71,14 +71,15 @@ func (s *Store) GetPast(id string, v any) error {
 	return nil
 }
 
-// PutListing keeps lines, none with a line break in it, under a name that
-// stands for exactly them. One that is there is only marked as used.
-func (s *Store) PutListing(name string, lines []string) error {
-	to := dirPastFiles + "/" + escape(name)
+// TouchListing marks a listing as used; false says that it is not there.
+func (s *Store) TouchListing(name string) bool {
 	now := time.Now()
-	if err := s.root.Chtimes(to, now, now); err == nil {
-		return nil
-	}
+	return s.root.Chtimes(dirPastFiles+"/"+escape(name), now, now) == nil
+}
+
+// PutListing keeps lines, none with a line break in it, under a name that
+// stands for exactly them.
+func (s *Store) PutListing(name string, lines []string) error {
 	var b bytes.Buffer
 	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
 	if err != nil {
@@ -93,7 +94,7 @@ func (s *Store) PutListing(name string, lines []string) error {
 	if err := errors.Join(err, z.Close()); err != nil {
 		return fmt.Errorf("keep listing %s: %w", name, err)
 	}
-	if err := s.putBytes(to, b.Bytes()); err != nil {
+	if err := s.putBytes(dirPastFiles+"/"+escape(name), b.Bytes()); err != nil {
 		return fmt.Errorf("keep listing %s: %w", name, err)
 	}
 	return nil
