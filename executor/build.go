@@ -23,28 +23,41 @@ import (
 // failing instruction is a *StepError.
 func (x *Executor) Build(ctx context.Context, n *Node) (Result, error) {
 	started := time.Now()
+	steps, _ := x.known(n)
+	c, executed, cached, err := x.chainOf(ctx, n)
+	if err != nil {
+		return Result{}, err
+	}
+	if cached {
+		for _, e := range x.cachedEvents(n) {
+			x.opts.Sink(e)
+		}
+	}
+	r, err := x.finish(ctx, n, c)
+	r.Steps, r.Executed, r.Cached, r.Duration = steps, executed, cached, time.Since(started)
+	x.record(n)
+	return r, err
+}
+
+// chainOf brings the layers of a node into the store, those of its last stage as
+// blobs. cached tells that they were there, and that no container was started;
+// else executed is the number of steps that ran.
+func (x *Executor) chainOf(ctx context.Context, n *Node) (c chain, executed int, cached bool, err error) {
 	iso, isoErr := x.isolation()
 	full := isoErr != nil || !iso.IDs.Single()
 	params, err := encodeParams(n.Format.Compression, n.clamp())
 	if err != nil {
-		return Result{}, err
+		return chain{}, 0, false, err
 	}
-	steps, _ := x.known(n)
 	if c, ok := x.collect(n, x.fromKeys(full, params)); ok {
-		for _, e := range x.cachedEvents(n) {
-			x.opts.Sink(e)
-		}
-		r, err := x.finish(ctx, n, c)
-		r.Steps, r.Cached, r.Duration = steps, true, time.Since(started)
-		x.record(n)
-		return r, err
+		return c, 0, true, nil
 	}
 	if isoErr != nil {
-		return Result{}, isoErr
+		return chain{}, 0, false, isoErr
 	}
 	done, err := x.runNode(ctx, n, iso)
 	if err != nil {
-		return Result{}, err
+		return chain{}, 0, false, err
 	}
 	made := map[string]doneLayer{}
 	for _, l := range done.Layers {
@@ -55,12 +68,9 @@ func (x *Executor) Build(ctx context.Context, n *Node) (Result, error) {
 		return newBuiltLayer(s, l.DiffID, l.Tar, l.Blob, l.Created), ok
 	})
 	if !ok {
-		return Result{}, fmt.Errorf("internal error: the core of %s did not report all layers", n.ID)
+		return chain{}, 0, false, fmt.Errorf("internal error: the core of %s did not report all layers", n.ID)
 	}
-	r, err := x.finish(ctx, n, c)
-	r.Steps, r.Executed, r.Duration = steps, done.Executed, time.Since(started)
-	x.record(n)
-	return r, err
+	return c, done.Executed, false, nil
 }
 
 // cachedEvents tells of the steps of a node whose result is known.

@@ -29,6 +29,7 @@ type runFlags struct {
 	noCache   bool
 	pull      bool
 	metadata  string
+	verify    string
 	push      bool
 
 	reproducible bool
@@ -41,6 +42,8 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringVar(&f.progress, "progress", "", "how to show progress: plain, json or quiet (default plain)")
 	f.addInputs(c)
+	fl.StringVar(&f.verify, "verify-cache", "", "build again without the cache and compare: all images, or a sample (sample:SEED chooses the same again)")
+	fl.Lookup("verify-cache").NoOptDefVal = "sample"
 	fl.StringVar(&f.metadata, "metadata-file", "", "write what was built as JSON")
 	fl.BoolVar(&f.push, "push", false, "push the images to the registries of their names")
 	fl.BoolVar(&f.reproducible, "reproducible", false, "set file times of new layers to at most SOURCE_DATE_EPOCH, else the commit's time, else 1970")

@@ -34,6 +34,8 @@ const (
 	exitUsage       = 2   // a flag or argument is wrong
 	exitInput       = 3   // the manifest, a Dockerfile or a context is wrong; nothing ran
 	exitMachine     = 4   // this machine lacks what is needed; doctor tells more
+	exitWrong       = 5   // --verify-cache: the cache gave what a build without it does not make
+	exitUnsteady    = 6   // --verify-cache: a step makes something else each time; the cache is not to blame
 	exitInterrupted = 130 // Ctrl-C
 )
 
@@ -53,6 +55,7 @@ func exitCode(err error) int {
 	var machine *executor.MachineError
 	var step *executor.StepError
 	var failure *dropin.Failure
+	var verify *verifyError
 	switch {
 	case err == nil:
 		return exitOK
@@ -60,6 +63,8 @@ func exitCode(err error) int {
 		return exitInterrupted
 	case errors.As(err, &failure):
 		return failure.Code
+	case errors.As(err, &verify) && verify.wrong > 0:
+		return exitWrong
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.As(err, &machine):
@@ -68,6 +73,8 @@ func exitCode(err error) int {
 		return exitFailed
 	case errors.As(err, &problem), errors.As(err, &problems):
 		return exitInput
+	case errors.As(err, &verify):
+		return exitUnsteady
 	}
 	return exitFailed
 }

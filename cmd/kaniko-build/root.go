@@ -47,7 +47,8 @@ their Dockerfiles need, each in an unprivileged container of its own.
 
 Results lie in a store of plain files (KANIKO_BUILD_STATE, else your cache
 folder) and are pushed when asked for. Exit codes: 0 done, 1 a build or push
-failed, 2 wrong flags, 3 wrong input, 4 the machine lacks something, 130
+failed, 2 wrong flags, 3 wrong input, 4 the machine lacks something, 5 the
+cache was wrong, 6 a step is not deterministic (both of --verify-cache), 130
 interrupted.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,

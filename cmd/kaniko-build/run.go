@@ -29,6 +29,9 @@ type run struct {
 	quiet   bool                     // print no table: standard output holds an image
 	again   func(node string) string // the command line that builds a node once more
 
+	verifyAsked *verifyAsked // nil does not verify
+	order       []string     // nodes, parents first
+
 	mu      sync.Mutex
 	nodes   map[string]*executor.Node
 	results map[string]executor.Result
@@ -40,6 +43,10 @@ type run struct {
 func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Graph) (map[string]executor.Result, error) {
 	started := time.Now()
 	r.nodes, r.results, r.errs = map[string]*executor.Node{}, map[string]executor.Result{}, map[string]error{}
+	var err error
+	if r.verifyAsked, err = parseVerify(r.flags.verify); err != nil {
+		return nil, err
+	}
 	nodes, err := r.x.Inspect(ctx, requests)
 	if err != nil {
 		return nil, err
@@ -47,6 +54,7 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 	var ids []graph.ID
 	for _, n := range nodes {
 		ids = append(ids, graph.ID(n.ID))
+		r.order = append(r.order, n.ID)
 		r.nodes[n.ID] = n
 	}
 	if g == nil {
@@ -55,8 +63,19 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 		}
 	}
 	out := g.Walk(ctx, graph.Options{Jobs: 2*r.x.Jobs() + 2, KeepGoing: r.keep}, r.node)
-	if out.Err() == nil && r.flags.push {
+	var unsteady error
+	if r.verifyAsked != nil && out.Err() == nil {
+		err = r.verify(ctx, r.term.err)
+		var v *verifyError
+		if errors.As(err, &v) && v.wrong == 0 { // no reason to hold a release back
+			unsteady, err = err, nil
+		}
+	}
+	if err == nil && out.Err() == nil && r.flags.push {
 		err = r.tag(ctx, g.Order())
+	}
+	if err == nil {
+		err = unsteady
 	}
 	if r.flags.metadata != "" {
 		err = errors.Join(err, r.writeMetadata(out))

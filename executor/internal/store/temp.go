@@ -105,6 +105,19 @@ func (t *Temp) Remove() error {
 	return nil
 }
 
+// Discard gives the directory to the next Sweep, for what only a node can remove.
+func (t *Temp) Discard() error {
+	name, unlock, err := t.s.tempSession()
+	if err != nil {
+		return fmt.Errorf("give temporary files away: %w", err)
+	}
+	defer unlock()
+	if err := os.Rename(t.Path, filepath.Join(t.s.dir, filepath.FromSlash(name), "gone")); err != nil {
+		return fmt.Errorf("give temporary files away: %w", err)
+	}
+	return nil
+}
+
 // Publish moves the directory to dest, a path in the same store such as that of
 // LayerDir, whose parent is made. When dest exists already it stays as it is, ours
 // is removed, and won is false.
