@@ -210,27 +210,34 @@ func (p *push) tryBlob(ctx context.Context, d ocispec.Descriptor, mount bool) (p
 	return uploaded, nil
 }
 
-// mount takes the blob from a repository that has it. That it does not work is
-// no error: then the blob is sent.
+// mount takes the blob from a repository that has it, which may be a mirror's
+// copy of where it comes from. That it does not work is no error: then the blob
+// is sent.
 func (p *push) mount(ctx context.Context, d ocispec.Descriptor) bool {
-	for _, from := range p.origins[d.Digest] {
-		n, err := image.ParseName(from)
-		if err != nil || apiHost(n.Host) != p.at.host || n.Repo == p.at.repo {
-			continue
-		}
-		hc, err := p.c.client(ctx, p.at, "push,pull", endpoint{p.at.host, n.Repo})
+	for _, origin := range p.origins[d.Digest] {
+		n, err := image.ParseName(origin)
 		if err != nil {
 			continue
 		}
-		location, done, err := p.begin(ctx, hc, url.Values{"mount": {d.Digest.String()}, "from": {n.Repo}})
-		if err == nil && done {
-			return true
-		}
-		if err == nil {
-			p.abandon(ctx, location)
+		for _, from := range p.c.endpoints(n) {
+			if from.host == p.at.host && from.repo != p.at.repo && p.mountFrom(ctx, d, from) {
+				return true
+			}
 		}
 	}
 	return false
+}
+
+func (p *push) mountFrom(ctx context.Context, d ocispec.Descriptor, from endpoint) bool {
+	hc, err := p.c.client(ctx, p.at, "push,pull", from)
+	if err != nil {
+		return false
+	}
+	location, done, err := p.begin(ctx, hc, url.Values{"mount": {d.Digest.String()}, "from": {from.repo}})
+	if err == nil && !done {
+		p.abandon(ctx, location)
+	}
+	return err == nil && done
 }
 
 // begin starts an upload; done says that there is nothing to send.

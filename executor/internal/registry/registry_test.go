@@ -269,6 +269,27 @@ func TestPushOfAnIndexAndTags(t *testing.T) {
 	}
 }
 
+// A mirror beside the image is as good a repository to mount from.
+func TestPushMountsFromAMirror(t *testing.T) {
+	r := registrytest.Start(t, registrytest.Options{})
+	s := newStore(t)
+	b := makeImage(t, s, amd64, false, makeLayer(t, s, "base", 100_000, 6))
+	pushImage(t, s, r.Host+"/hub/team/base:1", b.Manifest, Options{})
+
+	s2 := newStore(t)
+	c := newClient(t, s2, Options{Hosts: map[string]Host{"registry.example.com": {Mirrors: []string{r.Host + "/hub"}, Only: true}}})
+	res, err := c.Resolve(t.Context(), "registry.example.com/team/base:1", amd64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := makeImage(t, s2, amd64, false, res.Layers[0])
+	p, err := c.Push(t.Context(), r.Host+"/app:1", app.Manifest, image.FromStore(s2), Origins(res))
+	if err != nil || p.Mounted != 1 || p.Uploaded != 1 {
+		t.Fatalf("%+v %v", p, err)
+	}
+	validated(t, r.Host+"/app@"+app.Manifest.Digest.String())
+}
+
 // A blob that another repository of the registry has is not sent.
 func TestPushMounts(t *testing.T) {
 	r := registrytest.Start(t, registrytest.Options{})
