@@ -5,8 +5,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +20,7 @@ import (
 	"kaniko-build/executor/internal/buildctx"
 	"kaniko-build/executor/internal/copier"
 	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/executor/internal/index"
 	"kaniko-build/executor/internal/layer"
 	"kaniko-build/executor/internal/rootfs"
 	"kaniko-build/executor/internal/sandbox"
@@ -62,7 +66,7 @@ type stageRun struct {
 // runCore does the job and returns the layers of its last stage.
 func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.Inside) (coreResult, error) {
 	c := &core{job: j, host: h, store: st, box: box, maker: makerFor(j), bases: map[digest.Digest]baseLayer{}}
-	c.layers = &rootfs.Layers{Dir: filepath.Dir(st.LayerDir(j.IDs.String(), "x")), Make: c.maker, Use: st.Use}
+	c.layers = &rootfs.Layers{Dir: filepath.Dir(st.LayerDir(j.IDs.String(), "x")), Make: c.maker, Use: st.Use, Indexes: &indexes{store: st}}
 	if err := os.MkdirAll(c.layers.Dir, 0o755); err != nil {
 		return coreResult{}, fmt.Errorf("make the folder of layers: %w", err)
 	}
@@ -276,19 +280,28 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 	if s.Copy != nil && s.Copy.Link {
 		top = nil // a linked copy sees nothing of what is there
 	}
-	base, err := c.ready(ctx, sources, top)
-	if err != nil {
-		return fail(err)
-	}
-	defer base.Close()
-	release, err := c.host.Token(ctx)
-	if err != nil {
-		return fail(err)
-	}
-	defer release()
-	started = time.Now()
-	c.event(st, s, Event{Kind: StepStarted, Why: s.Why})
-	made, err := c.execute(ctx, st, s, sources, base, top)
+	stacks := slices.Collect(maps.Values(sources)) // where files are read; of what is below only those that look like what is copied
+	stacks = append(stacks, top)
+	begun := false
+	var made store.Entry
+	err = c.unpacking(ctx, stacks, func() error {
+		base, err := c.ready(ctx, s, sources, top)
+		if err != nil {
+			return err
+		}
+		defer base.Close()
+		release, err := c.host.Token(ctx)
+		if err != nil {
+			return err
+		}
+		defer release()
+		if !begun {
+			begun, started = true, time.Now()
+			c.event(st, s, Event{Kind: StepStarted, Why: s.Why})
+		}
+		made, err = c.execute(ctx, st, s, sources, base, top)
+		return err
+	})
 	if err != nil {
 		return fail(err)
 	}
@@ -323,11 +336,16 @@ func (c *core) event(st *jobStage, s *jobStep, e Event) {
 	c.host.Event(e)
 }
 
-// ready unpacks all that a step needs, and opens what lies below it. That may
-// wait for downloads: no token is held meanwhile.
-func (c *core) ready(ctx context.Context, sources map[string][]rootfs.Layer, top []rootfs.Layer) (*stack, error) {
+// ready makes sure that a step can begin, and opens what lies below it. A RUN
+// has all of it unpacked; for others a look at it does. That may wait for
+// downloads: no token is held meanwhile.
+func (c *core) ready(ctx context.Context, s *jobStep, sources map[string][]rootfs.Layer, top []rootfs.Layer) (*stack, error) {
+	open, read := c.look, c.lookAtSource
+	if s.Run != nil {
+		open, read = c.open, c.open
+	}
 	for _, layers := range sources {
-		s, err := c.open(ctx, layers)
+		s, err := read(ctx, layers)
 		if err != nil {
 			return nil, err
 		}
@@ -335,7 +353,7 @@ func (c *core) ready(ctx context.Context, sources map[string][]rootfs.Layer, top
 			return nil, err
 		}
 	}
-	return c.open(ctx, top)
+	return open(ctx, top)
 }
 
 // execute runs a step over base, which is the stack top, and keeps what it
@@ -375,15 +393,15 @@ func (c *core) newUpper(base *stack) (*upper, error) {
 		return nil, err
 	}
 	up := &upper{dir: filepath.Join(temp.Path, "upper"), work: filepath.Join(temp.Path, "work"), scratch: filepath.Join(temp.Path, "scratch"), owners: map[string][2]uint32{}, temp: temp}
-	if err := errors.Join(rootfs.Stack{Dirs: base.dirs}.NewUpper(up.dir), os.Mkdir(up.work, 0o700), os.Mkdir(up.scratch, 0o755)); err != nil {
+	if err := errors.Join(base.view.NewUpper(up.dir), os.Mkdir(up.work, 0o700), os.Mkdir(up.scratch, 0o755)); err != nil {
 		return nil, errors.Join(err, temp.Remove())
 	}
 	return up, nil
 }
 
-// stack is a list of layers that lies unpacked.
+// stack is a list of layers.
 type stack struct {
-	dirs []string // top first, as overlay wants them
+	dirs []string // top first, as overlay wants them; nil from look
 	view *rootfs.View
 }
 
@@ -424,11 +442,12 @@ func (c *core) sources(ctx context.Context, s *dockerfile.Step) (map[string][]ro
 	return out, nil
 }
 
-// tree opens a source for reading; close ends that.
+// tree opens a source for reading; close ends that. The content of a file in it
+// may be rootfs.ErrUnpack.
 func (c *core) tree(ctx context.Context, src dockerfile.Source, sources map[string][]rootfs.Layer) (t tree.Tree, closeTree func(), err error) {
 	switch src.Kind {
 	case dockerfile.FromStage, dockerfile.FromImage:
-		s, err := c.open(ctx, sources[sourceKey(src)])
+		s, err := c.lookAtSource(ctx, sources[sourceKey(src)])
 		if err != nil {
 			return nil, nil, err
 		}
@@ -452,15 +471,19 @@ func (c *core) contentLines(ctx context.Context, s *jobStep, sources map[string]
 		lines[0] = "no parent"
 	}
 	for _, r := range s.Reads {
-		t, done, err := c.tree(ctx, dockerfile.Source{Kind: dockerfile.FromStage, Stage: r.Stage}, sources)
-		if err != nil {
-			return nil, err
-		}
-		items, err := copier.Find(ctx, t, r.Select)
-		if err == nil {
-			lines[r.Line], err = contentLine(ctx, t, items, s.Copy != nil && s.Copy.Chown != "")
-		}
-		done()
+		src := dockerfile.Source{Kind: dockerfile.FromStage, Stage: r.Stage}
+		err := c.unpacking(ctx, [][]rootfs.Layer{sources[sourceKey(src)]}, func() error {
+			t, done, err := c.tree(ctx, src, sources)
+			if err != nil {
+				return err
+			}
+			defer done()
+			items, err := copier.Find(ctx, t, r.Select)
+			if err == nil {
+				lines[r.Line], err = contentLine(ctx, t, items, s.Copy != nil && s.Copy.Chown != "")
+			}
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -471,11 +494,18 @@ func (c *core) contentLines(ctx context.Context, s *jobStep, sources map[string]
 // commit makes the upper a layer of its own.
 func (c *core) commit(ctx context.Context, top []rootfs.Layer, base *stack, up *upper) (store.Entry, error) {
 	h := sha256.New()
-	stats, err := layer.Pack(ctx, h, up.dir, base.view, layer.PackOptions{Owners: up.owners})
+	names := index.NewWriter(ctx)
+	defer names.Index()
+	stats, err := layer.Pack(ctx, io.MultiWriter(h, names), up.dir, base.view, layer.PackOptions{Owners: up.owners})
 	if err != nil {
 		return store.Entry{}, err
 	}
 	id := digest.NewDigest(digest.SHA256, h)
+	if x, err := names.Index(); err == nil { // else it does without: it lies unpacked
+		if err := c.layers.Indexes.PutIndex(id, x); err != nil {
+			return store.Entry{}, err
+		}
+	}
 	root, err := c.layers.Adopt(ctx, above(top, id), up.dir, up.owners, stats.Devices)
 	if err != nil {
 		return store.Entry{}, err

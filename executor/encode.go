@@ -65,7 +65,12 @@ func (c *core) encode(ctx context.Context, s *jobStep, top []rootfs.Layer, made 
 
 // makeVariant compresses a layer, from its directory or from another blob of it.
 func (c *core) makeVariant(ctx context.Context, top []rootfs.Layer, id digest.Digest, p store.Params) (store.Variant, error) {
-	return encodeVariant(ctx, c.store, id, p, func(w io.Writer) error { return c.tar(ctx, top, id, w) })
+	var v store.Variant
+	err := c.unpacking(ctx, [][]rootfs.Layer{top}, func() (err error) {
+		v, err = encodeVariant(ctx, c.store, id, p, func(w io.Writer) error { return c.tar(ctx, top, id, w) })
+		return err
+	})
+	return v, err
 }
 
 // encodeVariant makes the blob of layer id that p asks for, in one pass:
@@ -139,7 +144,7 @@ func (c *core) tar(ctx context.Context, top []rootfs.Layer, id digest.Digest, w 
 	if root == c.layers.Root(id.Encoded()) {
 		top = nil // it is kept by its diffID: all that is in it is in the tar
 	}
-	base, err := c.open(ctx, top)
+	base, err := c.look(ctx, top)
 	if err != nil {
 		return err
 	}

@@ -23,23 +23,39 @@ const maxLower = 500
 // NewUpper makes dir, an empty directory to be the upper of a stack: its root
 // has mode 0755 and the owner of the root below, as BuildKit's has.
 func (s Stack) NewUpper(dir string) error {
+	if len(s.Dirs) == 0 {
+		return newUpper(dir, uint32(os.Geteuid()), uint32(os.Getegid()))
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(s.Dirs[0], &st); err != nil {
+		return fmt.Errorf("make upper: %s: %w", s.Dirs[0], err)
+	}
+	return newUpper(dir, st.Uid, st.Gid)
+}
+
+// NewUpper is Stack.NewUpper for what the view shows.
+func (v *View) NewUpper(dir string) error {
+	if len(v.layers) == 0 {
+		return newUpper(dir, uint32(os.Geteuid()), uint32(os.Getegid()))
+	}
+	e, _, err := v.layers[0].stat("")
+	if err != nil {
+		return fmt.Errorf("make upper: %w", err)
+	}
+	return newUpper(dir, e.UID, e.GID)
+}
+
+func newUpper(dir string, uid, gid uint32) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return fmt.Errorf("make upper: %w", err)
 	}
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return fmt.Errorf("make upper: %w", err)
 	}
-	if len(s.Dirs) == 0 {
+	if uid == uint32(os.Geteuid()) && gid == uint32(os.Getegid()) {
 		return nil
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(s.Dirs[0], &st); err != nil {
-		return fmt.Errorf("make upper: %s: %w", s.Dirs[0], err)
-	}
-	if st.Uid == uint32(os.Geteuid()) && st.Gid == uint32(os.Getegid()) {
-		return nil
-	}
-	if err := os.Lchown(dir, int(st.Uid), int(st.Gid)); err != nil {
+	if err := os.Lchown(dir, int(uid), int(gid)); err != nil {
 		return fmt.Errorf("make upper: %w", err)
 	}
 	return nil
