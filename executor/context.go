@@ -7,6 +7,7 @@ import (
 
 	"kaniko-build/executor/internal/buildctx"
 	"kaniko-build/executor/internal/image"
+	"kaniko-build/executor/internal/object"
 )
 
 // Place is where a build's main context is, as kaniko's users write it.
@@ -15,11 +16,27 @@ type Place = buildctx.Place
 // GitPlace is what there is to say of a git context beside its address.
 type GitPlace = buildctx.GitPlace
 
+// WholeHistory is a GitPlace's History without an end.
+const WholeHistory = buildctx.WholeHistory
+
+// GitFrom is what the environment says of git contexts: GIT_TOKEN, or
+// GIT_USERNAME and GIT_PASSWORD, and GIT_PULL_METHOD.
+func GitFrom(getenv func(string) string) GitPlace {
+	return GitPlace{
+		Token: getenv("GIT_TOKEN"), User: getenv("GIT_USERNAME"), Password: getenv("GIT_PASSWORD"),
+		PlainHTTP: getenv("GIT_PULL_METHOD") == "http",
+	}
+}
+
 // OpenContext brings a context to a directory, for Request.Context. One that is
 // a directory is used where it is. stdin is for tar://stdin, nil if nothing comes
 // from there.
 func (x *Executor) OpenContext(ctx context.Context, p Place, stdin io.Reader) (string, error) {
-	return x.fetcher.Directory(ctx, p, buildctx.Places{Stdin: stdin})
+	o := object.Options{Getenv: x.opts.Getenv}
+	return x.fetcher.Directory(ctx, p, buildctx.Places{
+		Stdin: stdin, IsObject: object.Is,
+		Object: func(ctx context.Context, at string) (io.ReadCloser, error) { return object.Open(ctx, at, o) },
+	})
 }
 
 // Fetch reads a small file from the web, as a Dockerfile; more than limit bytes

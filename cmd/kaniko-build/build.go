@@ -173,6 +173,9 @@ func newBuild(t terminal) *cobra.Command {
 		Use:   "build [flags] CONTEXT",
 		Short: "Build one image, without a manifest",
 		Long: `Build one image from a Dockerfile and a context, with the flags of docker build.
+The context is a directory, an archive (tar://FILE, tar://stdin, https://…), an object of
+a cloud (gs://, s3://, https://ACCOUNT.blob.core.windows.net/…) or a git repository
+(git://HOST/PATH#REF), with the variables for credentials that kaniko knows.
 The image lies in the store afterwards; -o writes it elsewhere, --push pushes it.`,
 		Example: "  kaniko-build build -t hello .\n  kaniko-build build -f docker/web.Dockerfile -o type=oci,dest=web.tar .",
 		Args: func(c *cobra.Command, args []string) error {
@@ -201,10 +204,6 @@ The image lies in the store afterwards; -o writes it elsewhere, --push pushes it
 }
 
 func (f *buildFlags) run(ctx context.Context, t terminal, contextDir string) error {
-	r, err := f.request(t, contextDir)
-	if err != nil {
-		return err
-	}
 	outputs, err := parseOutputs(f.outputs, t.out)
 	if err != nil {
 		return err
@@ -212,12 +211,6 @@ func (f *buildFlags) run(ctx context.Context, t terminal, contextDir string) err
 	if f.push && len(f.tags) == 0 {
 		return usageError{errors.New("--push needs a name\n  hint: add -t REGISTRY/NAME:TAG")}
 	}
-	requests := []executor.Request{r}
-	if err := f.written(ctx, r.Context, requests); err != nil {
-		return err
-	}
-	// When every output is to have its times set, the image itself gets them so.
-	requests[0].Format.Rewrite = f.reproducible || !f.push && len(outputs) > 0 && !slices.ContainsFunc(outputs, func(o executor.Output) bool { return !o.Rewrite })
 	limit, err := maxStore()
 	if err != nil {
 		return err
@@ -226,16 +219,30 @@ func (f *buildFlags) run(ctx context.Context, t terminal, contextDir string) err
 	if err != nil {
 		return err
 	}
-	run := &run{x: x, term: t, flags: f.runFlags, outputs: map[string][]executor.Output{r.ID: outputs}, quiet: toStdout(outputs), again: func(string) string { return "kaniko-build build -t " + strings.Join(append(f.tags, contextDir), " ") }}
+	return shut(ctx, x, limit, f.build(ctx, t, x, contextDir, outputs))
+}
+
+func (f *buildFlags) build(ctx context.Context, t terminal, x *executor.Executor, place string, outputs []executor.Output) error {
+	r, err := f.request(ctx, t, x, place)
+	if err != nil {
+		return err
+	}
+	requests := []executor.Request{r}
+	if err := f.written(ctx, r.Context, requests); err != nil {
+		return err
+	}
+	// When every output is to have its times set, the image itself gets them so.
+	requests[0].Format.Rewrite = f.reproducible || !f.push && len(outputs) > 0 && !slices.ContainsFunc(outputs, func(o executor.Output) bool { return !o.Rewrite })
+	run := &run{x: x, term: t, flags: f.runFlags, outputs: map[string][]executor.Output{r.ID: outputs}, quiet: toStdout(outputs), again: func(string) string { return "kaniko-build build -t " + strings.Join(append(f.tags, place), " ") }}
 	results, err := run.all(ctx, requests, nil)
 	if f.iidfile != "" && err == nil {
 		err = os.WriteFile(f.iidfile, []byte(results[r.ID].Config.Digest.String()), 0o644)
 	}
-	return shut(ctx, x, limit, err)
+	return err
 }
 
 // request reads what the flags name.
-func (f *buildFlags) request(t terminal, contextDir string) (executor.Request, error) {
+func (f *buildFlags) request(ctx context.Context, t terminal, x *executor.Executor, place string) (executor.Request, error) {
 	r := executor.Request{
 		ID: "build", Stage: f.target, Platform: f.platform, Network: f.network, NoCache: f.noCache, Names: f.tags,
 		Args: map[string]*string{}, Labels: map[string]string{}, Contexts: map[string]string{},
@@ -243,14 +250,18 @@ func (f *buildFlags) request(t terminal, contextDir string) (executor.Request, e
 	if len(f.tags) > 0 {
 		r.ID = shortName(f.tags[0])
 	}
-	abs, err := filepath.Abs(contextDir)
+	var err error
+	r.Context, err = x.OpenContext(ctx, executor.Place{At: place, Git: executor.GitFrom(os.Getenv)}, t.in)
 	if err != nil {
-		return r, fmt.Errorf("find %s: %w", contextDir, err)
+		return r, err
 	}
-	if fi, err := os.Stat(abs); err != nil || !fi.IsDir() {
-		return r, &diag.Problem{Pos: diag.Pos{File: contextDir}, What: "the context is not a directory", Hint: "name a directory; archives, buckets and git come with the executor command"}
+	if fi, err := os.Stat(r.Context); err != nil || !fi.IsDir() {
+		return r, &diag.Problem{Pos: diag.Pos{File: place}, What: "the context is not a directory", Hint: "name a directory, or an archive as tar://" + place}
 	}
-	r.Context = abs
+	contextDir := r.Context
+	if !strings.Contains(place, "://") {
+		contextDir = place // as messages name it
+	}
 	if err := f.readDockerfile(t.in, contextDir, &r); err != nil {
 		return r, err
 	}

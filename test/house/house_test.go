@@ -56,6 +56,7 @@ var rooms = map[string][]string{
 	"registry":   {"store", "image"}, // image: what a manifest may hold
 	"image":      {"store", "layer"},
 	"prune":      {"store"},
+	"object":     {},
 }
 
 // mayExit are packages beside main whose code is the end of a process that was

@@ -33,7 +33,10 @@ type Repo struct {
 	Subdir   string // relative: its contents are the source
 	Checksum string // the beginning of the commit that Ref must be
 	// KeepGitDir leaves .git in the checkout, if there is no Subdir.
-	KeepGitDir   bool
+	KeepGitDir bool
+	// History is how many commits a .git that is kept holds; 0 is one, and
+	// WholeHistory is all of every branch, and the tags.
+	History      int
 	NoSubmodules bool
 	// FetchByCommit fetches Checksum, a whole commit, whatever Ref is now.
 	FetchByCommit bool
@@ -41,6 +44,9 @@ type Repo struct {
 	// the checkout.
 	CommitTimes bool
 }
+
+// WholeHistory is a Repo's History without an end.
+const WholeHistory = -1
 
 // Commit is what the ref of a Repo stands for.
 type Commit struct {
@@ -159,7 +165,7 @@ func (f *Fetcher) Checkout(ctx context.Context, r Repo, c Commit) (*tree.Dir, er
 
 // checkedOut is the directory that Checkout opens.
 func (f *Fetcher) checkedOut(ctx context.Context, r Repo, c Commit) (string, error) {
-	h := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %v %v %v", r.Remote, c.Ref, c.ID, path.Join("/", r.Subdir), r.KeepGitDir, r.NoSubmodules, r.CommitTimes))
+	h := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %v %v %v %v", r.Remote, c.Ref, c.ID, path.Join("/", r.Subdir), r.KeepGitDir, r.NoSubmodules, r.CommitTimes, r.History))
 	final := filepath.Join(f.Dir, "git", hex.EncodeToString(h[:]))
 	dir := filepath.Join(final, "tree")
 	if _, err := os.Stat(dir); err == nil && f.use(final) {
@@ -248,7 +254,12 @@ func (f *Fetcher) fetchCommit(ctx context.Context, r Repo, c Commit, bare string
 	if !fullCommit.MatchString(c.Ref) && !r.FetchByCommit {
 		what = "+" + c.Ref + ":" + c.Ref
 	}
-	_, err := f.git(ctx, r.Remote, repoDirs{git: bare}, "fetch", "--depth=1", "--no-tags", "--", r.Remote, what)
+	if r.History == WholeHistory {
+		if _, err := f.git(ctx, r.Remote, repoDirs{git: bare}, "fetch", "--tags", "--", r.Remote, "+refs/heads/*:refs/heads/*", what); err == nil {
+			return f.hasCommit(ctx, r, c, bare)
+		}
+	}
+	_, err := f.git(ctx, r.Remote, repoDirs{git: bare}, "fetch", depth(r), "--no-tags", "--", r.Remote, what)
 	if err != nil && fullCommit.MatchString(what) {
 		// Not every server gives a commit that no ref points to, or without
 		// its history: get everything.
@@ -259,6 +270,19 @@ func (f *Fetcher) fetchCommit(ctx context.Context, r Repo, c Commit, bare string
 	if err != nil {
 		return fmt.Errorf("fetch remote %s: %w", redact(r.Remote), err)
 	}
+	return f.hasCommit(ctx, r, c, bare)
+}
+
+// depth is the option of git fetch for as much history as r is to have.
+func depth(r Repo) string {
+	if r.History == WholeHistory {
+		return "--depth=2147483647" // as git clone --unshallow says it
+	}
+	return "--depth=" + strconv.Itoa(max(1, r.History))
+}
+
+// hasCommit sees that a fetch brought the commit, or fetches it by itself.
+func (f *Fetcher) hasCommit(ctx context.Context, r Repo, c Commit, bare string) error {
 	if _, err := f.git(ctx, r.Remote, repoDirs{git: bare}, "cat-file", "-e", c.ID); err == nil {
 		return nil
 	}
@@ -287,7 +311,8 @@ func (f *Fetcher) verify(ctx context.Context, r Repo, c Commit, bare string) err
 	return gitProblem("", "expected checksum to match %s, got %s", r.Checksum, strings.Join(ids, " or "))
 }
 
-// clone makes a checkout that keeps its .git, as a clone of that one commit.
+// clone makes a checkout that keeps its .git, as a clone of that one commit, or
+// with the history that r asks for.
 func (f *Fetcher) clone(ctx context.Context, r Repo, c Commit, bare, work, format string) error {
 	pull := c.Ref + ":" + c.Ref
 	if fullCommit.MatchString(c.Ref) {
@@ -298,11 +323,15 @@ func (f *Fetcher) clone(ctx context.Context, r Repo, c Commit, bare, work, forma
 	} else if r.FetchByCommit {
 		pull = c.ID + ":" + c.Ref
 	}
+	fetch := []string{"fetch", "-u", depth(r), "--", "origin", pull}
+	if r.History == WholeHistory {
+		fetch = []string{"fetch", "-u", "--tags", "--", "origin", pull, "+refs/heads/*:refs/remotes/origin/*"}
+	}
 	for _, args := range [][]string{
 		{"-c", "init.defaultBranch=master", "init", "--object-format=" + format},
 		{"remote", "add", "origin", "file://" + bare},
-		{"fetch", "-u", "--depth=1", "--", "origin", pull},
-		{"checkout", "FETCH_HEAD"},
+		fetch,
+		{"checkout", c.ID},
 		{"remote", "set-url", "origin", redact(r.Remote)},
 		{"reflog", "expire", "--all", "--expire=now"},
 	} {
@@ -392,10 +421,18 @@ func (f *Fetcher) git(ctx context.Context, remote string, in repoDirs, args ...s
 	if f.SSHAgent != "" {
 		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+f.SSHAgent)
 	}
+	var config []string // names and values; not in the arguments, which everybody can see
 	if f.Auth != nil && remote != "file:" {
-		if a := f.Auth(remote); a != "" { // not in the arguments, which everybody can see
-			cmd.Env = append(cmd.Env, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=http."+authScope(remote)+".extraheader", "GIT_CONFIG_VALUE_0=Authorization: "+a)
+		if a := f.Auth(remote); a != "" {
+			config = append(config, "http."+authScope(remote)+".extraheader", "Authorization: "+a)
 		}
+	}
+	if f.GitAnyCertificate {
+		config = append(config, "http.sslVerify", "false")
+	}
+	cmd.Env = append(cmd.Env, "GIT_CONFIG_COUNT="+strconv.Itoa(len(config)/2))
+	for i := 0; i < len(config); i += 2 {
+		cmd.Env = append(cmd.Env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i/2, config[i]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i/2, config[i+1]))
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }

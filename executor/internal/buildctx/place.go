@@ -2,6 +2,7 @@ package buildctx
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,12 @@ type GitPlace struct {
 	Branch     string // in place of the address's ref
 	Submodules bool
 	PlainHTTP  bool // http instead of https
+	History    int  // as Repo.History
+	// AnyCertificate trusts whoever answers.
+	AnyCertificate bool
+	// Token, or User and Password, are shown to the host of the address and to
+	// no other. What stands in the address before an @ comes first.
+	Token, User, Password string
 }
 
 // Places say how contexts that are no directory are had.
@@ -135,28 +142,76 @@ func (f *Fetcher) webDirectory(ctx context.Context, at string) (string, error) {
 
 // gitDirectory checks a repository out, with its .git as kaniko has it.
 func (f *Fetcher) gitDirectory(ctx context.Context, p Place) (string, error) {
-	r := p.repo()
-	c, err := f.Commit(ctx, r)
+	r, auth, err := p.repo()
 	if err != nil {
 		return "", err
 	}
-	return f.checkedOut(ctx, r, c)
+	own := *f // what it may show is for this repository alone
+	own.GitAnyCertificate = p.Git.AnyCertificate
+	own.Auth = func(remote string) string {
+		if remote == r.Remote {
+			return auth
+		}
+		return ""
+	}
+	c, err := own.Commit(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	return own.checkedOut(ctx, r, c)
 }
 
-// repo is the repository of a git:// address: the ref after the first #, a
-// commit after the second.
-func (p Place) repo() Repo {
-	scheme := "https"
-	if p.Git.PlainHTTP {
-		scheme = "http"
+// repo is the repository of a git:// address, and the Authorization header for
+// it. The ref stands after the first #, a commit after the second.
+func (p Place) repo() (Repo, string, error) {
+	address, ref, _ := strings.Cut(p.At, "#")
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" {
+		return Repo{}, "", &diag.Problem{What: fmt.Sprintf("context %s: not the address of a repository", redact(p.At)), Hint: "write git://HOST/PATH[#REF[#COMMIT]]"}
 	}
-	address, ref, _ := strings.Cut(strings.TrimPrefix(p.At, "git://"), "#")
+	u.Scheme = "https"
+	if p.Git.PlainHTTP {
+		u.Scheme = "http"
+	}
+	auth := p.Git.auth(u)
+	u.User = nil
 	ref, commit, _ := strings.Cut(ref, "#")
-	if p.Git.Branch != "" && (ref == "" || !strings.HasPrefix(ref, "refs/") || strings.HasPrefix(ref, "refs/heads/")) && !fullCommit.MatchString(ref) {
+	named := ref == "" || !strings.HasPrefix(ref, "refs/") && !fullCommit.MatchString(ref) || strings.HasPrefix(ref, "refs/heads/")
+	if p.Git.Branch != "" && named {
 		ref = p.Git.Branch
 	}
 	if commit != "" {
 		ref = commit
 	}
-	return Repo{Remote: scheme + "://" + address, Ref: ref, KeepGitDir: true, NoSubmodules: !p.Git.Submodules}
+	return Repo{Remote: u.String(), Ref: ref, KeepGitDir: true, NoSubmodules: !p.Git.Submodules, History: p.Git.History}, auth, nil
+}
+
+// tokenUsers are the names that hosts want beside a token. Others take the
+// token as the name.
+var tokenUsers = []struct{ host, user string }{
+	{"github", "x-access-token"}, {"gitlab", "oauth2"}, {"bitbucket", "x-token-auth"},
+}
+
+// auth is the Authorization header for the repository at u; "" for none.
+func (g GitPlace) auth(u *url.URL) string {
+	user, password := g.User, g.Password
+	if g.Token != "" {
+		user, password = g.Token, ""
+	}
+	if u.User != nil {
+		user = u.User.Username()
+		password, _ = u.User.Password()
+	}
+	if user == "" {
+		return ""
+	}
+	if password == "" {
+		for _, t := range tokenUsers {
+			if strings.Contains(u.Hostname(), t.host) {
+				user, password = t.user, user
+				break
+			}
+		}
+	}
+	return "basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }

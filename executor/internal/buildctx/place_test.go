@@ -4,11 +4,15 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -268,6 +272,88 @@ func TestDirectory(t *testing.T) {
 		var p *diag.Problem
 		if !errors.As(err, &p) || !strings.Contains(p.What, c.want) || p.Hint == "" {
 			t.Errorf("%+v: %v, want %q and a hint", c.place, err, c.want)
+		}
+	}
+}
+
+func TestDirectoryShowsItsTokenToItsHostOnly(t *testing.T) {
+	basic := func(s string) string { return "basic " + base64.StdEncoding.EncodeToString([]byte(s)) }
+	g := newForge(t)
+	repo := "git" + strings.TrimPrefix(g.url, "http")
+	for _, c := range []struct {
+		place buildctx.Place
+		want  string
+	}{
+		{buildctx.Place{At: repo}, ""},
+		{buildctx.Place{At: repo, Git: buildctx.GitPlace{Token: "t0ken"}}, basic("t0ken:")},
+		{buildctx.Place{At: repo, Git: buildctx.GitPlace{User: "u", Password: "p"}}, basic("u:p")},
+		{buildctx.Place{At: repo, Git: buildctx.GitPlace{Token: "t0ken", User: "u", Password: "p"}}, basic("t0ken:")},
+		{buildctx.Place{At: strings.Replace(repo, "//", "//mine@", 1), Git: buildctx.GitPlace{Token: "t0ken"}}, basic("mine:")},
+	} {
+		c.place.Git.PlainHTTP = true
+		f := &buildctx.Fetcher{Dir: t.TempDir(), Auth: func(string) string { return "basic other" }}
+		g.auth = "never asked"
+		if _, err := f.Directory(t.Context(), c.place, buildctx.Places{}); err != nil {
+			t.Fatal(err)
+		}
+		if g.auth != c.want {
+			t.Errorf("%+v: the host got %q, want %q", c.place, g.auth, c.want)
+		}
+	}
+}
+
+func TestDirectoryWithHistory(t *testing.T) {
+	g := newForge(t)
+	repo := "git" + strings.TrimPrefix(g.url, "http")
+	for _, c := range []struct {
+		ref     string
+		history int
+		commits string
+		tags    string
+	}{
+		{"", 0, "1", ""},
+		{"", 1, "1", ""},
+		{"", 2, "2", ""},
+		{"", 7, "2", ""},
+		{"", buildctx.WholeHistory, "2", "v1"},
+		{"#" + strings.TrimSpace(g.git("rev-parse", "HEAD")), buildctx.WholeHistory, "2", "v1"},
+		{"#refs/tags/v1", buildctx.WholeHistory, "1", "v1"},
+	} {
+		f := &buildctx.Fetcher{Dir: t.TempDir()}
+		dir, err := f.Directory(t.Context(), buildctx.Place{At: repo + c.ref, Git: buildctx.GitPlace{PlainHTTP: true, History: c.history}}, buildctx.Places{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask := func(args ...string) string {
+			out, err := exec.Command("git", append([]string{"-c", "safe.directory=*", "-C", dir}, args...)...).CombinedOutput()
+			if err != nil {
+				t.Fatalf("git %q: %v: %s", args, err, out)
+			}
+			return strings.TrimSpace(string(out))
+		}
+		if n, tags := ask("rev-list", "--count", "HEAD"), ask("tag"); n != c.commits || tags != c.tags {
+			t.Errorf("%q with history %d: %s commits and tags %q, want %s and %q", c.ref, c.history, n, tags, c.commits, c.tags)
+		}
+		if out := ask("status", "--porcelain"); out != "" {
+			t.Errorf("%q with history %d: the checkout differs from its commit:\n%s", c.ref, c.history, out)
+		}
+	}
+}
+
+func TestDirectoryFromAnyCertificate(t *testing.T) {
+	g := newForge(t)
+	inner, err := url.Parse(g.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewTLSServer(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: inner.Host}))
+	t.Cleanup(s.Close)
+	at := "git" + strings.TrimPrefix(s.URL, "https") + inner.Path
+	for _, any := range []bool{false, true} {
+		f := &buildctx.Fetcher{Dir: t.TempDir()}
+		_, err := f.Directory(t.Context(), buildctx.Place{At: at, Git: buildctx.GitPlace{AnyCertificate: any}}, buildctx.Places{})
+		if (err == nil) != any {
+			t.Errorf("any certificate %v: %v", any, err)
 		}
 	}
 }

@@ -67,7 +67,7 @@ func (p Program) build(c *cobra.Command, s *settings) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, x.Close(ctx)) }()
-	if r.Context, err = s.openContext(ctx, log, p.In, x); err != nil {
+	if r.Context, err = s.openContext(ctx, p.In, x); err != nil {
 		return fmt.Errorf("error resolving source context: %w", err)
 	}
 	if r.Dockerfile, r.Ignore, err = s.findDockerfile(ctx, x, r.Context); err != nil {
@@ -324,16 +324,17 @@ func parseSecret(text string) (executor.Secret, error) {
 }
 
 // openContext makes the context's directory.
-func (s *settings) openContext(ctx context.Context, log *logger, stdin io.Reader, x *executor.Executor) (string, error) {
-	if strings.HasPrefix(s.context, "git://") && (s.git.skipTLS || s.git.depth > 0 || os.Getenv("GIT_TOKEN")+os.Getenv("GIT_USERNAME") != "") {
-		log.warnf("--git depth= and insecure-skip-tls=, GIT_TOKEN, GIT_USERNAME and GIT_PASSWORD have no effect yet")
-	}
+func (s *settings) openContext(ctx context.Context, stdin io.Reader, x *executor.Executor) (string, error) {
 	if s.context == "tar://stdin" && isTerminal(stdin) {
 		return "", errors.New("no data found on standard input: pipe the context's archive into it")
 	}
-	return x.OpenContext(ctx, executor.Place{At: s.context, Sub: s.subPath, Git: executor.GitPlace{
-		Branch: s.git.branch, Submodules: s.git.submodules, PlainHTTP: os.Getenv("GIT_PULL_METHOD") == "http",
-	}}, stdin)
+	git := executor.GitFrom(os.Getenv)
+	git.Branch, git.Submodules, git.AnyCertificate = s.git.branch, s.git.submodules, s.git.skipTLS
+	git.History = s.git.depth
+	if git.History == 0 {
+		git.History = executor.WholeHistory
+	}
+	return x.OpenContext(ctx, executor.Place{At: s.context, Sub: s.subPath, Git: git}, stdin)
 }
 
 func isTerminal(r io.Reader) bool {

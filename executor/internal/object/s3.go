@@ -1,0 +1,49 @@
+package object
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go"
+)
+
+// openS3 reads an object with the default chain of AWS credentials: variables,
+// profile, web identity, container or instance role. S3_ENDPOINT names another
+// server, S3_FORCE_PATH_STYLE=true puts the bucket into its path.
+func openS3(ctx context.Context, a address, o Options) (io.ReadCloser, error) {
+	at := "s3://" + a.bucket + "/" + a.name
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(o.Client))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: load the configuration of AWS: %w", at, err)
+	}
+	if cfg.Region == "" {
+		cfg.Region = "us-east-1" // what other servers than Amazon's expect
+	}
+	client := s3.NewFromConfig(cfg, func(so *s3.Options) {
+		so.DisableLogOutputChecksumValidationSkipped = true // it is no news that an object has none
+		if endpoint := o.Getenv("S3_ENDPOINT"); endpoint != "" {
+			so.BaseEndpoint = aws.String(endpoint)
+			so.UsePathStyle = o.Getenv("S3_FORCE_PATH_STYLE") == "true"
+		}
+	})
+	out, err := client.GetObject(ctx, &s3.GetObjectInput{Bucket: aws.String(a.bucket), Key: aws.String(a.name)})
+	var answer *awshttp.ResponseError
+	var api smithy.APIError
+	switch {
+	case errors.As(err, &answer):
+		said := ""
+		if errors.As(err, &api) {
+			said = api.ErrorCode() + ": " + api.ErrorMessage()
+		}
+		return nil, refused(at, answer.HTTPStatusCode(), said, "give credentials that may read the bucket, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or as a role, and its region in AWS_REGION")
+	case err != nil:
+		return nil, fmt.Errorf("read %s: %w", at, err)
+	}
+	return out.Body, nil
+}
