@@ -50,10 +50,25 @@ packages-demo:
 packages:
 	test/install $(TEST_PACKAGES)
 
+# The emulators of clouds that ./test/clouds runs, by the versions that
+# test/emulators holds. A node that is there already is used.
+EMULATORS := .cache/emulators
+emulators: $(EMULATORS)/fake-gcs-server $(EMULATORS)/node_modules
+.PHONY: emulators
+
+$(EMULATORS)/fake-gcs-server: test/emulators/go.mod test/emulators/go.sum
+	mkdir -p $(EMULATORS)
+	cd test/emulators && CGO_ENABLED=0 go build -ldflags "-s -w" -o $(CURDIR)/$@ github.com/fsouza/fake-gcs-server
+
+$(EMULATORS)/node_modules: test/emulators/package.json test/emulators/package-lock.json
+	command -v npm >/dev/null || test/install nodejs npm
+	mkdir -p $(EMULATORS) && cp $^ $(EMULATORS)/
+	cd $(EMULATORS) && npm ci --omit dev --ignore-scripts --no-audit --no-fund --loglevel error && touch node_modules
+
 # The tests of single packages first, then those of the whole program, one
 # package at a time: they count processes and time builds. The latter make
 # accounts, so they run as root.
-test: packages dist
+test: packages dist emulators
 	mkdir -p .cache && rm -f $(REPORT)
 	go test -timeout 20m $$(go list ./... | grep -v '^kaniko-build/test')
 	$(SUDO) env "PATH=$$PATH" KANIKO_BUILD_TEST_REPORT=$(CURDIR)/$(REPORT) go test -p 1 -timeout 40m ./test/...

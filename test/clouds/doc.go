@@ -1,0 +1,11 @@
+// Package clouds builds from contexts in buckets and repositories, each served
+// by an emulator of its cloud with that cloud's own protocol.
+//
+//	fake-gcs-server ── gs://, --bucket ─┐
+//	s3rver          ── s3://            │
+//	Azurite (TLS)   ── https://…blob…   ├── executor ──> one digest
+//	git-http-backend── git://           │
+//	TLS server      ── https://….tar.gz ┘
+//
+// `make emulators` puts them into .cache/emulators.
+package clouds
