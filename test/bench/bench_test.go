@@ -7,8 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+
+	"kaniko-build/test/mirror"
 	"kaniko-build/test/rig"
 )
 
@@ -73,7 +77,7 @@ func TestMemoryOfABigLayer(t *testing.T) {
 		}
 		b := Bench{
 			Binary: rig.Binary(t), Dir: rig.Space(t, nil), Runs: 1,
-			Registry: func(_ context.Context, fn func(addr string) error) error { return fn(reg.Addr) },
+			Registry: func(_ context.Context, fn func(reg *rig.Registry) error) error { return fn(reg) },
 			Say: func(s Sample) {
 				rig.Report(t, "%s", s)
 				if s.TooMuch() {
@@ -85,4 +89,71 @@ func TestMemoryOfABigLayer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestCopiesOntoABigBase looks at what two copies want of a base of 560 MB: all
+// of it once, to read names; nothing where these are known; and never a file on disk.
+func TestCopiesOntoABigBase(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a base of 560 MB, and no -short")
+	}
+	rig.NeedRoot(t)
+	golang := rig.Mirror(t, mirror.Golang)[0]
+	i := slices.IndexFunc(All, func(w Workload) bool { return w.Name == "copies" })
+	// The config is read to know what the base is; layers are some MB at least.
+	limits := map[string][2]int64{"cold": {sizeOf(t, golang), 64 << 10}, "indexes": {0, 64 << 10}}
+	b := Bench{
+		Binary: rig.Binary(t), Dir: rig.Space(t, nil), Runs: 1,
+		Registry: func(_ context.Context, fn func(reg *rig.Registry) error) error {
+			reg := rig.StartRegistry(t)
+			reg.Push(t, golang)
+			return fn(reg)
+		},
+		Say: func(s Sample) {
+			rig.Report(t, "%s", s)
+			want, ok := limits[s.Case]
+			if !ok {
+				return
+			}
+			delete(limits, s.Case)
+			if over := s.Base.Pulled - want[0]; over < 0 || over > want[1] {
+				t.Errorf("%s: %d bytes were pulled, of a base of %d", s.Case, s.Base.Pulled, want[0])
+			}
+			if s.Base.Unpacked > 0 {
+				t.Errorf("%s: %d files of the base were unpacked", s.Case, s.Base.Unpacked)
+			}
+		},
+	}
+	if err := b.Measure(t.Context(), All[i]); err != nil {
+		t.Fatal(err)
+	}
+	if len(limits) > 0 {
+		t.Errorf("not measured: %v", limits)
+	}
+}
+
+// sizeOf is the compressed size of the layers of a layout's image, in bytes.
+func sizeOf(t *testing.T, dir string) int64 {
+	t.Helper()
+	l, err := layout.ImageIndexFromPath(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	idx, err := l.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := l.Image(idx.Manifests[0].Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := img.Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sum int64
+	for _, one := range m.Layers {
+		sum += one.Size
+	}
+	return sum
 }

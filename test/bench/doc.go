@@ -3,6 +3,7 @@
 //
 //	Workload ─Write─> directory ─apply─> cold, no-op, one file, library, comment changed: time, largest process
 //
-// Times are medians and stand beside the budgets that they have, which are for an
+// A cold build also says how much of its bases was pulled and unpacked. Times are
+// medians and stand beside the budgets that they have, which are for an
 // idle machine. Two writes of a workload are equal byte for byte.
 package bench

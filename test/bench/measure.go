@@ -6,7 +6,9 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,15 +30,22 @@ type Sample struct {
 	Budget   time.Duration // for Took; 0 is none
 	Peak     int64         // bytes; the largest process of ours; 0 was not looked at
 	Memory   int64         // the budget for Peak; 0 is none
+	Base     *Base         // nil was not looked at
+}
+
+// Base is what a build wanted of its base images.
+type Base struct {
+	Pulled   int64 // bytes that the registry sent
+	Unpacked int   // files
 }
 
 // Header stands above lines of samples.
-const Header = "workload   case          time   budget            CPU  median of  largest process"
+const Header = "workload   case           time   budget            CPU  median of  largest process  of the bases"
 
 // String is a line of a table.
 func (s Sample) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-10s %-10s %7s", s.Workload, s.Case, short(s.Took))
+	fmt.Fprintf(&b, "%-10s %-11s %7s", s.Workload, s.Case, short(s.Took))
 	switch {
 	case s.Budget == 0:
 		b.WriteString("                  ")
@@ -60,7 +69,18 @@ func (s Sample) String() string {
 		}
 		fmt.Fprintf(&b, " of %d %s", s.Memory>>20, word)
 	}
+	if s.Base != nil {
+		fmt.Fprintf(&b, "  %s pulled, %d files unpacked", size(s.Base.Pulled), s.Base.Unpacked)
+	}
 	return b.String()
+}
+
+// size is a number of bytes for people.
+func size(n int64) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%d kB", (n+999)/1000)
+	}
+	return fmt.Sprintf("%d MB", n>>20)
 }
 
 // short is a duration for people: "12 ms", "3.42 s".
@@ -84,12 +104,13 @@ type Bench struct {
 	Dir    string // for workloads and states
 	Runs   int    // each time is the median of as many; cold builds of big workloads run once
 	// Registry runs fn beside a registry that has the bases and nothing else.
-	Registry func(ctx context.Context, fn func(addr string) error) error
+	Registry func(ctx context.Context, fn func(reg *rig.Registry) error) error
 	Say      func(Sample)
 }
 
 // Measure applies w cold (no state, and nothing of it in the registry), again,
-// and after each change, and says what it found.
+// after each change, and cold where only Workload.Knows of the state is left, and
+// says what it found.
 func (b *Bench) Measure(ctx context.Context, w Workload) error {
 	runs := b.Runs
 	if w.Big {
@@ -97,32 +118,52 @@ func (b *Bench) Measure(ctx context.Context, w Workload) error {
 	}
 	var cold samples
 	for i := range runs {
-		err := b.Registry(ctx, func(addr string) error {
-			m := &measuring{Bench: b, w: w, work: filepath.Join(b.Dir, w.Name), state: filepath.Join(b.Dir, w.Name+"-state")}
-			if err := w.Write(m.work, addr); err != nil {
-				return err
-			}
-			one, err := m.apply(ctx, true)
+		err := b.Registry(ctx, func(reg *rig.Registry) error {
+			m := b.measuring(w)
+			one, base, err := m.cold(ctx, reg)
 			if err != nil {
 				return fmt.Errorf("cold: %w", err)
 			}
 			cold = append(cold, one)
-			if i == runs-1 {
-				b.Say(m.sample("cold", cold))
-				if w.Steps[1] > 0 {
-					b.Say(m.sample("a step", cold.steps()))
-				}
-				if err := m.warm(ctx); err != nil {
-					return err
-				}
+			if i < runs-1 {
+				return m.remove()
 			}
-			return m.remove()
+			s := m.sample("cold", cold)
+			s.Base = base
+			b.Say(s)
+			if w.Steps[1] > 0 {
+				b.Say(m.sample("a step", cold.steps()))
+			}
+			if err := m.warm(ctx); err != nil {
+				return err
+			}
+			if w.Knows == "" {
+				return m.remove()
+			}
+			return m.forget()
 		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", w.Name, err)
 		}
 	}
-	return nil
+	if w.Knows == "" {
+		return nil
+	}
+	return b.Registry(ctx, func(reg *rig.Registry) error {
+		m := b.measuring(w)
+		one, base, err := m.cold(ctx, reg)
+		if err != nil {
+			return fmt.Errorf("%s: only %s known: %w", w.Name, w.Knows, err)
+		}
+		s := m.sample(w.Knows, samples{one})
+		s.Base = base
+		b.Say(s)
+		return m.remove()
+	})
+}
+
+func (b *Bench) measuring(w Workload) *measuring {
+	return &measuring{Bench: b, w: w, work: filepath.Join(b.Dir, w.Name), state: filepath.Join(b.Dir, w.Name+"-state")}
 }
 
 // measuring is a workload on disk.
@@ -137,6 +178,63 @@ func (m *measuring) remove() error {
 		return err
 	}
 	return os.RemoveAll(m.state)
+}
+
+// forget leaves in the state what the workload says that another machine knows.
+func (m *measuring) forget() error {
+	if err := os.RemoveAll(m.work); err != nil {
+		return err
+	}
+	all, err := os.ReadDir(m.state)
+	for _, e := range all {
+		if e.Name() != m.w.Knows {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(m.state, e.Name())))
+		}
+	}
+	return err
+}
+
+// cold writes the workload for a registry and applies it there.
+func (m *measuring) cold(ctx context.Context, reg *rig.Registry) (measured, *Base, error) {
+	if err := m.w.Write(m.work, reg.Addr); err != nil {
+		return measured{}, nil, err
+	}
+	before, err := reg.Sent()
+	if err != nil {
+		return measured{}, nil, err
+	}
+	one, err := m.apply(ctx, true)
+	if err != nil {
+		return one, nil, err
+	}
+	after, err := reg.Sent()
+	if err != nil {
+		return one, nil, err
+	}
+	files, err := m.unpacked()
+	return one, &Base{Pulled: after - before, Unpacked: files}, err
+}
+
+// unpacked counts the files of layers that were unpacked from a blob: those have
+// the name of their digest, and what a step made has another.
+func (m *measuring) unpacked() (int, error) {
+	n := 0
+	roots, err := filepath.Glob(filepath.Join(m.state, "layers", "*", strings.Repeat("[0-9a-f]", 64), "fs"))
+	if err != nil {
+		return 0, err
+	}
+	for _, root := range roots {
+		err := filepath.WalkDir(root, func(p string, e fs.DirEntry, err error) error {
+			if p != root {
+				n++
+			}
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
 }
 
 // warm measures everything but the first build.

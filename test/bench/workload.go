@@ -23,6 +23,9 @@ type Workload struct {
 	// Steps are the first and last of the steps whose mean is a case, each a RUN
 	// that does next to nothing. They are those of a single stage.
 	Steps [2]int
+	// Knows is what of the state another machine has: its cold build is a case of
+	// that name.
+	Knows string
 	// Big says that one cold build takes long enough to be measured once.
 	Big bool
 }
@@ -77,6 +80,9 @@ var All = []Workload{
 			{"library", "lib/lib.go", "\nfunc init() { println(%d) }\n"},
 			{"comment", "lib/lib.go", "\n// changed %d\n"},
 		}},
+	{Name: "copies", What: "two copies onto a base of 560 MB", Needs: []string{"golang"}, Write: copies, Big: true, Knows: "indexes",
+		Budgets: map[string]time.Duration{"no-op": noOp},
+		Changes: []Change{{"one file", "app/f1", "changed %d"}}},
 	{Name: "tree", What: "100,000 files, ten changes, a deletion and a move", Needs: []string{"debian"}, Write: tree, Big: true, Steps: [2]int{2, 11},
 		Budgets: map[string]time.Duration{"a step": aStep, "no-op": noOp}},
 	{Name: "biglayer", What: "one layer of 1 GB, half of it compressible", Needs: []string{"debian"}, Big: true,
@@ -206,6 +212,17 @@ func steps(dir, registry string) error {
 		fmt.Fprintf(&b, "RUN echo %d > /etc/step%d\n", i, i)
 	}
 	return single(dir, registry, b.String())
+}
+
+func copies(dir, registry string) error {
+	r := &repo{dir: dir, registry: registry}
+	for i := range 100 {
+		r.text(fmt.Sprintf("app/f%d", i), strings.Repeat(fmt.Sprintln(i), 1000))
+	}
+	if r.err != nil {
+		return r.err
+	}
+	return single(dir, registry, "FROM golang:1.26\nWORKDIR /srv\nCOPY app .\nCOPY --chown=nobody app/f1 /etc/app.conf\nCMD [\"cat\", \"/etc/app.conf\"]\n")
 }
 
 func tree(dir, registry string) error {

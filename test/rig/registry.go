@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -122,6 +123,34 @@ next:
 		out = append(out, l)
 	}
 	return out
+}
+
+// Sent is how many bytes of blobs, configs included, a registry has sent
+// according to its access log.
+func (r *Registry) Sent() (int64, error) {
+	b, err := os.ReadFile(r.Log)
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for l := range strings.SplitSeq(string(b), "\n") {
+		// 127.0.0.1 - - [25/Nov/2026:08:29:21 +0000] "GET /v2/it/blobs/sha256:… HTTP/1.1" 200 1234 "" "…"
+		_, rest, ok := strings.Cut(l, "\"GET /v2/")
+		what, rest, ended := strings.Cut(rest, "\" ")
+		if !ok || !ended || !strings.Contains(what, "/blobs/") {
+			continue
+		}
+		fields := strings.Fields(rest)
+		if len(fields) < 2 {
+			return 0, fmt.Errorf("a line of %s is cut: %q", r.Log, l)
+		}
+		n, err := strconv.ParseInt(fields[1], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("a line of %s has no size: %q", r.Log, l)
+		}
+		sum += n
+	}
+	return sum, nil
 }
 
 // Need finds a program, or fails with the Debian package that has it.

@@ -117,7 +117,7 @@ func run(ctx context.Context, binary, dir string, runs int, names []string) (err
 	slow, tooMuch := 0, 0
 	b := bench.Bench{
 		Binary: binary, Dir: dir, Runs: runs,
-		Registry: func(ctx context.Context, fn func(addr string) error) error {
+		Registry: func(ctx context.Context, fn func(reg *rig.Registry) error) error {
 			return withRegistry(ctx, filepath.Join(dir, "registry"), layouts, fn)
 		},
 		Say: func(s bench.Sample) {
@@ -144,7 +144,7 @@ func run(ctx context.Context, binary, dir string, runs int, names []string) (err
 }
 
 // withRegistry runs fn beside a registry that has the bases and nothing else.
-func withRegistry(ctx context.Context, dir string, layouts []string, fn func(addr string) error) (err error) {
+func withRegistry(ctx context.Context, dir string, layouts []string, fn func(reg *rig.Registry) error) (err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -159,7 +159,13 @@ func withRegistry(ctx context.Context, dir string, layouts []string, fn func(add
 	if err := os.WriteFile(conf, []byte(rig.RegistryConfig(addr, filepath.Join(dir, "data"))), 0o644); err != nil {
 		return err
 	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
 	cmd := exec.CommandContext(ctx, "docker-registry", "serve", conf)
+	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start docker-registry (Debian's package of that name): %w", err)
@@ -175,5 +181,5 @@ func withRegistry(ctx context.Context, dir string, layouts []string, fn func(add
 			return err
 		}
 	}
-	return fn(addr)
+	return fn(&rig.Registry{Addr: addr, Log: log.Name()})
 }
