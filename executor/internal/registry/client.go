@@ -66,7 +66,7 @@ type Progress struct {
 type Client struct {
 	o     Options
 	store *store.Store
-	plain http.RoundTripper // without authentication, with retries
+	plain http.RoundTripper // without authentication, with retries, and each host's /v2/ asked once
 	jobs  sync.WaitGroup    // goroutines of ours
 
 	authed   flights[string, http.RoundTripper]
@@ -76,8 +76,9 @@ type Client struct {
 
 	mu        sync.Mutex
 	downloads map[digest.Digest]*download
-	asked     map[string]bool // registry hosts that requests went to
-	mirrors   map[string]bool // hosts written with http://
+	tags      map[string]digest.Digest // by name: what Push found that it stands for, "" for nothing
+	asked     map[string]bool          // registry hosts that requests went to
+	mirrors   map[string]bool          // hosts written with http://
 	transport []*http.Transport
 }
 
@@ -92,7 +93,7 @@ func New(st *store.Store, o Options) (*Client, error) {
 	if o.Keychain == nil {
 		o.Keychain = nobody{}
 	}
-	c := &Client{o: o, store: st, downloads: map[digest.Digest]*download{}, asked: map[string]bool{}, mirrors: map[string]bool{}}
+	c := &Client{o: o, store: st, downloads: map[digest.Digest]*download{}, tags: map[string]digest.Digest{}, asked: map[string]bool{}, mirrors: map[string]bool{}}
 	rt := &router{client: c, hosts: map[string]http.RoundTripper{}}
 	for host, h := range o.Hosts {
 		for _, m := range h.Mirrors {
@@ -118,7 +119,7 @@ func New(st *store.Store, o Options) (*Client, error) {
 		}
 	}
 	rt.other = c.newTransport(others)
-	c.plain = &retrier{inner: transport.NewUserAgent(rt, o.UserAgent), attempts: max(0, o.Retries) + 1}
+	c.plain = &doors{jobs: &c.jobs, inner: &retrier{inner: transport.NewUserAgent(rt, o.UserAgent), attempts: max(0, o.Retries) + 1}}
 	return c, nil
 }
 

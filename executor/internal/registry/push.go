@@ -51,6 +51,9 @@ func (c *Client) Push(ctx context.Context, ref string, d ocispec.Descriptor, src
 	}
 	p := &push{c: c, n: n, at: c.origin(n), src: src, origins: origins}
 	if p.hc, err = c.client(ctx, p.at, "push,pull"); err == nil {
+		if p.isTagged(ctx, d) { // one request, where nothing is to be done
+			return Pushed{Known: true}, nil
+		}
 		err = p.manifest(ctx, d, 0)
 	}
 	if err != nil {
@@ -60,6 +63,41 @@ func (c *Client) Push(ctx context.Context, ref string, d ocispec.Descriptor, src
 		Uploaded: int(p.count[uploaded].Load()), Mounted: int(p.count[mounted].Load()), Existed: int(p.count[existed].Load()),
 		Bytes: p.bytes.Load(), Known: p.known.Load(),
 	}, nil
+}
+
+// isTagged tells whether the tag stands for d already. What it stands for is
+// kept for PutTag, which then need not ask again.
+func (p *push) isTagged(ctx context.Context, d ocispec.Descriptor) bool {
+	if p.n.Tag == "" {
+		return false
+	}
+	there, err := p.tagDigest(ctx)
+	if err != nil {
+		return false // who asks next says what is wrong
+	}
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	p.c.tags[p.n.String()] = there
+	return there == d.Digest
+}
+
+// tagDigest asks what the tag stands for; "" is nothing.
+func (p *push) tagDigest(ctx context.Context) (digest.Digest, error) {
+	d, err := headManifest(ctx, p.hc, p.at, p.n.Tag)
+	var status *transport.Error
+	if errors.As(err, &status) && status.StatusCode == http.StatusNotFound {
+		return "", nil
+	}
+	return d.Digest, err
+}
+
+// takeTag is what Push found out about a tag, which may be asked for once.
+func (p *push) takeTag() (there digest.Digest, ok bool) {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	there, ok = p.c.tags[p.n.String()]
+	delete(p.c.tags, p.n.String())
+	return there, ok
 }
 
 type push struct {
@@ -355,14 +393,20 @@ func (c *Client) PutTag(ctx context.Context, ref string, d ocispec.Descriptor, b
 	if n.Tag == "" {
 		return false, nil // a digest is its own name
 	}
+	there, known := p.takeTag()
+	if known && there == d.Digest {
+		return false, nil
+	}
 	fail := func(err error) (bool, error) {
 		return false, c.explain(ctx, "failed to push "+n.String(), n, p.at, err)
 	}
 	if p.hc, err = c.client(ctx, p.at, "push,pull"); err != nil {
 		return fail(err)
 	}
-	if there, err := headManifest(ctx, p.hc, p.at, n.Tag); err == nil && there.Digest == d.Digest {
-		return false, nil
+	if !known {
+		if there, err := p.tagDigest(ctx); err == nil && there == d.Digest {
+			return false, nil
+		}
 	}
 	kind, err := image.Detect(b, d.MediaType)
 	if err != nil {
@@ -381,20 +425,15 @@ func (c *Client) TagDigest(ctx context.Context, ref string) (digest.Digest, erro
 	if err != nil {
 		return "", err
 	}
-	at := c.origin(n)
-	hc, err := c.client(ctx, at, "push,pull")
-	var d ocispec.Descriptor
-	if err == nil {
-		d, err = headManifest(ctx, hc, at, n.Tag)
-	}
-	var status *transport.Error
-	if errors.As(err, &status) && status.StatusCode == http.StatusNotFound {
-		return "", nil
+	p := &push{c: c, n: n, at: c.origin(n)}
+	var there digest.Digest
+	if p.hc, err = c.client(ctx, p.at, "push,pull"); err == nil {
+		there, err = p.tagDigest(ctx)
 	}
 	if err != nil {
-		return "", c.explain(ctx, "failed to push "+n.String(), n, at, err)
+		return "", c.explain(ctx, "failed to push "+n.String(), n, p.at, err)
 	}
-	return d.Digest, nil
+	return there, nil
 }
 
 // DeleteTag takes the tag of ref away, where the registry allows that; one that
@@ -405,6 +444,7 @@ func (c *Client) DeleteTag(ctx context.Context, ref string) error {
 		return err
 	}
 	p := &push{c: c, n: n, at: c.origin(n)}
+	p.takeTag()
 	if p.hc, err = c.client(ctx, p.at, "delete,push,pull"); err == nil {
 		var req *http.Request
 		if req, err = request(ctx, http.MethodDelete, p.at, "manifests/"+n.Tag, nil); err == nil {
