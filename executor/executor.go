@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"kaniko-build/executor/internal/buildctx"
+	"kaniko-build/executor/internal/credential"
 	"kaniko-build/executor/internal/image"
 	"kaniko-build/executor/internal/layer"
 	"kaniko-build/executor/internal/registry"
@@ -36,6 +37,20 @@ type Options struct {
 	PrivatePlain bool     // private IPv4 addresses may speak plain http, which is tried after https
 	Retries      int      // of a request to a registry; 0 is the default
 	Warmed       Warmed   // images that Warm has put down
+
+	// CredentialSources are asked beside the docker config, in the order of
+	// CredentialSources(); nil is all of them.
+	CredentialSources []string
+}
+
+// CredentialSources are the names of what is asked for credentials beside the
+// docker config.
+func CredentialSources() []string { return credential.Sources() }
+
+// Credential asks one source for the name and password for a registry's host, as
+// docker's credential helpers do. ok is false when it knows none.
+func Credential(ctx context.Context, getenv func(string) string, source, host string) (user, secret string, ok bool, err error) {
+	return credential.Get(ctx, credential.Options{Getenv: getenv}, source, host)
 }
 
 // Registry is how one registry is reached.

@@ -10,6 +10,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"kaniko-build/executor/internal/credential"
 	"kaniko-build/executor/internal/dockerfile"
 	"kaniko-build/executor/internal/image"
 	"kaniko-build/executor/internal/registry"
@@ -20,7 +21,7 @@ const layoutScheme = "oci-layout://"
 
 func newRegistry(o Options, st *store.Store) (*registry.Client, error) {
 	ro := registry.Options{
-		Hosts: map[string]registry.Host{}, Keychain: registry.Keychain(), UserAgent: userAgent(o.Getenv),
+		Hosts: map[string]registry.Host{}, Keychain: credential.New(credential.Options{Sources: o.CredentialSources, Getenv: o.Getenv}), UserAgent: userAgent(o.Getenv),
 		Others: registryHost(o.Others), PrivatePlain: o.PrivatePlain, Retries: o.Retries,
 	}
 	for _, r := range o.Registries {

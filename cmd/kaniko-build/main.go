@@ -101,11 +101,13 @@ func execute() int {
 	}()
 	t := terminal{os.Stdin, os.Stdout, os.Stderr}
 	root := newRoot(t)
-	switch filepath.Base(os.Args[0]) { // kaniko's users call it by these names
-	case "executor":
+	switch name := filepath.Base(os.Args[0]); { // kaniko's users call it by these names
+	case name == "executor":
 		root = kaniko(t).Executor()
-	case "warmer":
+	case name == "warmer":
 		root = kaniko(t).Warmer()
+	case dropin.IsHelper(name):
+		root = kaniko(t).Helper(name)
 	}
 	err := root.ExecuteContext(ctx)
 	if err != nil && errors.Is(context.Cause(ctx), errInterrupted) {

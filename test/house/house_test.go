@@ -57,6 +57,7 @@ var rooms = map[string][]string{
 	"image":      {"store", "layer"},
 	"prune":      {"store"},
 	"object":     {},
+	"credential": {},
 }
 
 // mayExit are packages beside main whose code is the end of a process that was

@@ -26,7 +26,9 @@ func openAzure(ctx context.Context, a address, o Options) (io.ReadCloser, error)
 		return nil, &diag.Problem{What: fmt.Sprintf("read %s: AZURE_STORAGE_ACCESS_KEY is not a key: %v", at, err), Hint: "it is in base64"}
 	}
 	opts := &azblob.ClientOptions{}
-	opts.Transport = o.Client
+	if o.Client != nil {
+		opts.Transport = o.Client
+	}
 	client, err := azblob.NewClientWithSharedKeyCredential("https://"+a.host, cred, opts)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", at, err)

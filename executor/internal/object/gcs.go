@@ -21,14 +21,18 @@ const readScope = "https://www.googleapis.com/auth/devstorage.read_only"
 // public buckets allow.
 func openGCS(ctx context.Context, a address, o Options) (io.ReadCloser, error) {
 	base, client, as := "https://storage.googleapis.com", o.Client, "nobody: no default credentials were found"
+	if client == nil {
+		client = http.DefaultClient
+	}
+	ctx = context.WithValue(ctx, oauth2.HTTPClient, client)
 	if emulator := o.Getenv("STORAGE_EMULATOR_HOST"); emulator != "" {
 		base = strings.TrimSuffix(emulator, "/")
 		if !strings.Contains(base, "://") {
 			base = "http://" + base
 		}
 		as = "nobody: STORAGE_EMULATOR_HOST is set"
-	} else if creds, err := google.FindDefaultCredentials(context.WithValue(ctx, oauth2.HTTPClient, o.Client), readScope); err == nil {
-		client = oauth2.NewClient(context.WithValue(ctx, oauth2.HTTPClient, o.Client), creds.TokenSource)
+	} else if creds, err := google.FindDefaultCredentials(ctx, readScope); err == nil {
+		client = oauth2.NewClient(ctx, creds.TokenSource)
 		as = "the default credentials"
 	} else if file := o.Getenv("GOOGLE_APPLICATION_CREDENTIALS"); file != "" {
 		return nil, fmt.Errorf("read the credentials that GOOGLE_APPLICATION_CREDENTIALS names: %w", err)

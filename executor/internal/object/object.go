@@ -20,7 +20,7 @@ type Options struct {
 	// S3_FORCE_PATH_STYLE and AZURE_STORAGE_ACCESS_KEY. The clouds' libraries
 	// read their own variables by themselves. nil knows none.
 	Getenv func(string) string
-	Client *http.Client // nil is http.DefaultClient
+	Client *http.Client // nil is the usual one of each library
 }
 
 // address is an object's place, taken apart.
@@ -80,9 +80,6 @@ func isAzure(host string) bool {
 func Open(ctx context.Context, at string, o Options) (io.ReadCloser, error) {
 	if o.Getenv == nil {
 		o.Getenv = func(string) string { return "" }
-	}
-	if o.Client == nil {
-		o.Client = http.DefaultClient
 	}
 	a, ok, err := parse(at)
 	switch {

@@ -18,7 +18,11 @@ import (
 // server, S3_FORCE_PATH_STYLE=true puts the bucket into its path.
 func openS3(ctx context.Context, a address, o Options) (io.ReadCloser, error) {
 	at := "s3://" + a.bucket + "/" + a.name
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(o.Client))
+	var load []func(*config.LoadOptions) error
+	if o.Client != nil { // else its own, which knows AWS_CA_BUNDLE
+		load = append(load, config.WithHTTPClient(o.Client))
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, load...)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: load the configuration of AWS: %w", at, err)
 	}

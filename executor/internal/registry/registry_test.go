@@ -32,6 +32,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"kaniko-build/executor/internal/credential"
 	"kaniko-build/executor/internal/image"
 	"kaniko-build/executor/internal/store"
 	"kaniko-build/schema/diag"
@@ -356,8 +357,8 @@ func TestAuth(t *testing.T) {
 	}
 	t.Run("host", func(t *testing.T) {
 		login(t, r.Host, registrytest.Password)
-		pushImage(t, s, ref, a.Manifest, Options{Keychain: Keychain()})
-		c := newClient(t, newStore(t), Options{Keychain: Keychain()})
+		pushImage(t, s, ref, a.Manifest, Options{Keychain: credential.New(credential.Options{})})
+		c := newClient(t, newStore(t), Options{Keychain: credential.New(credential.Options{})})
 		if err := c.PermissionCheck(t.Context(), ref); err != nil {
 			t.Error(err)
 		}
@@ -371,7 +372,7 @@ func TestAuth(t *testing.T) {
 	})
 	t.Run("path", func(t *testing.T) {
 		login(t, r.Host+"/team", registrytest.Password)
-		c := newClient(t, newStore(t), Options{Keychain: Keychain()})
+		c := newClient(t, newStore(t), Options{Keychain: credential.New(credential.Options{})})
 		if _, err := c.Resolve(t.Context(), ref, amd64); err != nil {
 			t.Error(err)
 		}
@@ -381,7 +382,7 @@ func TestAuth(t *testing.T) {
 	})
 	t.Run("wrong", func(t *testing.T) {
 		login(t, r.Host, "guess")
-		c := newClient(t, newStore(t), Options{Keychain: Keychain()})
+		c := newClient(t, newStore(t), Options{Keychain: credential.New(credential.Options{})})
 		_, err := c.Resolve(t.Context(), ref, amd64)
 		if !errors.As(err, &e) || e.Kind != Denied || !strings.Contains(err.Error(), "are not allowed") {
 			t.Error(err)
@@ -399,7 +400,7 @@ func TestAuth(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "config.json"), fmt.Appendf(nil, `{"credHelpers": {%q: "test"}}`, r.Host), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c := newClient(t, newStore(t), Options{Keychain: Keychain()})
+		c := newClient(t, newStore(t), Options{Keychain: credential.New(credential.Options{})})
 		if _, err := c.Resolve(t.Context(), ref, amd64); err != nil {
 			t.Error(err)
 		}

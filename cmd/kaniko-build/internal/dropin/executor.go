@@ -201,6 +201,7 @@ func (p Program) open(ctx context.Context, c *common, log *logger, kanikoDir str
 	if o.Registries, o.Others, err = c.registry.registries(destinations, log); err != nil {
 		return nil, err
 	}
+	o.CredentialSources = c.registry.sources(log)
 	if v := os.Getenv("SOURCE_DATE_EPOCH"); v != "" {
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err != nil {

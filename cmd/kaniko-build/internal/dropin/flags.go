@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"kaniko-build/executor"
 )
 
 // common are the flags that executor, warmer and push share.
@@ -127,7 +129,7 @@ var nothing = []struct{ name, kind, why string }{
 // without are flags that ought to act and do not yet. Who gives one is told: a
 // flag that is dropped in silence is believed.
 var without = []string{
-	"single-snapshot", "ignore-path", "cache-repo", "cache-copy-layers", "cache-run-layers", "no-push-cache", "credential-helpers",
+	"single-snapshot", "ignore-path", "cache-repo", "cache-copy-layers", "cache-run-layers", "no-push-cache",
 }
 
 // hiddenFlags are not in the help: other names of flags, and what is only
@@ -275,10 +277,19 @@ func pairs(flag string, list []string) (map[string]string, error) {
 	return out, nil
 }
 
-// known are the sources of credentials that --credential-helpers may name.
-var known = []string{"env", "google", "ecr", "acr", "gitlab"}
-
-// unknownHelpers are those of the flag that there are none of.
-func (r *registryFlags) unknownHelpers() []string {
-	return slices.DeleteFunc(slices.Clone(r.credentialHelpers), func(n string) bool { return n == "" || slices.Contains(known, n) })
+// sources are those of credentials: all of them unless the flag names some, and
+// none if it names the empty one.
+func (r *registryFlags) sources(log *logger) []string {
+	if r.credentialHelpers == nil {
+		return nil
+	}
+	out := []string{}
+	for _, name := range r.credentialHelpers {
+		if name != "" && !slices.Contains(executor.CredentialSources(), name) {
+			log.warnf("--credential-helpers: nothing is known about %q", name)
+		} else if name != "" {
+			out = append(out, name)
+		}
+	}
+	return out
 }

@@ -11,9 +11,6 @@ import (
 
 // registries is what the flags and the environment say about registries.
 func (r *registryFlags) registries(destinations []string, log *logger) (named []executor.Registry, others executor.Registry, err error) {
-	for _, h := range r.unknownHelpers() {
-		log.warnf("--credential-helpers: nothing is known about %q", h)
-	}
 	byHost := map[string]*executor.Registry{}
 	var order []string
 	host := func(name string) *executor.Registry {

@@ -1,4 +1,4 @@
-package registry
+package credential
 
 import (
 	"context"
@@ -10,23 +10,13 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
-// Keychain finds credentials as docker and podman do, each time anew, so that
-// short-lived ones may be replaced: in $DOCKER_CONFIG/config.json, else
-// ~/.docker/config.json, else $REGISTRY_AUTH_FILE, else containers/auth.json
+// docker finds credentials as docker and podman do: in $DOCKER_CONFIG/config.json,
+// else ~/.docker/config.json, else $REGISTRY_AUTH_FILE, else containers/auth.json
 // below $XDG_RUNTIME_DIR or the user's configuration. Credential helpers
 // (credHelpers, credsStore) are run from $PATH of this process, never inside a
 // build. An entry of auths may name a path below a host (podman's
 // "quay.io/team"): the longest that fits wins, before the host's own.
-func Keychain() authn.Keychain { return keychain{} }
-
-type keychain struct{}
-
-func (k keychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
-	return k.ResolveContext(context.Background(), r)
-}
-
-// ResolveContext is what go-containerregistry asks.
-func (keychain) ResolveContext(ctx context.Context, r authn.Resource) (authn.Authenticator, error) {
+func docker(ctx context.Context, r authn.Resource) (authn.Authenticator, error) {
 	f := readEntries()
 	for name := r.String(); name != r.RegistryStr(); {
 		if f.scoped[name] {
