@@ -31,8 +31,11 @@ const (
 // journal is the content of the phase file.
 type journal struct {
 	Phase phase
-	Keep  []string // what was left alone, beside mount points
+	// What was left alone, beside mount points.
+	Keep, Ignore []string
 }
+
+func (j journal) at(p phase) journal { j.Phase = p; return j }
 
 const phaseFile = "phase"
 
@@ -61,7 +64,7 @@ func readJournal(hide string) (j journal, ok bool, err error) {
 
 // begin makes the hidden folder and puts the directory's own files into it.
 // dir is "" for "/".
-func begin(dir, hide string, keep []string, s *spot) error {
+func begin(dir, hide string, j journal, s *spot) error {
 	if err := os.Mkdir(hide, 0o700); err != nil {
 		return err
 	}
@@ -77,13 +80,13 @@ func begin(dir, hide string, keep []string, s *spot) error {
 	if err := copyAttributes(dir+"/", filepath.Join(hide, "own")); err != nil {
 		return err
 	}
-	if err := writeJournal(hide, journal{leaving, keep}); err != nil {
+	if err := writeJournal(hide, j.at(leaving)); err != nil {
 		return err
 	}
 	if err := putAside(dir, "", filepath.Join(hide, "own"), s); err != nil {
 		return err
 	}
-	return writeJournal(hide, journal{ours, keep})
+	return writeJournal(hide, j.at(ours))
 }
 
 // putAside moves the entries of the directory name into into.
@@ -175,7 +178,7 @@ func leave(dir, hide string, s *spot) error {
 		if err := sweep(dir, "", s, discard); err != nil {
 			return wrap(err)
 		}
-		if err := writeJournal(hide, journal{returning, j.Keep}); err != nil {
+		if err := writeJournal(hide, j.at(returning)); err != nil {
 			return wrap(err)
 		}
 	}
@@ -254,11 +257,31 @@ func Recover(o Options) error {
 	if err := endSession(o.Hide); err != nil {
 		return err
 	}
-	s, err := spots(o.Dir, append(append(j.Keep, o.Keep...), o.Hide))
+	s, err := spots(o.Dir, append(j.Keep, o.Keep...), append(j.Ignore, o.Hide))
 	if err != nil {
 		return err
 	}
 	return leave(prefix(o.Dir), o.Hide, s)
+}
+
+// RecoverIdle is Recover unless somebody uses the directory. It needs no lock.
+func RecoverIdle(o Options) error {
+	if _, there, err := lstat(o.Hide); err != nil || !there {
+		return err
+	}
+	f, err := os.Open(o.Dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", o.Dir, err)
+	}
+	return Recover(o)
 }
 
 // Lock waits for the right to use dir as a root. waiting is called once if

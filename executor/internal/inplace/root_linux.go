@@ -25,11 +25,13 @@ import (
 
 // Options say which directory a Root is.
 type Options struct {
-	Dir  string   // absolute: "/", or a folder
-	Hide string   // a folder on the same file system for what is put aside; made, and removed by Close
-	Keep []string // absolute paths that are left alone, beside mount points and Hide
-	Make layer.Maker
-	Mode snapshot.Mode // "" is Full
+	Dir  string // absolute: "/", or a folder
+	Hide string // a folder on the same file system for what is put aside; made, and removed by Close
+	// Keep are absolute paths that are left alone if they are there, beside mount
+	// points and Hide; Ignore are left alone in any case.
+	Keep, Ignore []string
+	Make         layer.Maker
+	Mode         snapshot.Mode // "" is Full
 }
 
 // Root is a directory that holds one stack of layers after another. It is for
@@ -55,7 +57,7 @@ func Open(o Options) (*Root, error) {
 	if o.Mode == "" {
 		o.Mode = snapshot.Full
 	}
-	s, err := spots(o.Dir, append(slices.Clone(o.Keep), o.Hide))
+	s, err := spots(o.Dir, o.Keep, append(slices.Clone(o.Ignore), o.Hide))
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +107,7 @@ func (r *Root) enter() error {
 	if r.entered {
 		return nil
 	}
-	if err := begin(r.dir, r.hide, r.opts.Keep, r.spots); err != nil {
+	if err := begin(r.dir, r.hide, journal{Keep: r.opts.Keep, Ignore: r.opts.Ignore}, r.spots); err != nil {
 		return fmt.Errorf("clear %s for the build: %w", r.opts.Dir, err)
 	}
 	r.entered = true
@@ -266,7 +268,7 @@ func (m *merger) one(src, name string, at *spot) error {
 		}
 	}
 	if at != nil {
-		return m.spot(src, name, at, isDir(from), gone)
+		return m.spot(src, name, at, from, gone)
 	}
 	to, there, err := lstat(dst)
 	if err != nil {
@@ -302,23 +304,33 @@ func (m *merger) one(src, name string, at *spot) error {
 	if err := makeLike(src, dst); err != nil {
 		return err
 	}
-	if err := m.dir(src, name, nil); err != nil {
+	return m.into(src, name, nil, from)
+}
+
+// into merges the directory src, of which st was told before, into one that is
+// there, and makes that look like it.
+func (m *merger) into(src, name string, at *spot, st unix.Stat_t) error {
+	if err := m.dir(src, name, at); err != nil {
 		return err
 	}
-	return copyAttributes(src, dst)
+	dst := m.root.dir + "/" + name
+	if err := copyAttributes(src, dst); err != nil {
+		return err
+	}
+	return setTimes(dst, st)
 }
 
 // spot handles a name of the layer that is left alone, or above such names.
-func (m *merger) spot(src, name string, at *spot, dir, gone bool) error {
+func (m *merger) spot(src, name string, at *spot, from unix.Stat_t, gone bool) error {
 	if gone {
 		at.there, at.blocked = false, false
 		return m.root.sweep(name, at)
 	}
-	at.there = dir
+	at.there = isDir(from)
 	if at.kept {
 		return nil
 	}
-	if at.blocked = !dir; at.blocked {
+	if at.blocked = !at.there; at.blocked {
 		return m.root.sweep(name, at)
 	}
 	opaque, err := layer.Opaque(src)
@@ -331,10 +343,7 @@ func (m *merger) spot(src, name string, at *spot, dir, gone bool) error {
 		}
 		at.there = true
 	}
-	if err := m.dir(src, name, at); err != nil {
-		return err
-	}
-	return copyAttributes(src, m.root.dir+"/"+name)
+	return m.into(src, name, at, from)
 }
 
 // discard takes a file or directory away at once. It is deleted later.

@@ -316,6 +316,9 @@ func TestBringExtendsOrBeginsAnew(t *testing.T) {
 		if err := other.Close(); err != nil {
 			t.Fatal(err)
 		}
+		if e, err := r.Tree().Lstat(t.Context(), "a"); len(stack) == 2 && (err != nil || e.ModTime.Unix() != 1000) {
+			t.Errorf("a directory of the upper layer has another time: %v, %v", e.ModTime, err)
+		}
 	}
 	want := `40755 0:0 0 
 40755 0:0 0 a

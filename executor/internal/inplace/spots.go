@@ -84,14 +84,22 @@ func (s *spot) verdict(name string) snapshot.Verdict {
 	return snapshot.Hollow
 }
 
-// spots are the paths to leave alone below dir: mount points, and those of keep.
-func spots(dir string, keep []string) (*spot, error) {
+// spots are the paths to leave alone below dir: mount points, those of ignore,
+// and those of keep that are there.
+func spots(dir string, keep, ignore []string) (*spot, error) {
 	mounts, err := mountPoints()
 	if err != nil {
 		return nil, err
 	}
 	s := &spot{}
-	for _, p := range slices.Concat(mounts, keep) {
+	for _, p := range keep {
+		if _, there, err := lstat(p); err != nil {
+			return nil, err
+		} else if there {
+			ignore = append(ignore[:len(ignore):len(ignore)], p)
+		}
+	}
+	for _, p := range slices.Concat(mounts, ignore) {
 		if name, ok := below(dir, p); ok {
 			s.add(name)
 		}
