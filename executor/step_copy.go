@@ -12,6 +12,7 @@ import (
 
 	"kaniko-build/executor/internal/copier"
 	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/executor/internal/layer"
 	"kaniko-build/executor/internal/rootfs"
 	"kaniko-build/executor/internal/sandbox"
 	"kaniko-build/executor/internal/store"
@@ -101,7 +102,12 @@ func (c *core) materialize(ctx context.Context, m *dockerfile.Mount, dir string)
 	if err := (rootfs.Stack{}).NewUpper(dir); err != nil {
 		return err
 	}
-	t := c.host.Tree(contextTree(m.From.Context))
+	return copyOut(ctx, c.host.Tree(contextTree(m.From.Context)), m, dir, c.maker)
+}
+
+// copyOut copies what a bind mount shows of t into dir, which is there, at the
+// same path.
+func copyOut(ctx context.Context, t tree.Tree, m *dockerfile.Mount, dir string, mk layer.Maker) error {
 	real, err := lookup(ctx, t, m.Source)
 	if err != nil {
 		return err
@@ -114,7 +120,7 @@ func (c *core) materialize(ctx context.Context, m *dockerfile.Mount, dir string)
 	if e, err := t.Lstat(ctx, real); err == nil && e.IsDir() {
 		dest += "/"
 	}
-	if err := copier.Place(ctx, t, items, copier.Empty, dir, copier.Placement{Dest: dest, Make: c.maker}); err != nil {
+	if err := copier.Place(ctx, t, items, copier.Empty, dir, copier.Placement{Dest: dest, Make: mk}); err != nil {
 		return err
 	}
 	if real != tree.Clean(m.Source) { // reached through a link: let it be reached so again

@@ -33,31 +33,17 @@ func (c *core) run(ctx context.Context, st *jobStage, s *jobStep, sources map[st
 		return err
 	}
 	out := &lines{emit: func(data string) { c.event(st, s, Event{Kind: Log, Data: data}) }}
-	spec := sandbox.RunSpec{
-		Lower: base.dirs, Upper: up.dir, Work: up.work,
-		Argv: r.Argv, Env: slices.Concat(r.Env, r.ProxyEnv), Dir: r.Dir, Hostname: r.Hostname,
-		UID: user.UID, GID: user.GID, Groups: user.Groups, Devices: rootfs.HasDevices(base.dirs), Stdout: out, Stderr: out,
+	spec, err := runSpec(r, user, out)
+	if err != nil {
+		return err
 	}
+	spec.Lower, spec.Upper, spec.Work, spec.Devices = base.dirs, up.dir, up.work, rootfs.HasDevices(base.dirs)
 	if len(base.dirs) == 0 { // an overlay wants something below
 		empty := filepath.Join(up.scratch, "empty")
 		if err := os.Mkdir(empty, 0o755); err != nil {
 			return fmt.Errorf("make an empty root: %w", err)
 		}
 		spec.Lower = []string{empty}
-	}
-	if r.Network == "none" {
-		spec.Network = sandbox.NoNetwork
-	}
-	if !hasEnv(spec.Env, "HOME") {
-		home := user.Home
-		if home == "" {
-			home = "/"
-		}
-		spec.Env = append(spec.Env, "HOME="+home)
-	}
-	spec.Mounts, err = etcMounts(r)
-	if err != nil {
-		return err
 	}
 	m := mounter{core: c, step: s, sources: sources, scratch: up.scratch}
 	defer func() { err = errors.Join(err, m.close()) }()
@@ -71,22 +57,49 @@ func (c *core) run(ctx context.Context, st *jobStage, s *jobStep, sources map[st
 	if err != nil {
 		return err
 	}
-	res, err := c.box.Run(ctx, spec)
-	out.flush()
+	res, err := c.command(ctx, spec, out)
 	if err != nil {
-		var exec *sandbox.ExecError
-		if errors.As(err, &exec) {
-			return &exitError{code: exec.Code, argv: r.Argv, tail: append(out.tail, exec.Text)}
-		}
 		return err
-	}
-	if res.Exit != 0 {
-		return &exitError{code: res.Exit, argv: r.Argv, tail: out.tail}
 	}
 	if err := stubs.Remove(ctx); err != nil {
 		return err
 	}
 	return up.own(ctx, res.Owners)
+}
+
+// runSpec is what all RUNs have in common, wherever they happen.
+func runSpec(r *dockerfile.Run, user copier.User, out io.Writer) (sandbox.RunSpec, error) {
+	spec := sandbox.RunSpec{
+		Argv: r.Argv, Env: slices.Concat(r.Env, r.ProxyEnv), Dir: r.Dir, Hostname: r.Hostname,
+		UID: user.UID, GID: user.GID, Groups: user.Groups, Stdout: out, Stderr: out,
+	}
+	if r.Network == "none" {
+		spec.Network = sandbox.NoNetwork
+	}
+	if !hasEnv(spec.Env, "HOME") {
+		home := user.Home
+		if home == "" {
+			home = "/"
+		}
+		spec.Env = append(spec.Env, "HOME="+home)
+	}
+	var err error
+	spec.Mounts, err = etcMounts(r)
+	return spec, err
+}
+
+// command runs what spec says. One that fails is an *exitError.
+func (c *core) command(ctx context.Context, spec sandbox.RunSpec, out *lines) (sandbox.Result, error) {
+	res, err := c.box.Run(ctx, spec)
+	out.flush()
+	var exec *sandbox.ExecError
+	switch {
+	case errors.As(err, &exec):
+		return res, &exitError{code: exec.Code, argv: spec.Argv, tail: append(out.tail, exec.Text)}
+	case err == nil && res.Exit != 0:
+		return res, &exitError{code: res.Exit, argv: spec.Argv, tail: out.tail}
+	}
+	return res, err
 }
 
 // makeDir makes the working directory of a RUN if no WORKDIR did, or if it is
