@@ -14,7 +14,6 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -245,7 +244,31 @@ func (f *Fetcher) checkout(ctx context.Context, r Repo, c Commit, tmp string) er
 			return err
 		}
 	}
+	if err := plainModes(from); err != nil {
+		return err
+	}
 	return os.Rename(from, filepath.Join(tmp, "tree"))
+}
+
+// plainModes gives all files below dir the modes that they have with umask 022,
+// whatever ours is. To run git with another umask than our own takes a thread of
+// its own, which a container's seccomp filter forbids.
+func plainModes(dir string) error {
+	return filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if err != nil || e.Type()&fs.ModeSymlink != 0 {
+			return err
+		}
+		st, err := e.Info()
+		if err != nil {
+			return err
+		}
+		old := st.Mode().Perm()
+		others := old >> 6 & 0o5
+		if mode := old&0o700 | others<<3 | others; mode != old {
+			return os.Chmod(p, mode)
+		}
+		return nil
+	})
 }
 
 // fetchCommit gets the one commit into an empty repository.
@@ -437,7 +460,7 @@ func (f *Fetcher) git(ctx context.Context, remote string, in repoDirs, args ...s
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
-	err := underUmask(cmd)
+	err := cmd.Run()
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
@@ -461,22 +484,6 @@ func verb(args []string) string {
 		}
 	}
 	return ""
-}
-
-// underUmask runs a command with umask 022, whatever ours is, which is that of
-// all threads but one that has its own.
-func underUmask(cmd *exec.Cmd) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with us
-		err := unix.Unshare(unix.CLONE_FS)
-		if err == nil {
-			unix.Umask(0o022)
-			err = cmd.Run()
-		}
-		done <- err
-	}()
-	return <-done
 }
 
 // TokenAuth is the Authorization header for a token as git hosts take it.
