@@ -285,8 +285,9 @@ func RecoverIdle(o Options) error {
 }
 
 // Lock waits for the right to use dir as a root. waiting is called once if
-// another process has it. The lock ends with the process.
-func Lock(ctx context.Context, dir string, waiting func()) (unlock func() error, err error) {
+// another process has it. The lock ends when the file is closed here and in
+// every process that was given it.
+func Lock(ctx context.Context, dir string, waiting func()) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
@@ -294,7 +295,7 @@ func Lock(ctx context.Context, dir string, waiting func()) (unlock func() error,
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			return f.Close, nil
+			return f, nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			f.Close()

@@ -234,11 +234,20 @@ func (m *Mounts) inSpot(real string, mt *Mount) error {
 		return err
 	}
 	if !there && mt.Source == "" {
-		if err := m.make(real, mt); err != nil {
+		first, err := firstMissing(real)
+		if err != nil {
 			return err
 		}
-		m.undo = append(m.undo, func() error { return os.RemoveAll(real) })
-		return nil
+		m.root.n++
+		note := filepath.Join(m.root.hide, madePrefix+strconv.Itoa(m.root.n))
+		if err := os.WriteFile(note, []byte(first), 0o600); err != nil {
+			return err
+		}
+		m.undo = append(m.undo, func() error { return unmake(note) })
+		if err := os.MkdirAll(path.Dir(real), 0o755); err != nil {
+			return err
+		}
+		return m.make(real, mt)
 	}
 	if !there || st.Mode&unix.S_IFMT != unix.S_IFREG || mt.Data == nil || mt.Secret {
 		return errors.New("it lies in what the container itself needs there")
@@ -258,6 +267,34 @@ func (m *Mounts) inSpot(real string, mt *Mount) error {
 	}
 	m.undo = append(m.undo, func() error { return restore(note) })
 	return rewrite(real, mt.Data)
+}
+
+// firstMissing is the path nearest to the root, at or above p, that is not there.
+func firstMissing(p string) (string, error) {
+	for {
+		up := path.Dir(p)
+		st, there, err := lstat(up)
+		switch {
+		case err != nil:
+			return "", err
+		case there && !isDir(st):
+			return "", &os.PathError{Op: "make", Path: up, Err: unix.ENOTDIR}
+		case there:
+			return p, nil
+		}
+		p = up
+	}
+}
+
+const madePrefix = "made-"
+
+// unmake removes what a note says was made in what is left alone.
+func unmake(note string) error {
+	p, err := os.ReadFile(note)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.RemoveAll(string(p)), os.Remove(note))
 }
 
 const savedPrefix = "saved-"
@@ -322,6 +359,10 @@ func restoreFiles(hide string) error {
 				err = os.RemoveAll(p)
 			}
 			if err != nil {
+				return err
+			}
+		case strings.HasPrefix(n, madePrefix):
+			if err := unmake(filepath.Join(hide, n)); err != nil {
 				return err
 			}
 		case strings.HasPrefix(n, savedPrefix) && !strings.HasSuffix(n, ".new"):

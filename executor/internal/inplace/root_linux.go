@@ -323,12 +323,18 @@ func (m *merger) into(src, name string, at *spot, st unix.Stat_t) error {
 // spot handles a name of the layer that is left alone, or above such names.
 func (m *merger) spot(src, name string, at *spot, from unix.Stat_t, gone bool) error {
 	if gone {
-		at.there, at.blocked = false, false
+		at.there, at.blocked, at.full = false, false, false
 		return m.root.sweep(name, at)
 	}
 	at.there = isDir(from)
 	if at.kept {
-		return nil
+		if !at.there {
+			at.full = true
+			return nil
+		}
+		names, err := list(src)
+		at.full = at.full || len(names) > 0
+		return err
 	}
 	if at.blocked = !at.there; at.blocked {
 		return m.root.sweep(name, at)
@@ -375,9 +381,24 @@ func (r *Root) clear() error {
 	return nil
 }
 
-// Run tells that a command is about to run, in a root that holds what Bring
-// brought: it takes the snapshot that Changes compares with.
-func (r *Root) Run(ctx context.Context) error {
+// HiddenError says that a command would not see what it should.
+type HiddenError struct{ Path string } // in the root: what is left alone
+
+func (e *HiddenError) Error() string {
+	return fmt.Sprintf("%s is the container's own, a mount or the context, and the image has files in the same place, which a RUN would not see", e.Path)
+}
+
+// Run tells that a command is about to run, with a working directory, in a root
+// that holds what Bring brought: it takes the snapshot that Changes compares with.
+// It fails with a *HiddenError where something that is left alone stands in the way.
+func (r *Root) Run(ctx context.Context, workdir string) error {
+	name, err := tree.Resolve(ctx, r.Tree(), workdir)
+	if err != nil {
+		return err
+	}
+	if at := r.spots.hidden("", name); at != "" {
+		return &HiddenError{"/" + at}
+	}
 	if r.snap == nil {
 		s, err := snapshot.Take(ctx, r.opts.Dir, r.spots.verdict)
 		if err != nil {

@@ -58,9 +58,10 @@ func newPlace(t testing.TB) *place {
 
 func optionsFor(dir string) inplace.Options {
 	o := inplace.Options{Dir: dir, Hide: filepath.Join(dir, ".kaniko-build"), Make: layer.Maker{Devices: true}}
-	for _, k := range []string{"etc/hosts", "workspace", "kaniko", "proc", "var/run/secrets"} {
+	for _, k := range []string{"etc/hosts", "kaniko", "proc", "var/run/secrets"} {
 		o.Keep = append(o.Keep, filepath.Join(dir, k))
 	}
+	o.Ignore = []string{filepath.Join(dir, "workspace")}
 	return o
 }
 
@@ -273,7 +274,7 @@ func TestRootShowsItsStackOnlyAndGivesTheDirectoryBack(t *testing.T) {
 	if got := dump(t, r.Tree()); got != want {
 		t.Errorf("the root shows\n%s\nwant\n%s", got, want)
 	}
-	if err := r.Run(t.Context()); err != nil {
+	if err := r.Run(t.Context(), "/"); err != nil {
 		t.Fatal(err)
 	}
 	p.write("bin/sh", "changed")
@@ -343,6 +344,34 @@ func TestBringExtendsOrBeginsAnew(t *testing.T) {
 	}
 }
 
+// What a command would not see as it should makes it fail, and is named.
+func TestFilesOfTheStackAreNotHiddenInSilence(t *testing.T) {
+	p := newPlace(t)
+	r := p.root()
+	defer r.Close()
+	for _, c := range []struct {
+		entries []string
+		workdir string
+		want    string
+	}{
+		{[]string{"d kaniko/"}, "/", ""},
+		{[]string{"d kaniko/"}, "/kaniko", "/kaniko"},
+		{[]string{"d kaniko/", "l k kaniko"}, "/k/new", "/kaniko"},
+		{[]string{"d kaniko/", "f kaniko/mine x"}, "/", "/kaniko"},
+		{[]string{"f kaniko x"}, "/", "/kaniko"},
+		{[]string{"f etc/hosts x", "f workspace/x y", "d proc/"}, "/workspace", ""},
+		{[]string{"f var/run/secrets/a b"}, "/", "/var/run/secrets"},
+		{[]string{"d var/run/", "f var/run/a b"}, "/var/run", ""},
+	} {
+		p.bring(r, p.layer(c.entries...))
+		err := r.Run(t.Context(), c.workdir)
+		var hidden *inplace.HiddenError
+		if got := errors.As(err, &hidden); got != (c.want != "") || got && hidden.Path != c.want {
+			t.Errorf("%q in %s: %v, want %q", c.entries, c.workdir, err, c.want)
+		}
+	}
+}
+
 // A command in an empty root leaves the directories that every container has.
 func TestStandardDirectories(t *testing.T) {
 	p := newPlace(t)
@@ -350,7 +379,7 @@ func TestStandardDirectories(t *testing.T) {
 	defer r.Close()
 	p.bring(r, p.layer("f zz x", "f a x"))
 	for i, want := range [][]string{{"proc/", "tmp/"}, nil} {
-		if err := r.Run(t.Context()); err != nil {
+		if err := r.Run(t.Context(), "/"); err != nil {
 			t.Fatal(err)
 		}
 		if i == 0 {
@@ -376,7 +405,7 @@ func TestMountsAreImitatedAndLeaveNothing(t *testing.T) {
 	if err := os.Mkdir(cache, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Run(t.Context()); err != nil {
+	if err := r.Run(t.Context(), "/"); err != nil {
 		t.Fatal(err)
 	}
 	m, err := r.Mount(t.Context(), []inplace.Mount{

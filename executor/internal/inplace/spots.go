@@ -2,6 +2,7 @@ package inplace
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -22,9 +23,12 @@ type spot struct {
 	// blocked says that the stack has something else than a directory here,
 	// which cannot be placed: what is below is left alone meanwhile.
 	blocked bool
+	// full says that the stack has files here, which a command cannot see; mute that
+	// nobody minds.
+	full, mute bool
 }
 
-func (s *spot) add(name string) {
+func (s *spot) add(name string, mute bool) {
 	at := s
 	for part := range strings.SplitSeq(name, "/") {
 		if part == "" {
@@ -42,6 +46,7 @@ func (s *spot) add(name string) {
 	}
 	if at != s { // never the root itself
 		at.kept = true
+		at.mute = at.mute || mute
 	}
 }
 
@@ -66,7 +71,7 @@ func (s *spot) alone() bool { return s.kept || s.blocked }
 
 // empty forgets what a stack had.
 func (s *spot) empty() {
-	s.there, s.blocked = false, false
+	s.there, s.blocked, s.full = false, false, false
 	for _, b := range s.below {
 		b.empty()
 	}
@@ -96,15 +101,41 @@ func spots(dir string, keep, ignore []string) (*spot, error) {
 		if _, there, err := lstat(p); err != nil {
 			return nil, err
 		} else if there {
-			ignore = append(ignore[:len(ignore):len(ignore)], p)
+			mounts = append(mounts, p)
 		}
 	}
-	for _, p := range slices.Concat(mounts, ignore) {
+	for _, p := range mounts {
 		if name, ok := below(dir, p); ok {
-			s.add(name)
+			s.add(name, common(name))
+		}
+	}
+	for _, p := range ignore {
+		if name, ok := below(dir, p); ok {
+			s.add(name, true)
 		}
 	}
 	return s, nil
+}
+
+// common tells whether every container has something of its own there, whatever
+// is in its image.
+func common(name string) bool {
+	first, _, _ := strings.Cut(name, "/")
+	return slices.Contains([]string{"dev", "proc", "sys"}, first) || slices.Contains([]string{"etc/hosts", "etc/resolv.conf", "etc/hostname"}, name)
+}
+
+// hidden is a spot where a command would not see files of the stack, or where it
+// would work beside them: a path relative to the root, or "".
+func (s *spot) hidden(name, workdir string) string {
+	if s.kept && !s.mute && (s.full || workdir == name || strings.HasPrefix(workdir, name+"/")) {
+		return name
+	}
+	for _, n := range slices.Sorted(maps.Keys(s.below)) {
+		if found := s.below[n].hidden(join(name, n), workdir); found != "" {
+			return found
+		}
+	}
+	return ""
 }
 
 // below is the path p relative to dir, if it is in it.
