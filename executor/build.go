@@ -13,6 +13,7 @@ import (
 
 	"kaniko-build/executor/internal/dockerfile"
 	"kaniko-build/executor/internal/sandbox"
+	"kaniko-build/executor/internal/snapshot"
 	"kaniko-build/executor/internal/store"
 	"kaniko-build/executor/internal/wire"
 	"kaniko-build/schema/diag"
@@ -89,6 +90,7 @@ func (x *Executor) cachedEvents(n *Node) []Event {
 func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreResult, err error) {
 	j := n.job
 	j.Rung, j.IDs = iso.Rung, iso.IDs
+	j.Keep, j.Ignore, j.Snapshots = x.keep(n), x.opts.IgnorePaths, snapshot.Mode(x.opts.SnapshotMode)
 	j.Stages = append([]jobStage(nil), j.Stages...)
 	why := x.why(n)
 	for i := range j.Stages {
@@ -124,7 +126,12 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 	if err != nil {
 		return coreResult{}, err
 	}
-	container, err := x.opts.Runner.Start(ctx, iso, x.store.Dir(), theirs)
+	container, err := x.opts.Runner.Start(ctx, iso, Site{
+		Store: x.store.Dir(), Keep: j.Keep, Ignore: j.Ignore,
+		Waiting: func() {
+			x.opts.Sink(Event{Node: n.ID, Kind: Waiting, Time: time.Now(), Text: "another image, which is built in the root of this container"})
+		},
+	}, theirs)
 	if err != nil {
 		conn.Close()
 		return coreResult{}, fmt.Errorf("start the container of %s: %w", n.ID, err)
@@ -407,7 +414,7 @@ func Core(ctx context.Context, conn *os.File, in *sandbox.Inside) error {
 	if _, err := c.Call(ctx, callJob, nil, &j); err != nil {
 		return fmt.Errorf("ask for the job: %w", err)
 	}
-	st, err := store.Attach(sandbox.StorePath, store.Options{Holder: "node " + j.Node})
+	st, err := store.Attach(in.Store, store.Options{Holder: "node " + j.Node})
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 	"kaniko-build/executor/internal/copier"
 	"kaniko-build/executor/internal/dockerfile"
 	"kaniko-build/executor/internal/index"
+	"kaniko-build/executor/internal/inplace"
 	"kaniko-build/executor/internal/layer"
 	"kaniko-build/executor/internal/rootfs"
 	"kaniko-build/executor/internal/sandbox"
@@ -45,6 +46,7 @@ type core struct {
 	store  *store.Store
 	layers *rootfs.Layers
 	box    *sandbox.Inside
+	root   *inplace.Root // where RUNs happen; nil: each in an overlay of its own
 	maker  layer.Maker
 	stages []*stageRun
 	work   *errgroup.Group // everything that runs beside the target's steps
@@ -64,7 +66,7 @@ type stageRun struct {
 }
 
 // runCore does the job and returns the layers of its last stage.
-func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.Inside) (coreResult, error) {
+func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.Inside) (_ coreResult, err error) {
 	c := &core{job: j, host: h, store: st, box: box, maker: makerFor(j), bases: map[digest.Digest]baseLayer{}}
 	c.layers = &rootfs.Layers{Dir: filepath.Dir(st.LayerDir(j.IDs.String(), "x")), Make: c.maker, Use: st.Use, Indexes: &indexes{store: st}}
 	if err := os.MkdirAll(c.layers.Dir, 0o755); err != nil {
@@ -72,6 +74,12 @@ func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.I
 	}
 	if len(j.Stages) == 0 {
 		return c.task(ctx)
+	}
+	if j.Rung == sandbox.InPlace {
+		if c.root, err = openRoot(j, c.maker); err != nil {
+			return coreResult{}, err
+		}
+		defer func() { err = errors.Join(err, c.root.Close()) }()
 	}
 	for range j.Stages {
 		c.stages = append(c.stages, &stageRun{done: make(chan struct{})})
@@ -94,6 +102,9 @@ type coreResult struct {
 }
 
 func makerFor(j job) layer.Maker {
+	if j.Rung == sandbox.InPlace {
+		return layer.Maker{IDs: j.IDs, Devices: true}
+	}
 	n := layer.IDRange(65536)
 	if j.IDs.Single() {
 		n = 1
@@ -138,7 +149,9 @@ func (c *core) evaluate(ctx context.Context, i int) ([]rootfs.Layer, error) {
 		}
 		if _, ok := c.known(step, top); !ok && !missed {
 			missed = true
-			c.prefetch(ctx, st.Steps[k:])
+			if err := c.prefetch(ctx, st.Steps[k:]); err != nil {
+				return nil, err
+			}
 		}
 		made, err := c.step(ctx, st, step, top)
 		if err != nil {
@@ -156,15 +169,23 @@ func (c *core) evaluate(ctx context.Context, i int) ([]rootfs.Layer, error) {
 	return top, nil
 }
 
-// prefetch starts the stages that steps will read from, side by side.
-func (c *core) prefetch(ctx context.Context, steps []jobStep) {
+// prefetch starts the stages that steps will read from, side by side; where all
+// share one root it does them now, one after the other.
+func (c *core) prefetch(ctx context.Context, steps []jobStep) error {
 	for i := range steps {
 		for _, src := range stepSources(&steps[i].Step) {
-			if src.Kind == dockerfile.FromStage {
+			switch {
+			case src.Kind != dockerfile.FromStage:
+			case c.root == nil:
 				c.work.Go(func() error { _, err := c.stage(ctx, src.Stage); return err })
+			default:
+				if _, err := c.stage(ctx, src.Stage); err != nil {
+					return err
+				}
 			}
 		}
 	}
+	return nil
 }
 
 // stepSources are the places a step reads from, in its order.
@@ -353,12 +374,18 @@ func (c *core) ready(ctx context.Context, s *jobStep, sources map[string][]rootf
 			return nil, err
 		}
 	}
+	if s.Run != nil && c.root != nil {
+		return &stack{}, c.bring(ctx, top)
+	}
 	return open(ctx, top)
 }
 
 // execute runs a step over base, which is the stack top, and keeps what it
 // changed as a layer.
 func (c *core) execute(ctx context.Context, st *jobStage, s *jobStep, sources map[string][]rootfs.Layer, base *stack, top []rootfs.Layer) (_ store.Entry, err error) {
+	if s.Run != nil && c.root != nil {
+		return c.runHere(ctx, st, s, sources)
+	}
 	up, err := c.newUpper(base)
 	if err != nil {
 		return store.Entry{}, err
@@ -405,7 +432,12 @@ type stack struct {
 	view *rootfs.View
 }
 
-func (s *stack) Close() error { return s.view.Close() }
+func (s *stack) Close() error {
+	if s.view == nil {
+		return nil
+	}
+	return s.view.Close()
+}
 
 // open makes sure that layers lie unpacked, and looks at them.
 func (c *core) open(ctx context.Context, layers []rootfs.Layer) (*stack, error) {

@@ -17,6 +17,7 @@ import (
 	"kaniko-build/executor/internal/layer"
 	"kaniko-build/executor/internal/registry"
 	"kaniko-build/executor/internal/sandbox"
+	"kaniko-build/executor/internal/snapshot"
 	"kaniko-build/executor/internal/store"
 )
 
@@ -32,6 +33,10 @@ type Options struct {
 	// be reached is answered for by what it said last, with a warning.
 	Pull  bool
 	Epoch *int64 // SOURCE_DATE_EPOCH of the environment
+
+	// Where RUNs happen in a root of which no overlay tells the changes:
+	SnapshotMode string   // what tells a changed file: "" or "full", "redo", "time"
+	IgnorePaths  []string // absolute; left alone, and in no layer that is made here
 
 	Others       Registry // hosts that Registries does not name; without Host and Mirrors
 	PrivatePlain bool     // private IPv4 addresses may speak plain http, which is tried after https
@@ -76,11 +81,20 @@ type Runner interface {
 	// Start starts a container that sees the store and nothing else of the
 	// host, and connects its core to conn, which stays the caller's. The
 	// container ends when the connection does, and at once with Kill.
-	Start(ctx context.Context, iso Isolation, store string, conn *os.File) (Container, error)
+	Start(ctx context.Context, iso Isolation, at Site, conn *os.File) (Container, error)
 	// Probe says what kind of container this machine gives, as found by
 	// building something very small in one. A machine that gives none is a
 	// *MachineError.
 	Probe(ctx context.Context, store string) (Isolation, error)
+}
+
+// Site is what a node needs of the machine that it starts on.
+type Site struct {
+	Store string
+	// Where the node has the machine's own root: paths to leave alone, Keep
+	// those that are there now.
+	Keep, Ignore []string
+	Waiting      func() // called once if another node has that root
 }
 
 // Container is a started core.
@@ -144,6 +158,12 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	iso, err := o.Runner.Probe(ctx, o.State)
 	var machine *MachineError
 	if err != nil && !errors.As(err, &machine) {
+		return nil, err
+	}
+	if iso.Rung == sandbox.InPlace {
+		o.Jobs = 1 // there is one root
+	}
+	if _, err := snapshot.ParseMode(o.SnapshotMode); err != nil {
 		return nil, err
 	}
 	so := store.Options{Owner: os.Getuid()}

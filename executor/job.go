@@ -8,6 +8,7 @@ import (
 	"kaniko-build/executor/internal/dockerfile"
 	"kaniko-build/executor/internal/layer"
 	"kaniko-build/executor/internal/sandbox"
+	"kaniko-build/executor/internal/snapshot"
 	"kaniko-build/executor/internal/store"
 )
 
@@ -21,6 +22,9 @@ type job struct {
 	Rung   sandbox.Rung
 	Stages []jobStage // as in Program.Stages; the last is exported
 	Images map[string][]baseLayer
+	// Of rung inplace: see Site and Options.SnapshotMode.
+	Keep, Ignore []string
+	Snapshots    snapshot.Mode
 	// Encode is how layers of the exported stage are compressed, and Epoch what
 	// their later times are set to (Unix seconds; nil leaves them).
 	Encode layer.Compression

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -163,6 +164,7 @@ type mounter struct {
 	step    *jobStep
 	sources map[string][]rootfs.Layer
 	scratch string
+	short   string // a folder with a short path; "" is /tmp
 	n       int
 	undo    []func() error
 }
@@ -231,7 +233,7 @@ func (m *mounter) secret(ctx context.Context, spec *sandbox.RunSpec, mt *dockerf
 		if mt.Mode != nil {
 			mode = *mt.Mode
 		}
-		spec.Mounts = append(spec.Mounts, sandbox.Mount{Kind: sandbox.FileMount, Target: mt.Target, ReadOnly: true, Data: value, Mode: mode, UID: mt.UID, GID: mt.GID})
+		spec.Mounts = append(spec.Mounts, sandbox.Mount{Kind: sandbox.FileMount, Target: mt.Target, ReadOnly: true, Secret: true, Data: value, Mode: mode, UID: mt.UID, GID: mt.GID})
 	}
 	return nil
 }
@@ -249,7 +251,7 @@ func (m *mounter) ssh(ctx context.Context, spec *sandbox.RunSpec, mt *dockerfile
 		return nil
 	}
 	probe.Close()
-	dir, err := os.MkdirTemp("/tmp", "ssh") // socket paths are short
+	dir, err := os.MkdirTemp(cmp.Or(m.short, "/tmp"), "ssh") // socket paths are short
 	if err != nil {
 		return fmt.Errorf("make a place for the ssh socket: %w", err)
 	}
@@ -317,6 +319,9 @@ func (m *mounter) forward(ctx context.Context, conn net.Conn, id string) {
 // bind shows files of a context, stage or image. What a RUN writes there is
 // seen by it alone and dropped.
 func (m *mounter) bind(ctx context.Context, spec *sandbox.RunSpec, mt *dockerfile.Mount) error {
+	if m.core.root != nil {
+		return m.copied(ctx, spec, mt)
+	}
 	var dirs []string
 	switch mt.From.Kind {
 	case dockerfile.FromStage, dockerfile.FromImage:

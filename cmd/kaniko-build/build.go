@@ -57,7 +57,7 @@ func (f *runFlags) add(c *cobra.Command) {
 // have them too.
 func (f *runFlags) addInputs(c *cobra.Command) {
 	fl := c.Flags()
-	fl.StringVar(&f.isolation, "isolation", os.Getenv("KANIKO_BUILD_ISOLATION"), "kind of container: userns or userns-single (default: the best there is; see doctor)")
+	fl.StringVar(&f.isolation, "isolation", os.Getenv("KANIKO_BUILD_ISOLATION"), "kind of container: userns, userns-single or inplace (default: the best there is; see doctor)")
 	fl.StringArrayVar(&f.mirrors, "registry-mirror", nil, "pull from a mirror, [HOST=]MIRROR (HOST: docker.io)")
 	fl.BoolVar(&f.noCache, "no-cache", false, "run every step, whatever is known")
 	fl.BoolVar(&f.pull, "pull", false, "fail when a registry cannot be asked what a tag is now, instead of taking its last answer with a warning")

@@ -68,7 +68,12 @@ func newDoctor(t terminal) *cobra.Command {
 					fmt.Fprintf(t.out, "           remedy: %s\n", r.Remedy)
 				}
 			}
-			fmt.Fprintln(t.out, "network    RUN steps use the host's network and reach its loopback services; RUN --network=none does not")
+			if rep.Best == "inplace" {
+				fmt.Fprintln(t.out, "network    RUN steps use the container's network; RUN --network=none is refused")
+				fmt.Fprintln(t.out, "trust      RUN steps are root in this container, beside everything that is mounted into it")
+			} else {
+				fmt.Fprintln(t.out, "network    RUN steps use the host's network and reach its loopback services; RUN --network=none does not")
+			}
 			if err := rep.Err(); err != nil {
 				return &executor.MachineError{What: "no unprivileged containers here: see the remedies above"}
 			}

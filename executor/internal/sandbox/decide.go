@@ -33,11 +33,31 @@ type facts struct {
 	AppArmor   bool  // kernel.apparmor_restrict_unprivileged_userns=1
 	Seccomp    bool  // a filter is installed: a container's
 	NoNewPrivs bool
-	Container  bool
+	// Container tells how this is known to be a container; "" if it is not.
+	Container string
+	Force     bool // use the root of what may be no container
 }
 
 // candidates decides what is worth trying, best first.
 func candidates(f facts) []Candidate {
+	return append(namespaces(f), inPlace(f))
+}
+
+// inPlace overwrites "/": only where that is a container's own, and only for
+// root, who can give files their owners.
+func inPlace(f facts) Candidate {
+	c := Candidate{Rung: InPlace, Map: ownMap(f.OwnUIDs, f.OwnGIDs)}
+	switch {
+	case f.UID != 0:
+		c.Why, c.Remedy = fmt.Sprintf("only root can build in the container's own root, and this is user %d", f.UID), "docker run --user 0, or runAsUser: 0 in the pod"
+	case f.Container == "" && !f.Force:
+		c.Why, c.Remedy = "this does not look like a container, and / would be overwritten", "run in a container, or say that this is one: --force"
+	}
+	return c
+}
+
+// namespaces are the candidates with user namespaces.
+func namespaces(f facts) []Candidate {
 	full := Candidate{Rung: Userns}
 	single := Candidate{Rung: UsernsSingle, Map: SingleMap(f.UID, f.GID)}
 	if why, remedy := off(f); why != "" {
@@ -158,6 +178,7 @@ const (
 	opStore   = "store"   // the mapped root cannot reach the store
 	opOverlay = "overlay" // no overlay with its upper in the store
 	opRun     = "run"     // no container
+	opRoot    = "root"    // the container's root cannot be written to
 )
 
 // explain says why a mini-build failed and what helps.
@@ -191,8 +212,12 @@ func explain(f facts, rung Rung, dir string, a attempt) (why, remedy string) {
 			"put the store on a volume or another real file system: KANIKO_BUILD_STATE=DIR"
 	case (a.op == opOverlay || a.op == opSetup) && a.errno == "ENODEV":
 		return "the kernel has no overlay file system: " + a.err, "sudo modprobe overlay"
-	case a.op == opSetup && denied && f.Container:
+	case a.op == opSetup && denied && f.Container != "":
 		return "mounts are refused (the container's AppArmor profile?): " + a.err, "docker run --security-opt apparmor=unconfined, or appArmorProfile: {type: Unconfined} in the pod"
+	case a.op == opRoot && a.errno == "EROFS":
+		return "the container's root is read-only", "docker run without --read-only, or readOnlyRootFilesystem: false in the pod"
+	case a.op == opRoot && denied:
+		return "root cannot give files away here: " + a.err, "leave the container the capabilities CHOWN, FOWNER and DAC_OVERRIDE, which it has by default"
 	case a.errno == "ENOSYS":
 		return "the kernel is too old (Linux 5.12 or later is needed): " + a.err, ""
 	}

@@ -103,3 +103,27 @@ func TestMapNamesAreShortAndDiffer(t *testing.T) {
 		t.Error("Contains is wrong at an edge")
 	}
 }
+
+func TestInPlaceOnlyForRootInAContainer(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		f    facts
+		why  string
+	}{
+		{"root in a container", facts{Container: "/.dockerenv"}, ""},
+		{"root in a container without namespaces", facts{Container: "/.dockerenv", MaxUserNS: 0}, ""},
+		{"root on a host", facts{}, "does not look like a container"},
+		{"root who insists", facts{Force: true}, ""},
+		{"a user in a container", facts{UID: 1000, Container: "/.dockerenv"}, "only root"},
+		{"a user who insists", facts{UID: 1000, Force: true}, "only root"},
+	} {
+		list := candidates(c.f)
+		got := list[len(list)-1]
+		if got.Rung != InPlace || (got.Why == "") != (c.why == "") || !strings.Contains(got.Why, c.why) || (got.Why == "") != (got.Remedy == "") {
+			t.Errorf("%s: %+v", c.name, got)
+		}
+		if id, ok := got.Map.HostUID(0); !ok || id != 0 {
+			t.Errorf("%s: id 0 is %d, %v", c.name, id, ok)
+		}
+	}
+}

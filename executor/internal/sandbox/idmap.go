@@ -15,10 +15,13 @@ const (
 	Userns Rung = "userns"
 	// UsernsSingle: user namespaces with one id; a supervisor plays the others.
 	UsernsSingle Rung = "userns-single"
+	// InPlace: root in a container that allows no namespace. A node and its RUNs
+	// are plain processes, and the root of the container is theirs.
+	InPlace Rung = "inplace"
 )
 
 // Rungs lists what Probe tries, best first.
-var Rungs = []Rung{Userns, UsernsSingle}
+var Rungs = []Rung{Userns, UsernsSingle, InPlace}
 
 // Ids is how many ids a container has: 0 to 65535.
 const Ids = 65536
@@ -34,6 +37,24 @@ type IDMap struct{ UIDs, GIDs []Range }
 func SingleMap(uid, gid uint32) IDMap {
 	return IDMap{UIDs: []Range{{0, uid, 1}}, GIDs: []Range{{0, gid, 1}}}
 }
+
+// ownMap is the map of a process that stays in its namespace: its ids as they are.
+func ownMap(uids, gids []Range) IDMap {
+	same := func(own []Range) []Range {
+		if own == nil {
+			return []Range{{0, 0, 1<<32 - 1}}
+		}
+		out := make([]Range, len(own))
+		for i, r := range own {
+			out[i] = Range{r.Inside, r.Inside, r.Count}
+		}
+		return out
+	}
+	return IDMap{UIDs: same(uids), GIDs: same(gids)}
+}
+
+// Mapped tells whether id can own files, as user and as group.
+func (m IDMap) Mapped(id uint32) bool { return m.Contains(id, id) }
 
 // Contains tells whether files can be owned by user id uid and group id gid.
 func (m IDMap) Contains(uid, gid uint32) bool {

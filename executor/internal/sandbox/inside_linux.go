@@ -23,9 +23,12 @@ type Entry func(ctx context.Context, in *Inside) error
 //	/proc /sys /dev      of the node's own namespaces
 //	/etc/resolv.conf, /etc/hosts    copies of the host's
 //	/tmp                 memory; big files belong into the store
+//
+// On rung inplace it is that of the container, and the store where it is outside.
 type Inside struct {
 	Rung  Rung
 	Map   IDMap
+	Store string     // where the store is
 	Files []*os.File // as NodeSpec.Files
 }
 
@@ -46,25 +49,31 @@ const (
 // A process is a node if it has the node's name, is process 1 of a user
 // namespace with a map, and finds the sealed configuration that only
 // StartNode makes as descriptor 3. A user who forges all this has a namespace
-// of his own to play in.
+// of his own to play in. On rung inplace it has the name and the configuration
+// and is root's, who needs no forgery.
 func Reexec(entries map[string]Entry) (int, bool) {
-	if len(os.Args) == 0 || os.Args[0] != nodeName || os.Getpid() != 1 {
+	if len(os.Args) == 0 || os.Args[0] != nodeName {
 		return 0, false
 	}
 	config, ok := readConfig()
-	if !ok || ownsHost() {
+	inPlace := config.Rung == InPlace
+	if !ok || !inPlace && (os.Getpid() != 1 || ownsHost()) || inPlace && os.Geteuid() != 0 {
 		return 0, false
 	}
 	runtime.LockOSThread() // keeps RUNs, which lock and spoil threads, off the main one
 	status := os.NewFile(statusFD, "status")
 	unix.CloseOnExec(statusFD)
 	unix.CloseOnExec(lifeFD)
+	in := &Inside{Rung: config.Rung, Map: config.Map, Store: StorePath}
+	enter := enter
+	if inPlace {
+		in.Store, enter = config.Path, enterInPlace
+	}
 	err := enter(config)
 	if err == nil {
 		_, err = status.WriteString(readyLine + "\n")
 	}
 	if err == nil {
-		in := &Inside{Rung: config.Rung, Map: config.Map}
 		for i, n := range config.Files {
 			unix.CloseOnExec(n)
 			in.Files = append(in.Files, os.NewFile(uintptr(n), fmt.Sprintf("inherited-%d", i)))

@@ -80,6 +80,7 @@ type nodeConfig struct {
 	Store int // descriptors
 	Binds []boundFD
 	Files []int
+	Path  string // of the store, on rung inplace
 }
 
 type boundFD struct {
@@ -137,6 +138,9 @@ func failedStart(op string, err error) *startError {
 //	... protocol over Files ...
 //	wait <──────────────────────────────────────────────────────────────── exit; the kernel ends all below
 //
+// On rung inplace there are no namespaces, no map and no root of its own: the
+// child is a process in a session of its own, which nobody may trace.
+//
 // The death signal follows the thread that forked, so that thread stays, in
 // wait. The life pipe closes the gap before the signal is armed.
 func StartNode(ctx context.Context, spec NodeSpec) (*Node, error) {
@@ -190,7 +194,11 @@ func (n *Node) run(ctx context.Context, spec NodeSpec, started chan<- error) {
 	}
 	defer config.Close()
 	runtime.KeepAlive(spec.Files)
-	c, err := p.fork(unix.CLONE_NEWUSER|unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWIPC|unix.CLONE_NEWUTS|unix.CLONE_NEWCGROUP, rep)
+	flags := uintptr(unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP)
+	if spec.Rung == InPlace {
+		flags = 0
+	}
+	c, err := p.fork(flags, rep)
 	if err != nil {
 		started <- failedStart("clone", fmt.Errorf("make user namespace: %w", err))
 		return
@@ -207,8 +215,10 @@ func (n *Node) run(ctx context.Context, spec NodeSpec, started chan<- error) {
 	killed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { c.kill(); close(killed) })
 	begin := func() error {
-		if err := writeMap(ctx, c.pid, spec.Map); err != nil {
-			return failedStart("map", err)
+		if spec.Rung != InPlace {
+			if err := writeMap(ctx, c.pid, spec.Map); err != nil {
+				return failedStart("map", err)
+			}
 		}
 		if _, err := life.w.Write([]byte{1}); err != nil {
 			return failedStart("", fmt.Errorf("wake child: %w", err))
@@ -427,7 +437,7 @@ func (p *program) node(spec NodeSpec, null *os.File, life, statusPipe, stderr *p
 		return s
 	}
 	fds := []any{int(null.Fd()), int(null.Fd()), int(stderr.w.Fd()), 0 /* config */, int(life.r.Fd()), int(statusPipe.w.Fd())}
-	config := nodeConfig{Magic: nodeMagic, Rung: spec.Rung, Map: spec.Map, Entry: spec.Entry}
+	config := nodeConfig{Magic: nodeMagic, Rung: spec.Rung, Map: spec.Map, Entry: spec.Entry, Path: store}
 	config.Store = len(fds)
 	fds = append(fds, open(store))
 	for _, b := range binds {

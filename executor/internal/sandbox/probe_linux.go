@@ -59,13 +59,18 @@ func (r Report) Err() error {
 // Candidates tells which rungs are worth trying here, without trying, best first.
 func Candidates() []Candidate { return candidates(look()) }
 
+// Container tells how this is known to be a container; "" if it is not.
+func Container() string { return look().Container }
+
 // Probe does a mini-build on each rung, best first, until one works; dir is a
 // directory on the file system of the store, and left as it was. It costs
 // the start of this binary, so keep the report.
 //
-// The rungs below the best one are reported as they look, untried.
-func Probe(ctx context.Context, dir string) Report {
+// The rungs below the best one are reported as they look, untried. force is a
+// user's word that "/" may be overwritten although nothing tells of a container.
+func Probe(ctx context.Context, dir string, force bool) Report {
 	f := look()
+	f.Force = force
 	var r Report
 	for _, c := range candidates(f) {
 		entry := RungReport{Candidate: c}
@@ -91,6 +96,11 @@ func try(ctx context.Context, c Candidate, dir string) (attempt, bool) {
 			a.errno = unix.ErrnoName(errno)
 		}
 		return a, false
+	}
+	if c.Rung == InPlace {
+		if err := tryInPlace("/" + probeFolder); err != nil {
+			return failed(opRoot, err)
+		}
 	}
 	store, err := os.MkdirTemp(dir, "probe-")
 	if err != nil {
@@ -128,6 +138,9 @@ const probeEntry = "sandbox probe"
 // probeInside is the node's half of a mini-build: a root of one file, an
 // overlay over it, a RUN that makes a directory, and a look for it in the upper.
 func probeInside(ctx context.Context, in *Inside) (err error) {
+	if in.Rung == InPlace {
+		return nil // the node started: a RUN is a process as it is
+	}
 	at := func(name string) string { return filepath.Join(StorePath, name) }
 	defer func() { // only this side can remove what overlay left in its work directory
 		for _, d := range []string{"lower", "lower2", "upper", "work"} {
@@ -298,12 +311,61 @@ func look() facts {
 			f.NoNewPrivs = value == "1"
 		}
 	}
-	for _, mark := range []string{"/.dockerenv", "/run/.containerenv", "/var/run/secrets/kubernetes.io"} {
-		if _, err := os.Stat(mark); err == nil {
-			f.Container = true
+	f.Container = container()
+	return f
+}
+
+// container looks for the marks of a container, those that kaniko looks for too.
+func container() string {
+	for _, mark := range []string{"/run/.containerenv", "/.dockerenv", "/var/run/secrets/kubernetes.io/serviceaccount", "/proc/vz", "/__runsc_containers__"} {
+		if _, err := os.Stat(mark); err == nil && !(mark == "/proc/vz" && exists("/proc/bc")) { // there it is the host
+			return mark
 		}
 	}
-	return f
+	if v := os.Getenv("container"); v != "" {
+		return "$container=" + v
+	}
+	for name, words := range map[string][]string{
+		"/proc/self/cgroup":      {"docker", "kubepods", "containerd", "libpod", "lxc", "garden", "ecs/"},
+		"/run/systemd/container": {""},
+	} {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		for _, w := range words {
+			if strings.Contains(string(data), w) {
+				return name
+			}
+		}
+	}
+	if data, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
+		for line := range strings.Lines(string(data)) {
+			if f := strings.Fields(line); len(f) > 5 && f[4] == "/" && strings.Contains(line, " - overlay ") {
+				return "an overlay on /"
+			}
+		}
+	}
+	return ""
+}
+
+func exists(name string) bool { _, err := os.Stat(name); return err == nil }
+
+const probeFolder = ".kaniko-build-probe"
+
+// tryInPlace does in dir, a new directory of the root, what building there needs.
+func tryInPlace(dir string) (err error) {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := os.Mkdir(dir+"/d", 0o700); err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(dir+"/d/f", nil, 0o600), os.Chown(dir+"/d/f", 1000, 1000), os.Rename(dir+"/d", dir+"/e"))
 }
 
 func sysctl(name string) string {

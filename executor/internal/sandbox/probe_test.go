@@ -7,7 +7,7 @@ import (
 
 func TestProbeFindsARungAndLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
-	r := Probe(t.Context(), dir)
+	r := Probe(t.Context(), dir, false)
 	for _, c := range r.Rungs {
 		t.Logf("%s %s: ok %v %s (%s)", c.Rung, c.Map, c.OK, c.Why, c.Remedy)
 	}

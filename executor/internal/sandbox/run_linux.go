@@ -48,6 +48,10 @@ type RunSpec struct {
 	// Stdout and Stderr get the output; nil drops it. If they are equal, one
 	// pipe serves both and order is kept, else they are written concurrently.
 	Stdout, Stderr io.Writer
+
+	// Started, if set, is called with the number of the process, which leads
+	// the session of its command. Rung inplace only.
+	Started func(pid int) error `json:"-"`
 }
 
 // Network of a RUN.
@@ -80,6 +84,7 @@ type Mount struct {
 	Mode uint32 // tmpfs, file: permissions
 
 	Data     []byte // file
+	Secret   bool   // file: it must never be on a disk
 	UID, GID uint32 // file; bind: who owns Source where the id map has not that owner
 }
 
@@ -161,9 +166,13 @@ func (in *Inside) Run(ctx context.Context, spec RunSpec) (Result, error) {
 		err    error
 	}
 	ended := make(chan outcome)
+	run := in.run
+	if in.Rung == InPlace {
+		run = in.runInPlace
+	}
 	go func() {
 		runtime.LockOSThread() // never unlocked: its namespaces are spoilt, it ends with this goroutine
-		r, err := in.run(ctx, spec)
+		r, err := run(ctx, spec)
 		ended <- outcome{r, err}
 	}()
 	o := <-ended
@@ -174,7 +183,7 @@ func (s RunSpec) check() error {
 	switch {
 	case len(s.Argv) == 0 || s.Argv[0] == "":
 		return errors.New("run: no command")
-	case len(s.Lower) == 0 && s.Root == "":
+	case len(s.Lower) == 0 && s.Root == "": // rung inplace has "/"
 		return errors.New("internal error: run without a root")
 	case len(s.Lower) > 0 && (s.Upper == "") != (s.Work == ""):
 		return errors.New("internal error: run with only one of upper and work directory")
@@ -706,7 +715,17 @@ func (in *Inside) program(p *program, spec RunSpec, at *place, out *output, rep 
 	// No descriptor of the node may live when the working directory is
 	// entered: it may be named /proc/self/fd/7.
 	reportFD := p.fds([]any{int(out.null.Fd()), out.fds[0], out.fds[1]}, int(rep.w.Fd()), true)
-	dir := spec.Dir
+	p.settle(spec.Dir)
+	p.bound()
+	p.filter(dockerFilter[:], unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW)
+	super.program(p, spec, reportFD)
+	p.become(spec, in.Map)
+	p.exec(spec)
+	return nil
+}
+
+// settle makes the surroundings of a command those that it expects.
+func (p *program) settle(dir string) {
 	if dir == "" {
 		dir = "/"
 	}
@@ -714,21 +733,22 @@ func (in *Inside) program(p *program, spec RunSpec, at *place, out *output, rep 
 	p.call("set umask", unix.SYS_UMASK, 0o022)
 	p.limits()
 	p.signals()
+}
 
+// bound leaves no more than Docker's capabilities to be had.
+func (p *program) bound() {
 	for c := range 64 {
 		if defaultCaps&(1<<c) != 0 {
 			continue
 		}
-		if _, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0); err != nil {
+		has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0)
+		if err != nil {
 			break // beyond the last one
 		}
-		p.call("drop capability", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0, 0, 0)
+		if has != 0 {
+			p.call("drop capability", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0, 0, 0)
+		}
 	}
-	p.filter(dockerFilter[:], unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW)
-	super.program(p, spec, reportFD)
-	p.become(spec, in.Map)
-	p.exec(spec)
-	return nil
 }
 
 // filter installs a seccomp filter.
@@ -799,10 +819,22 @@ func (p *program) become(spec RunSpec, ids IDMap) {
 	}
 	if spec.UID == 0 || ids.Single() {
 		header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-		low, high := uint32(defaultCaps), uint32(defaultCaps>>32)
+		caps := defaultCaps & permitted()
+		low, high := uint32(caps), uint32(caps>>32)
 		data := &[2]unix.CapUserData{{Effective: low, Permitted: low}, {Effective: high, Permitted: high}}
 		p.call("set capabilities", unix.SYS_CAPSET, unsafe.Pointer(header), unsafe.Pointer(data))
 	}
+}
+
+// permitted are the capabilities that this process has. A node in a user
+// namespace of its own has all of them.
+func permitted() uint64 {
+	header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if unix.Capget(header, &data[0]) != nil {
+		return 0
+	}
+	return uint64(data[0].Permitted) | uint64(data[1].Permitted)<<32
 }
 
 // exec tries the names that the command may have, as runc does: the first in

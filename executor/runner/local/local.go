@@ -31,8 +31,8 @@ const coreEntry = "core"
 // Start made and then returns its exit code and true.
 func Reexec() (int, bool) {
 	return sandbox.Reexec(map[string]sandbox.Entry{coreEntry: func(ctx context.Context, in *sandbox.Inside) error {
-		if len(in.Files) != 1 {
-			return fmt.Errorf("internal error: a node starts with %d files, not 1", len(in.Files))
+		if len(in.Files) == 0 {
+			return errors.New("internal error: a node starts without its connection")
 		}
 		return executor.Core(ctx, in.Files[0], in)
 	}})
@@ -40,16 +40,28 @@ func Reexec() (int, bool) {
 
 // Runner is an executor.Runner. The zero value works.
 type Runner struct {
-	// Rung asks for one kind of isolation instead of the best: "userns" or
-	// "userns-single".
+	// Rung asks for one kind of isolation instead of the best: "userns",
+	// "userns-single" or "inplace".
 	Rung string
+	// Force is a user's word that "/" may be overwritten for the time of a
+	// build, where nothing else tells that this is a container.
+	Force bool
 }
 
 // Start starts the core of one node.
-func (r *Runner) Start(ctx context.Context, iso executor.Isolation, state string, conn *os.File) (executor.Container, error) {
+func (r *Runner) Start(ctx context.Context, iso executor.Isolation, at executor.Site, conn *os.File) (executor.Container, error) {
+	if iso.Rung == sandbox.InPlace {
+		return startInPlace(ctx, iso, at, conn)
+	}
+	return start(ctx, iso, at, conn)
+}
+
+// start gives the node files: its connection, and what it is to hold as long as
+// it lives.
+func start(ctx context.Context, iso executor.Isolation, at executor.Site, files ...*os.File) (executor.Container, error) {
 	n, err := sandbox.StartNode(ctx, sandbox.NodeSpec{
-		Rung: iso.Rung, Map: iso.IDs, Store: state, Entry: coreEntry,
-		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, Files: []*os.File{conn},
+		Rung: iso.Rung, Map: iso.IDs, Store: at.Store, Entry: coreEntry,
+		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, Files: files,
 	})
 	if err != nil {
 		return nil, err
@@ -68,8 +80,13 @@ func (c container) Kill() { c.node.Kill() }
 
 // Probe finds the kind of isolation by a small build in dir, or remembers it.
 func (r *Runner) Probe(ctx context.Context, dir string) (executor.Isolation, error) {
+	if os.Geteuid() == 0 {
+		if err := recoverRoot(dir); err != nil {
+			return executor.Isolation{}, err
+		}
+	}
 	memo := memoPath(dir)
-	stamp := stamp()
+	stamp := fmt.Sprint(stamp(), r.Force)
 	if iso, ok := recall(memo, stamp, r.Rung); ok {
 		return iso, nil
 	}
@@ -98,7 +115,7 @@ func (r *Runner) Report(ctx context.Context, dir string) (sandbox.Report, error)
 	if err != nil {
 		return sandbox.Report{}, fmt.Errorf("make a folder to probe in: %w", err)
 	}
-	rep := sandbox.Probe(ctx, tmp)
+	rep := sandbox.Probe(ctx, tmp, r.Force)
 	return rep, release()
 }
 
@@ -144,7 +161,7 @@ func (r *Runner) choose(rep sandbox.Report) (executor.Isolation, error) {
 			return executor.Isolation{Rung: c.Rung, IDs: c.Map}, nil
 		}
 	}
-	return executor.Isolation{}, &executor.MachineError{What: fmt.Sprintf("no kind of isolation %q", r.Rung), Remedy: "choose userns or userns-single"}
+	return executor.Isolation{}, &executor.MachineError{What: fmt.Sprintf("no kind of isolation %q", r.Rung), Remedy: "choose userns, userns-single or inplace"}
 }
 
 type remembered struct {
@@ -170,7 +187,8 @@ func stamp() string {
 			parts = append(parts, "-")
 		}
 	}
-	for _, p := range []string{"/proc/sys/user/max_user_namespaces", "/proc/sys/kernel/unprivileged_userns_clone", "/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "/proc/self/uid_map"} {
+	parts = append(parts, sandbox.Container())
+	for _, p := range []string{"/proc/sys/user/max_user_namespaces", "/proc/sys/kernel/unprivileged_userns_clone", "/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "/proc/self/uid_map", "/proc/self/attr/current"} {
 		b, _ := os.ReadFile(p) // absent on most kernels, and then equal
 		parts = append(parts, strings.Join(strings.Fields(string(b)), " "))
 	}

@@ -1,0 +1,232 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"kaniko-build/executor/internal/copier"
+	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/executor/internal/index"
+	"kaniko-build/executor/internal/inplace"
+	"kaniko-build/executor/internal/layer"
+	"kaniko-build/executor/internal/rootfs"
+	"kaniko-build/executor/internal/sandbox"
+	"kaniko-build/executor/internal/store"
+	"kaniko-build/schema/diag"
+)
+
+// Where rung inplace builds, and the folder for what it puts aside there.
+const (
+	Root     = "/"
+	RootHide = "/.kaniko-build"
+)
+
+// imagePlaces are what the executor images have of their own: never the image's
+// that is built.
+var imagePlaces = []string{"/kaniko", "/busybox"}
+
+// keep are the paths that a node in the container's own root leaves alone: what
+// is needed outside of it while it runs.
+func (x *Executor) keep(n *Node) []string {
+	out := append([]string{x.store.Dir(), x.opts.Warmed.Dir, n.Context}, imagePlaces...)
+	if exe, err := os.Executable(); err == nil {
+		out = append(out, exe)
+	}
+	for _, c := range n.Contexts {
+		out = append(out, strings.TrimPrefix(c, layoutScheme))
+	}
+	for _, s := range n.SSH {
+		out = append(out, s.Paths...)
+	}
+	return slices.DeleteFunc(out, func(p string) bool { return !filepath.IsAbs(p) })
+}
+
+func openRoot(j job, mk layer.Maker) (*inplace.Root, error) {
+	return inplace.Open(inplace.Options{Dir: Root, Hide: RootHide, Keep: j.Keep, Ignore: j.Ignore, Make: mk, Mode: j.Snapshots})
+}
+
+// bring makes the root hold the stack top.
+func (c *core) bring(ctx context.Context, top []rootfs.Layer) error {
+	ids := make([]digest.Digest, len(top))
+	for i, l := range top {
+		ids[i] = l.DiffID
+	}
+	return c.root.Bring(ctx, ids, func(ctx context.Context, id digest.Digest) (io.ReadCloser, error) {
+		i := slices.Index(ids, id)
+		if c.elsewhere(id) {
+			return c.openLayer(ctx, top[i])
+		}
+		r, w := io.Pipe()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			w.CloseWithError(c.tar(ctx, top[:i], id, w))
+		}()
+		return &pipe{r, done}, nil
+	})
+}
+
+// elsewhere tells whether a layer's blob can be had; else it was made here and
+// lies unpacked.
+func (c *core) elsewhere(id digest.Digest) bool {
+	if _, plain := c.plainBlob(id); plain {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, base := c.bases[id]
+	return base
+}
+
+// pipe is the reading end of a stream that a goroutine writes.
+type pipe struct {
+	*io.PipeReader
+	done chan struct{}
+}
+
+func (p *pipe) Close() error {
+	err := p.PipeReader.Close()
+	<-p.done
+	return err
+}
+
+// runHere executes a RUN in the root, which holds the stack below it, and keeps
+// what it changed as a layer.
+func (c *core) runHere(ctx context.Context, st *jobStage, s *jobStep, sources map[string][]rootfs.Layer) (_ store.Entry, err error) {
+	r := s.Run
+	user, err := copier.LookupUser(ctx, c.root.Tree(), r.User)
+	if err != nil {
+		return store.Entry{}, err
+	}
+	out := &lines{emit: func(data string) { c.event(st, s, Event{Kind: Log, Data: data}) }}
+	spec, err := runSpec(r, user, out)
+	if err != nil {
+		return store.Entry{}, err
+	}
+	spec.Root, spec.Started = c.root.Dir(), c.root.Running
+	scratch, err := c.root.Scratch()
+	if err != nil {
+		return store.Entry{}, err
+	}
+	if err := os.Mkdir(scratch, 0o755); err != nil {
+		return store.Entry{}, fmt.Errorf("make a folder for mounts: %w", err)
+	}
+	m := mounter{core: c, step: s, sources: sources, scratch: scratch, short: scratch}
+	defer func() { err = errors.Join(err, m.close(), os.RemoveAll(scratch)) }()
+	if err := m.add(ctx, &spec, r); err != nil {
+		return store.Entry{}, err
+	}
+	var hidden *inplace.HiddenError
+	switch err := c.root.Run(ctx, r.Dir); {
+	case errors.As(err, &hidden):
+		return store.Entry{}, &diag.Problem{What: err.Error(), Hint: fmt.Sprintf("mount it in another place (and name that with --context), or let the executor leave it out of the image: --ignore-path %s", hidden.Path)}
+	case err != nil:
+		return store.Entry{}, err
+	}
+	if err := copier.Mkdirs(ctx, c.root.Tree(), c.root.Dir(), r.Dir, &[2]uint32{user.UID, user.GID}, nil, c.maker); err != nil {
+		return store.Entry{}, err
+	}
+	mounted, err := c.root.Mount(ctx, imitations(spec.Mounts))
+	if err != nil {
+		return store.Entry{}, err
+	}
+	_, err = c.command(ctx, spec, out)
+	if err := errors.Join(err, mounted.Close()); err != nil {
+		return store.Entry{}, err
+	}
+	return c.snapshot(ctx)
+}
+
+// imitations are mounts for a root in which nothing can be mounted.
+func imitations(list []sandbox.Mount) []inplace.Mount {
+	var out []inplace.Mount
+	for _, m := range list {
+		i := inplace.Mount{Target: m.Target, Mode: m.Mode, UID: m.UID, GID: m.GID, Secret: m.Secret}
+		switch m.Kind {
+		case sandbox.BindMount:
+			i.Source = filepath.Join(m.Source, filepath.Join("/", m.Sub))
+		case sandbox.FileMount:
+			if i.Data = m.Data; i.Data == nil {
+				i.Data = []byte{}
+			}
+		}
+		out = append(out, i)
+	}
+	return out
+}
+
+// snapshot makes what was changed in the root a layer. The files are read now,
+// before anything may touch them again; compression comes later.
+func (c *core) snapshot(ctx context.Context) (store.Entry, error) {
+	changes, err := c.root.Changes(ctx)
+	if err != nil {
+		return store.Entry{}, err
+	}
+	w, err := c.store.Writer()
+	if err != nil {
+		return store.Entry{}, err
+	}
+	defer w.Close()
+	names := index.NewWriter(ctx)
+	defer names.Index()
+	stats, err := layer.PackChanges(ctx, io.MultiWriter(w, names), c.root.Dir(), slices.Values(changes), layer.PackOptions{Contents: c.root.Contents()})
+	if err != nil {
+		return store.Entry{}, err
+	}
+	size := w.Size()
+	id, err := w.Commit("") // not compressed: the digest of the blob is the layer's
+	if err != nil {
+		return store.Entry{}, err
+	}
+	if x, err := names.Index(); err == nil { // else who needs one makes it
+		if err := c.layers.Indexes.PutIndex(id, x); err != nil {
+			return store.Entry{}, err
+		}
+	}
+	p, err := encodeParams(Compression{Type: layer.None}, nil)
+	if err != nil {
+		return store.Entry{}, err
+	}
+	blob := ocispec.Descriptor{MediaType: p.MediaType, Digest: id, Size: size}
+	if err := c.store.PutVariant(store.Variant{DiffID: id, Params: p, Descriptor: blob}); err != nil {
+		return store.Entry{}, err
+	}
+	c.root.Keep(id)
+	return store.Entry{DiffID: id, Layer: id.Encoded(), Size: stats.Size, Created: time.Now().UTC(), Full: c.full()}, nil
+}
+
+// copied shows files of a context, stage or image as a copy.
+func (m *mounter) copied(ctx context.Context, spec *sandbox.RunSpec, mt *dockerfile.Mount) error {
+	t, done, err := m.core.tree(ctx, mt.From, m.sources)
+	if err != nil {
+		return err
+	}
+	defer done()
+	dir := m.dir()
+	if err := (rootfs.Stack{}).NewUpper(dir); err != nil {
+		return err
+	}
+	source := mt.Source
+	if mt.From.Kind != dockerfile.FromScratch {
+		real, err := lookup(ctx, t, mt.Source)
+		if err != nil {
+			return err
+		}
+		if err := copyOut(ctx, t, mt, dir, m.core.maker); err != nil {
+			return err
+		}
+		source = real
+	}
+	spec.Mounts = append(spec.Mounts, sandbox.Mount{Kind: sandbox.BindMount, Target: mt.Target, Source: dir, Sub: source, ReadOnly: mt.ReadOnly})
+	return nil
+}
