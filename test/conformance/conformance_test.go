@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { rig.Main(m) }
 
 // limits are how many exceptions a rung may have.
-var limits = map[rig.Kind]int{rig.Superuser: 0, rig.Subuid: 12, rig.Single: 12}
+var limits = map[rig.Kind]int{rig.Superuser: 0, rig.Subuid: 12, rig.Single: 12, inPlace: 12}
 
 // exception is a case that a rung cannot do.
 type exception struct {
@@ -113,7 +113,7 @@ func loadExceptions(t *testing.T, all []*corpus.Case) map[rig.Kind]map[string]st
 			t.Errorf("exceptions.yaml: %s has no reason", e.Case)
 		}
 		for _, k := range e.Rungs {
-			if !slices.Contains(rig.Kinds, k) {
+			if !slices.Contains(rig.Kinds, k) && k != inPlace {
 				t.Errorf("exceptions.yaml: %s: no rung %q", e.Case, k)
 			}
 			if out[k] == nil {
@@ -183,6 +183,11 @@ type rung struct {
 	state      string
 	exceptions map[string]string
 
+	// Of rung inplace: the container that builds, and the directory that both
+	// sides see, there as boxShared.
+	box    *rig.Running
+	shared string
+
 	mu                     sync.Mutex
 	passed, failed, exempt int
 	cold, warm             time.Duration
@@ -190,14 +195,42 @@ type rung struct {
 
 func (s *suite) rung(t *testing.T, kind rig.Kind, exceptions map[string]string) *rung {
 	t.Helper()
+	r := s.newRung(t, kind, exceptions)
+	r.account = rig.NewAccount(t, kind)
+	r.state = filepath.Join(rig.Space(t, r.account), "state")
+	return r
+}
+
+func (s *suite) newRung(t *testing.T, kind rig.Kind, exceptions map[string]string) *rung {
+	t.Helper()
 	r := &rung{suite: s, kind: kind, exceptions: exceptions}
 	t.Cleanup(func() {
 		rig.Report(t, "conformance, rung %s: %d cases passed, %d failed, %d exceptions; builds took %.0f s cold, %.0f s warm",
 			kind, r.passed, r.failed, r.exempt, r.cold.Seconds(), r.warm.Seconds())
 	})
-	r.account = rig.NewAccount(t, kind)
-	r.state = filepath.Join(rig.Space(t, r.account), "state")
 	return r
+}
+
+// space is a new directory that the builder sees, too.
+func (r *rung) space(t *testing.T) string {
+	t.Helper()
+	if r.box == nil {
+		return rig.Space(t, nil)
+	}
+	dir, err := os.MkdirTemp(r.shared, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func (r *rung) run(t *testing.T, c rig.Call, argv ...string) rig.Output {
+	t.Helper()
+	if r.box != nil {
+		return r.runInBox(t, c, argv...)
+	}
+	return r.account.Run(t, c, argv...)
 }
 
 // try runs one case and judges it by the table of exceptions.
@@ -228,7 +261,7 @@ func (r *rung) try(t *testing.T, c *corpus.Case) {
 // check builds a case cold and warm and tells what is wrong, with the end of
 // the output that belongs to it.
 func (r *rung) check(t *testing.T, c *corpus.Case) (wrong []string, text string) {
-	dir := rig.Space(t, nil)
+	dir := r.space(t)
 	p, err := c.Prepare(filepath.Join(dir, "case"))
 	if err != nil {
 		t.Fatal(err)
@@ -315,7 +348,7 @@ func (r *rung) build(t *testing.T, p *corpus.Case, out string) rig.Output {
 		env = append(env, k+"="+p.Env[k])
 	}
 	argv = append(argv, filepath.Join(p.Dir, "context"))
-	return r.account.Run(t, rig.Call{Dir: p.Dir, Env: env, Timeout: 3 * time.Minute}, argv...)
+	return r.run(t, rig.Call{Dir: p.Dir, Env: env, Timeout: 3 * time.Minute}, argv...)
 }
 
 func keys(m map[string]string) []string {
