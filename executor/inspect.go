@@ -246,6 +246,32 @@ func (x *Executor) inspect(ctx context.Context, n *Node, shared *contexts) error
 	if err := n.Format.Check(); err != nil {
 		return err
 	}
+	if err := x.resolve(ctx, n, shared); err != nil {
+		return err
+	}
+	n.nameImages()
+	for _, w := range n.program.Warnings {
+		n.Warnings = append(n.Warnings, Event{Node: n.ID, Kind: Warning, Rule: w.Rule, Text: w.Text, Pos: w.Pos, Time: time.Now()})
+	}
+	n.warnDevices()
+	for _, r := range n.program.Images() {
+		if _, err := x.image(ctx, n, r); err != nil { // what only COPY --from or a mount names
+			return placed(err, r.Pos)
+		}
+	}
+	if err := n.grants(x.opts.Getenv); err != nil {
+		return err
+	}
+	if err := x.plan(ctx, n); err != nil {
+		return err
+	}
+	n.warnTimes()
+	return nil
+}
+
+// resolve reads the Dockerfile of a node, with the images that its stages begin
+// from.
+func (x *Executor) resolve(ctx context.Context, n *Node, shared *contexts) error {
 	src := newSources(x, n.Request, shared)
 	x.onClose(src.Close)
 	n.sources = src
@@ -270,27 +296,7 @@ func (x *Executor) inspect(ctx context.Context, n *Node, shared *contexts) error
 		}
 		return b.config, nil
 	})
-	if err != nil {
-		return err
-	}
-	n.nameImages()
-	for _, w := range n.program.Warnings {
-		n.Warnings = append(n.Warnings, Event{Node: n.ID, Kind: Warning, Rule: w.Rule, Text: w.Text, Pos: w.Pos, Time: time.Now()})
-	}
-	n.warnDevices()
-	for _, r := range n.program.Images() {
-		if _, err := x.image(ctx, n, r); err != nil { // what only COPY --from or a mount names
-			return placed(err, r.Pos)
-		}
-	}
-	if err := n.grants(x.opts.Getenv); err != nil {
-		return err
-	}
-	if err := x.plan(ctx, n); err != nil {
-		return err
-	}
-	n.warnTimes()
-	return nil
+	return err
 }
 
 // warnTimes says that an image whose times are set cannot be the same every time
