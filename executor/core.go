@@ -525,6 +525,9 @@ func (c *core) contentLines(ctx context.Context, s *jobStep, sources map[string]
 
 // commit makes the upper a layer of its own.
 func (c *core) commit(ctx context.Context, top []rootfs.Layer, base *stack, up *upper) (store.Entry, error) {
+	if err := up.leaveOut(c.job.Ignore); err != nil {
+		return store.Entry{}, err
+	}
 	h := sha256.New()
 	names := index.NewWriter(ctx)
 	defer names.Index()
@@ -574,6 +577,38 @@ func sourceKey(s dockerfile.Source) string {
 	default:
 		return string(s.Kind) + " " + s.Context
 	}
+}
+
+// leaveOut removes what a step changed at or below paths.
+func (u *upper) leaveOut(paths []string) error {
+	if len(paths) == 0 {
+		return nil
+	}
+	root, err := os.OpenRoot(u.dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, p := range paths {
+		name := tree.Clean(p)
+		if !realDir(root, filepath.Dir(name)) {
+			continue
+		}
+		if err := root.RemoveAll(name); err != nil {
+			return fmt.Errorf("leave %s out: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// realDir tells whether name is a directory that no link leads to.
+func realDir(root *os.Root, name string) bool {
+	for at := name; at != "."; at = filepath.Dir(at) {
+		if st, err := root.Lstat(at); err != nil || !st.IsDir() {
+			return false
+		}
+	}
+	return true
 }
 
 // own notes who owns links and fifos of the upper that could not be given their

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"kaniko-build/executor/internal/sandbox"
 	"kaniko-build/executor/internal/snapshot"
 	"kaniko-build/executor/internal/store"
+	"kaniko-build/schema/diag"
 )
 
 // Options say where and how an Executor works. State and Runner are required.
@@ -34,9 +37,12 @@ type Options struct {
 	Pull  bool
 	Epoch *int64 // SOURCE_DATE_EPOCH of the environment
 
-	// Where RUNs happen in a root of which no overlay tells the changes:
-	SnapshotMode string   // what tells a changed file: "" or "full", "redo", "time"
-	IgnorePaths  []string // absolute; left alone, and in no layer that is made here
+	// SnapshotMode is what tells a changed file where RUNs happen in a root of which
+	// no overlay tells the changes: "" or "full", "redo" (metadata), "time" (of writing).
+	SnapshotMode string
+	// IgnorePaths, absolute, are in no layer that is made here, nor is what is below
+	// them. On rung inplace they are left alone.
+	IgnorePaths []string
 
 	Others       Registry // hosts that Registries does not name; without Host and Mirrors
 	PrivatePlain bool     // private IPv4 addresses may speak plain http, which is tried after https
@@ -166,6 +172,13 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	if _, err := snapshot.ParseMode(o.SnapshotMode); err != nil {
 		return nil, err
 	}
+	o.IgnorePaths = slices.Clone(o.IgnorePaths)
+	for i, p := range o.IgnorePaths {
+		if o.IgnorePaths[i] = path.Clean(p); !path.IsAbs(p) || path.Clean(p) == "/" {
+			return nil, &diag.Problem{What: fmt.Sprintf("path to ignore %q: write an absolute path that is not the root", p)}
+		}
+	}
+	slices.Sort(o.IgnorePaths)
 	so := store.Options{Owner: os.Getuid()}
 	if uid, ok := iso.IDs.HostUID(0); ok && int(uid) != os.Getuid() {
 		gid, _ := iso.IDs.HostGID(0) // both maps have a root

@@ -569,6 +569,7 @@ func (x *Executor) stepKey(ctx context.Context, n *Node, st *dockerfile.Stage, s
 	default:
 		lines = append(lines, workdirLines(s.Workdir)...)
 	}
+	lines = append(lines, leftOutLines(x.opts, s.Run != nil)...)
 	next := 0
 	for i, l := range lines { // where the lines of stages ended up
 		if strings.HasPrefix(l, "from stage ") && next < len(s.Reads) {

@@ -6,6 +6,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/executor/internal/snapshot"
 	"kaniko-build/executor/internal/store"
 )
 
@@ -128,4 +129,17 @@ func copyLines(c *dockerfile.Copy) []string {
 
 func workdirLines(w *dockerfile.Workdir) []string {
 	return []string{"workdir " + w.Path, "user " + w.User}
+}
+
+// leftOutLines are what the options leave out of the result of a step, or may
+// miss in that of a RUN.
+func leftOutLines(o Options, run bool) []string {
+	var lines []string
+	for _, p := range o.IgnorePaths {
+		lines = append(lines, "left out "+p)
+	}
+	if m := snapshot.Mode(o.SnapshotMode); run && m != "" && m != snapshot.Full {
+		lines = append(lines, "changes by "+string(m))
+	}
+	return lines
 }

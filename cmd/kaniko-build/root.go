@@ -34,7 +34,9 @@ type terminal struct {
 func kaniko(t terminal) dropin.Program {
 	return dropin.Program{
 		Version: version, In: t.in, Out: t.out, Err: t.err, State: stateDir,
-		Runner: func() executor.Runner { return &local.Runner{Rung: os.Getenv("KANIKO_BUILD_ISOLATION")} },
+		Runner: func(force bool) executor.Runner {
+			return &local.Runner{Rung: os.Getenv("KANIKO_BUILD_ISOLATION"), Force: force}
+		},
 	}
 }
 

@@ -62,6 +62,7 @@ func (p Program) build(c *cobra.Command, s *settings) (err error) {
 	}
 	x, err := p.open(ctx, &s.common, log, s.kanikoDir, s.push.destinations, executor.Options{
 		Warmed: warmed, Retries: retries(s.downloadRetry, s.fsRetry),
+		Runner: p.Runner(s.force), SnapshotMode: s.snapshotMode, IgnorePaths: s.ignored(c.Flags().Changed),
 	})
 	if err != nil {
 		return err
@@ -171,6 +172,17 @@ func (s *settings) complete(given func(string) bool, log *logger) (err error) {
 	return nil
 }
 
+// ignored are the paths that the image gets nothing at from a step. /var/run is
+// among them only if that was asked for: kaniko's default loses files that people
+// miss, and what a container has mounted there is in no image anyway.
+func (s *settings) ignored(given func(string) bool) []string {
+	out := slices.Clone(s.ignorePaths)
+	if s.ignoreVarRun && (given("ignore-var-run") || given("whitelist-var-run")) {
+		out = append(out, "/var/run")
+	}
+	return out
+}
+
 // unknownEnv says which switches of the second kaniko are set: none is needed.
 func unknownEnv() []string {
 	var out []string
@@ -209,7 +221,10 @@ func (p Program) open(ctx context.Context, c *common, log *logger, kanikoDir str
 		}
 		o.Epoch = &n
 	}
-	o.Runner, o.Getenv, o.Sink, o.PrivatePlain = p.Runner(), os.Getenv, log.event, true
+	if o.Runner == nil {
+		o.Runner = p.Runner(false)
+	}
+	o.Getenv, o.Sink, o.PrivatePlain = os.Getenv, log.event, true
 	return executor.Open(ctx, o)
 }
 

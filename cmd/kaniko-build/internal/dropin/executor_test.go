@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
 	"kaniko-build/test/registrytest"
 )
 
@@ -74,6 +76,33 @@ func TestExitCodes(t *testing.T) {
 		if code, _, stderr := call(t, state, "", args...); code != 1 {
 			t.Errorf("%q ends with %d, want 1\n%s", args, code, stderr)
 		}
+	}
+}
+
+// Nothing that a step does at an ignored path is in the image, nor is a step that
+// was built without the flag taken for one with it.
+func TestIgnoredPaths(t *testing.T) {
+	dir := box(t, "COPY Dockerfile /gone/a/file\nCOPY Dockerfile /kept/a/file\nRUN mkdir -p /gone/a /var/run/x; echo 1 >/gone/a/more; echo 1 >/kept/more; ln -s /kept /gone/link\n")
+	state := t.TempDir()
+	for _, c := range []struct {
+		flags []string
+		want  string
+	}{
+		{nil, "gone/ gone/a/ gone/a/file gone/a/more gone/link kept/ kept/a/ kept/a/file kept/more var/ var/run/ var/run/x/"},
+		{[]string{"--ignore-path", "/gone/a", "--ignore-path=/kept/more/", "--ignore-path", "/gone/link/below"}, "gone/ gone/link kept/ kept/a/ kept/a/file var/ var/run/ var/run/x/"},
+		{[]string{"--ignore-path", "/gone", "--ignore-var-run"}, "kept/ kept/a/ kept/a/file kept/more var/"},
+	} {
+		archive := filepath.Join(t.TempDir(), "image.tar")
+		code, _, stderr := call(t, state, "", append([]string{"executor", "-c", dir, "--no-push", "--cache", "--no-push-cache", "--tar-path", archive}, c.flags...)...)
+		if code != 0 {
+			t.Fatalf("%q: %s", c.flags, stderr)
+		}
+		if got := strings.Join(imageNames(t, archive, "gone/", "kept/", "var/"), " "); got != c.want {
+			t.Errorf("%q: the image has %s\nwant %s", c.flags, got, c.want)
+		}
+	}
+	if code, _, stderr := call(t, state, "", "executor", "-c", dir, "--no-push", "--ignore-path", "gone"); code != 1 || !strings.Contains(stderr, "absolute") {
+		t.Errorf("a relative path: %d, %s", code, stderr)
 	}
 }
 
@@ -366,6 +395,41 @@ func manifest(t *testing.T, reg *registrytest.Registry, repo, tag string) served
 		t.Fatal(err)
 	}
 	return out
+}
+
+// imageNames are the names in all layers of an image that begin with one of prefixes.
+func imageNames(t *testing.T, archive string, prefixes ...string) []string {
+	t.Helper()
+	img, err := tarball.ImageFromPath(archive, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, l := range layers {
+		rc, err := l.Uncompressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for r := tar.NewReader(rc); ; {
+			h, err := r.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(h.Name, p) }) {
+				out = append(out, h.Name)
+			}
+		}
+		rc.Close()
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 func tarFile(t *testing.T, archive, name string) []byte {

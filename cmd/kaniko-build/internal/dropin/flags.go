@@ -129,7 +129,7 @@ var nothing = []struct{ name, kind, why string }{
 // without are flags that ought to act and do not yet. Who gives one is told: a
 // flag that is dropped in silence is believed.
 var without = []string{
-	"single-snapshot", "ignore-path", "cache-repo", "cache-copy-layers", "cache-run-layers", "no-push-cache",
+	"single-snapshot", "cache-repo", "cache-copy-layers", "cache-run-layers", "no-push-cache",
 }
 
 // hiddenFlags are not in the help: other names of flags, and what is only
@@ -170,11 +170,11 @@ func (s *settings) add(f *pflag.FlagSet) {
 		f.StringVar(&s.snapshotMode, name, "full", "how changes are found: full, redo or time")
 	}
 	f.BoolVar(&s.singleSnapshot, "single-snapshot", false, "one layer for all that a stage changes")
-	f.StringArrayVar(&s.ignorePaths, "ignore-path", nil, "path that is neither unpacked nor kept; may be repeated")
+	f.StringArrayVar(&s.ignorePaths, "ignore-path", nil, "path of which no step has anything in the image; may be repeated")
 	for _, name := range []string{"ignore-var-run", "whitelist-var-run"} {
-		f.BoolVar(&s.ignoreVarRun, name, true, "leave /var/run out")
+		f.BoolVar(&s.ignoreVarRun, name, true, "leave /var/run out, if given")
 	}
-	f.BoolVar(&s.force, "force", false, "build outside of a container, too")
+	f.BoolVar(&s.force, "force", false, "build in the root of what does not look like a container, too")
 
 	f.BoolVar(&s.cache, "cache", false, "use what earlier builds have left in the cache")
 	f.StringVar(&s.cacheRepo, "cache-repo", "", "repository for layers of the cache, or oci:DIR (default: cache below the first destination)")

@@ -18,9 +18,9 @@ type Program struct {
 	Version  string
 	In       io.Reader
 	Out, Err io.Writer
-	Runner   func() executor.Runner
-	State    func() (string, error) // the directory of the store, unless kaniko's directory has it
-	Web      *http.Client           // for digests that are put to an address; nil is http.DefaultClient
+	Runner   func(force bool) executor.Runner // force: the root of what may be no container can be built in
+	State    func() (string, error)           // the directory of the store, unless kaniko's directory has it
+	Web      *http.Client                     // for digests that are put to an address; nil is http.DefaultClient
 }
 
 // Failure ends a command with an exit code. It has been shown.
