@@ -57,6 +57,9 @@ type dirInfo struct {
 // ignore file with mistakes, is a *diag.Problem. The caller closes it.
 func Open(ctx context.Context, root string, o Options) (*Dir, error) {
 	files, err := tree.OpenDir(root, tree.DirOptions{Owner: &[2]uint32{}})
+	if err == nil && isProjected(ctx, files) {
+		o.Sub = path.Join(projectedData, o.Sub)
+	}
 	if err == nil && o.Sub != "" && tree.Clean(o.Sub) != "" {
 		files, err = openSub(ctx, files, root, o.Sub)
 	}
