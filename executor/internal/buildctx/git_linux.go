@@ -100,17 +100,16 @@ func (f *Fetcher) Commit(ctx context.Context, r Repo) (Commit, error) {
 	}
 	ref := r.Ref
 	if ref == "" {
-		out, err := f.git(ctx, r.Remote, repoDirs{}, "ls-remote", "--symref", "--", r.Remote, "HEAD")
+		head, err := f.head(ctx, r)
 		if err != nil {
 			return Commit{}, fmt.Errorf("find the default branch of %s: %w", redact(r.Remote), err)
 		}
-		m := defaultBranch.FindStringSubmatch(out)
-		if m == nil || strings.HasPrefix(m[1], "-") {
+		if head == "" || strings.HasPrefix(head, "-") {
 			return Commit{}, gitProblem("name a branch, tag or commit after #", "could not find default branch for repository: %s", redact(r.Remote))
 		}
-		ref = m[1]
+		ref = head
 	}
-	out, err := f.git(ctx, r.Remote, repoDirs{}, "ls-remote", "--", r.Remote, ref, ref+"^{}")
+	out, err := f.refs(ctx, r, ref)
 	if err != nil {
 		return Commit{}, fmt.Errorf("fetch remote %s: %w", redact(r.Remote), err)
 	}
@@ -125,6 +124,52 @@ func (f *Fetcher) Commit(ctx context.Context, r Repo) (Commit, error) {
 		c.Peeled = ""
 	}
 	return c, nil
+}
+
+// head is the name of the remote's default branch, "" if it has none.
+func (f *Fetcher) head(ctx context.Context, r Repo) (string, error) {
+	if !f.hasCommand() {
+		head, _, err := library{f, r}.list(ctx)
+		return head, err
+	}
+	out, err := f.git(ctx, r.Remote, repoDirs{}, "ls-remote", "--symref", "--", r.Remote, "HEAD")
+	if err != nil {
+		return "", err
+	}
+	if m := defaultBranch.FindStringSubmatch(out); m != nil {
+		return m[1], nil
+	}
+	return "", nil
+}
+
+// refs are the names of the remote that ref may be, as `git ls-remote` has them.
+func (f *Fetcher) refs(ctx context.Context, r Repo, ref string) (string, error) {
+	if !f.hasCommand() {
+		_, refs, err := library{f, r}.list(ctx)
+		return refs, err
+	}
+	return f.git(ctx, r.Remote, repoDirs{}, "ls-remote", "--", r.Remote, ref, ref+"^{}")
+}
+
+// hasCommand tells whether there is a git command on the PATH that it would run
+// with.
+func (f *Fetcher) hasCommand() bool {
+	for _, dir := range filepath.SplitList(f.path()) {
+		if fi, err := os.Stat(filepath.Join(dir, "git")); err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// path is the PATH of git commands.
+func (f *Fetcher) path() string {
+	for _, v := range f.Env {
+		if p, ok := strings.CutPrefix(v, "PATH="); ok {
+			return p
+		}
+	}
+	return "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 }
 
 // choose finds a ref in the output of ls-remote: a full name first, then a
@@ -178,7 +223,11 @@ func (f *Fetcher) checkedOut(ctx context.Context, r Repo, c Commit) (string, err
 		return "", fmt.Errorf("check out %s: %w", redact(r.Remote), err)
 	}
 	defer os.RemoveAll(tmp)
-	if err := f.checkout(ctx, r, c, tmp); err != nil {
+	checkout := f.checkout
+	if !f.hasCommand() {
+		checkout = f.checkoutByLibrary
+	}
+	if err := checkout(ctx, r, c, tmp); err != nil {
 		return "", err
 	}
 	if err := os.RemoveAll(filepath.Join(tmp, "repo")); err != nil {
@@ -240,7 +289,38 @@ func (f *Fetcher) checkout(ctx context.Context, r Repo, c Commit, tmp string) er
 		return err
 	}
 	if r.CommitTimes {
-		if err := f.commitTimes(ctx, r, c, bare, from); err != nil {
+		when, err := f.commitTime(ctx, r, c, bare)
+		if err != nil {
+			return err
+		}
+		if err := setTimes(from, when); err != nil {
+			return err
+		}
+	}
+	if err := plainModes(from); err != nil {
+		return err
+	}
+	return os.Rename(from, filepath.Join(tmp, "tree"))
+}
+
+// checkoutByLibrary is checkout where there is no git command.
+func (f *Fetcher) checkoutByLibrary(ctx context.Context, r Repo, c Commit, tmp string) error {
+	work := filepath.Join(tmp, "work")
+	when, err := library{f, r}.checkout(ctx, c, work)
+	if err != nil {
+		return err
+	}
+	if !r.KeepGitDir || path.Join("/", r.Subdir) != "/" {
+		if err := os.RemoveAll(filepath.Join(work, ".git")); err != nil {
+			return err
+		}
+	}
+	from, err := subdir(work, r.Subdir)
+	if err != nil {
+		return err
+	}
+	if r.CommitTimes {
+		if err := setTimes(from, when); err != nil {
 			return err
 		}
 	}
@@ -387,16 +467,21 @@ func subdir(work, sub string) (string, error) {
 	return filepath.Join(work, sub), nil
 }
 
-// commitTimes gives all files below dir the time of the commit.
-func (f *Fetcher) commitTimes(ctx context.Context, r Repo, c Commit, bare, dir string) error {
+// commitTime is the time of the commit, in seconds since 1970.
+func (f *Fetcher) commitTime(ctx context.Context, r Repo, c Commit, bare string) (int64, error) {
 	out, err := f.git(ctx, r.Remote, repoDirs{git: bare}, "log", "-1", "--format=%ct", c.ID+"^{commit}")
 	if err != nil {
-		return fmt.Errorf("read the time of commit %s: %w", c.ID, err)
+		return 0, fmt.Errorf("read the time of commit %s: %w", c.ID, err)
 	}
 	sec, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
 	if err != nil {
-		return fmt.Errorf("read the time of commit %s: %w", c.ID, err)
+		return 0, fmt.Errorf("read the time of commit %s: %w", c.ID, err)
 	}
+	return sec, nil
+}
+
+// setTimes gives all files below dir one time, in seconds since 1970.
+func setTimes(dir string, sec int64) error {
 	ts := []unix.Timespec{{Sec: sec}, {Sec: sec}}
 	return filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
 		if err != nil {

@@ -87,7 +87,16 @@ func (f *forge) commit(message string) {
 	f.git("commit", "-qm", message)
 }
 
+// ways are the environments of git: with its command, and without.
+var ways = map[string][]string{"command": nil, "library": {"PATH=/nowhere"}}
+
 func TestGitCheckout(t *testing.T) {
+	for way, env := range ways {
+		t.Run(way, func(t *testing.T) { testGitCheckout(t, env) })
+	}
+}
+
+func testGitCheckout(t *testing.T, env []string) {
 	g := newForge(t)
 	one, two, tag := g.git("rev-parse", "v1^{commit}"), g.git("rev-parse", "main"), g.git("rev-parse", "v1")
 	for _, c := range []struct {
@@ -113,7 +122,7 @@ func TestGitCheckout(t *testing.T) {
 			mask := unix.Umask(0o077)
 			defer unix.Umask(mask)
 			c.repo.Remote = g.url
-			f := &buildctx.Fetcher{Dir: t.TempDir()}
+			f := &buildctx.Fetcher{Env: env, Dir: t.TempDir()}
 			commit, err := f.Commit(t.Context(), c.repo)
 			if err != nil || commit.Digest() != c.id {
 				t.Fatalf("commit %+v, %v, want %s", commit, err, c.id)
@@ -150,8 +159,14 @@ func TestGitCheckout(t *testing.T) {
 }
 
 func TestGitCommitTimesAndAuth(t *testing.T) {
+	for way, env := range ways {
+		t.Run(way, func(t *testing.T) { testGitCommitTimesAndAuth(t, env) })
+	}
+}
+
+func testGitCommitTimesAndAuth(t *testing.T, env []string) {
 	g := newForge(t)
-	f := &buildctx.Fetcher{Dir: t.TempDir(), Auth: func(string) string { return buildctx.TokenAuth("secret") }}
+	f := &buildctx.Fetcher{Env: env, Dir: t.TempDir(), Auth: func(string) string { return buildctx.TokenAuth("secret") }}
 	r := buildctx.Repo{Remote: g.url, CommitTimes: true}
 	c, err := f.Commit(t.Context(), r)
 	if err != nil {
@@ -173,6 +188,12 @@ func TestGitCommitTimesAndAuth(t *testing.T) {
 }
 
 func TestGitFails(t *testing.T) {
+	for way, env := range ways {
+		t.Run(way, func(t *testing.T) { testGitFails(t, env) })
+	}
+}
+
+func testGitFails(t *testing.T, env []string) {
 	g := newForge(t)
 	two := g.git("rev-parse", "main")
 	for _, c := range []struct {
@@ -192,7 +213,7 @@ func TestGitFails(t *testing.T) {
 		{buildctx.Repo{Remote: "file://" + g.dir}, "not allowed"},
 		{buildctx.Repo{Remote: g.url, Ref: strings.Repeat("0", 40)}, "can not be found"},
 	} {
-		f := &buildctx.Fetcher{Dir: t.TempDir()}
+		f := &buildctx.Fetcher{Env: env, Dir: t.TempDir()}
 		commit, err := f.Commit(t.Context(), c.repo)
 		if err == nil {
 			_, err = f.Checkout(t.Context(), c.repo, commit)
@@ -209,12 +230,18 @@ func TestGitFails(t *testing.T) {
 // TestGitSubmodules fetches one that lies on the same host, and refuses one
 // that is a path of this machine.
 func TestGitSubmodules(t *testing.T) {
+	for way, env := range ways {
+		t.Run(way, func(t *testing.T) { testGitSubmodules(t, env) })
+	}
+}
+
+func testGitSubmodules(t *testing.T, env []string) {
 	g := newForge(t)
 	if out, err := exec.Command("git", "-C", g.dir, "-c", "protocol.file.allow=always", "submodule", "add", "-q", g.url, "mod").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	g.commit("module")
-	f := &buildctx.Fetcher{Dir: t.TempDir()}
+	f := &buildctx.Fetcher{Env: env, Dir: t.TempDir()}
 	for _, without := range []bool{false, true} {
 		r := buildctx.Repo{Remote: g.url, NoSubmodules: without}
 		c, err := f.Commit(t.Context(), r)

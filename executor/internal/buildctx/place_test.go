@@ -303,6 +303,12 @@ func TestDirectoryShowsItsTokenToItsHostOnly(t *testing.T) {
 }
 
 func TestDirectoryWithHistory(t *testing.T) {
+	for way, env := range ways {
+		t.Run(way, func(t *testing.T) { testDirectoryWithHistory(t, env) })
+	}
+}
+
+func testDirectoryWithHistory(t *testing.T, env []string) {
 	g := newForge(t)
 	repo := "git" + strings.TrimPrefix(g.url, "http")
 	for _, c := range []struct {
@@ -319,7 +325,7 @@ func TestDirectoryWithHistory(t *testing.T) {
 		{"#" + strings.TrimSpace(g.git("rev-parse", "HEAD")), buildctx.WholeHistory, "2", "v1"},
 		{"#refs/tags/v1", buildctx.WholeHistory, "1", "v1"},
 	} {
-		f := &buildctx.Fetcher{Dir: t.TempDir()}
+		f := &buildctx.Fetcher{Env: env, Dir: t.TempDir()}
 		dir, err := f.Directory(t.Context(), buildctx.Place{At: repo + c.ref, Git: buildctx.GitPlace{PlainHTTP: true, History: c.history}}, buildctx.Places{})
 		if err != nil {
 			t.Fatal(err)
@@ -349,11 +355,13 @@ func TestDirectoryFromAnyCertificate(t *testing.T) {
 	s := httptest.NewTLSServer(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: inner.Host}))
 	t.Cleanup(s.Close)
 	at := "git" + strings.TrimPrefix(s.URL, "https") + inner.Path
-	for _, any := range []bool{false, true} {
-		f := &buildctx.Fetcher{Dir: t.TempDir()}
-		_, err := f.Directory(t.Context(), buildctx.Place{At: at, Git: buildctx.GitPlace{AnyCertificate: any}}, buildctx.Places{})
-		if (err == nil) != any {
-			t.Errorf("any certificate %v: %v", any, err)
+	for way, env := range ways {
+		for _, any := range []bool{false, true} {
+			f := &buildctx.Fetcher{Env: env, Dir: t.TempDir()}
+			_, err := f.Directory(t.Context(), buildctx.Place{At: at, Git: buildctx.GitPlace{AnyCertificate: any}}, buildctx.Places{})
+			if (err == nil) != any {
+				t.Errorf("%s, any certificate %v: %v", way, any, err)
+			}
 		}
 	}
 }
