@@ -66,6 +66,7 @@ type Progress struct {
 type Client struct {
 	o     Options
 	store *store.Store
+	now   func() time.Time
 	plain http.RoundTripper // without authentication, with retries, and each host's /v2/ asked once
 	jobs  sync.WaitGroup    // goroutines of ours
 
@@ -76,9 +77,9 @@ type Client struct {
 
 	mu        sync.Mutex
 	downloads map[digest.Digest]*download
-	tags      map[string]digest.Digest // by name: what Push found that it stands for, "" for nothing
-	asked     map[string]bool          // registry hosts that requests went to
-	mirrors   map[string]bool          // hosts written with http://
+	tags      map[string]tagged // by name: what Push found
+	asked     map[string]bool   // registry hosts that requests went to
+	mirrors   map[string]bool   // hosts written with http://
 	transport []*http.Transport
 }
 
@@ -93,7 +94,7 @@ func New(st *store.Store, o Options) (*Client, error) {
 	if o.Keychain == nil {
 		o.Keychain = nobody{}
 	}
-	c := &Client{o: o, store: st, downloads: map[digest.Digest]*download{}, tags: map[string]digest.Digest{}, asked: map[string]bool{}, mirrors: map[string]bool{}}
+	c := &Client{o: o, store: st, downloads: map[digest.Digest]*download{}, tags: map[string]tagged{}, now: time.Now, asked: map[string]bool{}, mirrors: map[string]bool{}}
 	rt := &router{client: c, hosts: map[string]http.RoundTripper{}}
 	for host, h := range o.Hosts {
 		for _, m := range h.Mirrors {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"kaniko-build/executor/internal/image"
 	"kaniko-build/test/registrytest"
@@ -31,6 +32,7 @@ func TestPushOfWhatIsThereAsksOnce(t *testing.T) {
 	push := func(img image.Assembled) (moved []string) {
 		t.Helper()
 		c := newClient(t, s, Options{})
+		c.now = func() time.Time { return time.Unix(0, 0) } // however slow the machine is
 		var wg sync.WaitGroup
 		for _, repo := range repos {
 			wg.Go(func() {
@@ -95,6 +97,26 @@ func TestPushTwiceWithOneClient(t *testing.T) {
 				t.Errorf("the tag was left with another run: %v, %v", moved, err)
 			}
 		}
+	}
+}
+
+// While a run goes on, another moves a tag that stood for the right image when it
+// was looked at: the tags of a run stand for one state in the end.
+func TestTagMovedMeanwhile(t *testing.T) {
+	r := registrytest.Start(t, registrytest.Options{})
+	s := newStore(t)
+	ours, theirs := makeImage(t, s, amd64, false, makeLayer(t, s, "a", 10, 1)), makeImage(t, s, amd64, false, makeLayer(t, s, "b", 10, 2))
+	ref, c := r.Host+"/it:1", newClient(t, s, Options{})
+	pushImage(t, s, ref, ours.Manifest, Options{})
+	now := time.Unix(0, 0)
+	c.now = func() time.Time { return now }
+	if p, err := c.Push(t.Context(), ref, ours.Manifest, image.FromStore(s), nil); err != nil || !p.Known {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	pushImage(t, s, ref, theirs.Manifest, Options{})
+	now = now.Add(time.Minute)
+	if moved, err := c.PutTag(t.Context(), ref, ours.Manifest, ours.RawManifest); err != nil || !moved {
+		t.Errorf("the tag was left with another run: %v, %v", moved, err)
 	}
 }
 

@@ -65,6 +65,17 @@ func (c *Client) Push(ctx context.Context, ref string, d ocispec.Descriptor, src
 	}, nil
 }
 
+// tagged is what a tag stood for when it was asked for; "" is nothing.
+type tagged struct {
+	digest digest.Digest
+	at     time.Time
+}
+
+// tagStays is how long PutTag believes what Push found. A run with nothing to do
+// is over by then; in one that goes on, another may move the tag, and the tags of
+// a run shall stand for one state.
+const tagStays = 3 * time.Second
+
 // isTagged tells whether the tag stands for d already. What it stands for is
 // kept for PutTag, which then need not ask again.
 func (p *push) isTagged(ctx context.Context, d ocispec.Descriptor) bool {
@@ -77,7 +88,7 @@ func (p *push) isTagged(ctx context.Context, d ocispec.Descriptor) bool {
 	}
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
-	p.c.tags[p.n.String()] = there
+	p.c.tags[p.n.String()] = tagged{there, p.c.now()}
 	return there == d.Digest
 }
 
@@ -91,13 +102,14 @@ func (p *push) tagDigest(ctx context.Context) (digest.Digest, error) {
 	return d.Digest, err
 }
 
-// takeTag is what Push found out about a tag, which may be asked for once.
+// takeTag is what Push found out about a tag a moment ago, which may be asked for
+// once.
 func (p *push) takeTag() (there digest.Digest, ok bool) {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
-	there, ok = p.c.tags[p.n.String()]
+	found, ok := p.c.tags[p.n.String()]
 	delete(p.c.tags, p.n.String())
-	return there, ok
+	return found.digest, ok && p.c.now().Sub(found.at) < tagStays
 }
 
 type push struct {
