@@ -178,7 +178,7 @@ func joinDir(dir, p string) string {
 	return p
 }
 
-func (r *stageRun) doWorkdir(c *instructions.WorkdirCommand, step *Step) {
+func (r *stageRun) doWorkdir(c *instructions.WorkdirCommand, step *Step) error {
 	if !r.s.workdirSet && !path.IsAbs(c.Path) {
 		r.lint.Run(&linter.RuleWorkdirRelativePath, c.Location(), linter.RuleWorkdirRelativePath.Format(c.Path))
 	}
@@ -189,7 +189,9 @@ func (r *stageRun) doWorkdir(c *instructions.WorkdirCommand, step *Step) {
 	if r.s.dir != "/" {
 		step.Empty = false
 		step.Workdir = &Workdir{Path: path.Clean(r.s.dir), User: r.s.image.Config.User}
+		return r.lookedUp("user "+step.Workdir.User, step.Workdir.User)
 	}
+	return nil
 }
 
 // doArg declares ARGs: a build arg wins over a default, which wins over the

@@ -36,6 +36,9 @@ func (r *stageRun) copy(out *Copy, c instructions.Command, words instructions.So
 	if err := checkChmod(out.Chmod); err != nil {
 		return err
 	}
+	if err := r.lookedUp("--chown="+out.Chown, out.Chown); err != nil {
+		return err
+	}
 	if checksum != "" {
 		if len(words.SourcePaths) != 1 {
 			return errors.New("checksum can't be specified for multiple sources")
@@ -105,13 +108,19 @@ func copyDest(dir, dest string) string {
 	return p
 }
 
-// namesOwner tells if a --chown needs a passwd or group file.
-func namesOwner(chown string) bool {
-	if chown == "" {
-		return false
+// lookedUp refuses an owner with names where there is no file system that could
+// have them: directly above scratch. One without the files is fine for BuildKit.
+func (r *stageRun) lookedUp(what, owner string) error {
+	if !r.s.bare || !namesOwner(owner) {
+		return nil
 	}
-	user, group, _ := strings.Cut(chown, ":")
-	return !isID(user) || group != "" && !isID(group)
+	return fmt.Errorf("%s: invalid user index -1: above scratch there are no files to look a name up in", what)
+}
+
+// namesOwner tells if an owner needs a passwd or group file.
+func namesOwner(owner string) bool {
+	user, group, _ := strings.Cut(owner, ":")
+	return user != "" && !isID(user) || group != "" && !isID(group)
 }
 
 func isID(s string) bool {

@@ -436,6 +436,32 @@ func TestFromFindsStagesInAnyCase(t *testing.T) {
 	}
 }
 
+func TestNamesOfOwnersNeedAFileSystem(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"COPY above scratch", "FROM scratch\nCOPY --chown=app f /\n", "Dockerfile:2:6: --chown=app: invalid user index -1"},
+		{"a group", "FROM scratch\nADD --chown=1:app f /\n", "Dockerfile:2:5: --chown=1:app: invalid user index -1"},
+		{"WORKDIR above scratch", "FROM scratch\nUSER app\nWORKDIR /w\n", "Dockerfile:3:1: user app: invalid user index -1"},
+		{"a stage that is only configuration", "FROM scratch AS a\nUSER 1\nFROM a\nCOPY --chown=app f /\n", "Dockerfile:4:6: --chown=app: invalid user index -1"},
+		{"after a first file", "FROM scratch\nCOPY f /\nCOPY --chown=app f /\n", ""},
+		{"after a linked one", "FROM scratch\nCOPY --link f /\nCOPY --chown=app f /\n", ""},
+		{"in a stage above that has files", "FROM scratch AS a\nWORKDIR /w\nFROM a\nCOPY --chown=app f /\n", ""},
+		{"numbers and root", "FROM scratch\nCOPY --chown=root:5 f /\n", ""},
+		{"no user", "FROM scratch\nCOPY --chown=:5 --link f /\n", ""},
+		{"an image", "FROM busybox\nCOPY --chown=app f /\n", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f, err := dockerfile.Parse([]byte(c.text), dockerfile.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = f.Resolve(func(dockerfile.ImageRef) (*dockerspec.DockerOCIImage, error) { return &dockerspec.DockerOCIImage{}, nil })
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want)) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
 func TestReferences(t *testing.T) {
 	f, err := dockerfile.Parse([]byte("ARG V\nFROM busybox:${V:-1} AS a\nCOPY --from=tools / /\nRUN --mount=from=files,target=/x y\nFROM ${NO} AS no\nFROM unneeded\nFROM a\nCOPY --from=a / /\nCOPY --from=no / /\n"),
 		dockerfile.Options{Contexts: []string{"files"}})

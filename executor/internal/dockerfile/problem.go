@@ -47,6 +47,7 @@ var hints = []struct{ part, hint string }{
 	{"time: ", "write durations as 30s or 1m30s"},
 	{"nvalid signal", "use a name as SIGTERM or a number"},
 	{"invalid chmod parameter", "write the mode in octal, 644, or as symbols, u=rw,go=r"},
+	{"invalid user index", "use numbers, or copy /etc/passwd and /etc/group there first"},
 	{"checksum can't be specified", "remove --checksum, or ADD one URL or Git repository"},
 	{"checksum requires HTTP(S) or Git sources", "remove --checksum, or ADD a URL or Git repository"},
 	{"source can't be a URL for COPY", "use ADD"},

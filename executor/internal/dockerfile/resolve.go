@@ -101,6 +101,7 @@ func (g *graph) load(s *state, load Loader) error {
 		return nil
 	case s.base == scratch && !s.replaced:
 		s.image = emptyImage(g.f.platform)
+		s.bare = true
 		s.platform = &g.f.platform
 		s.done = s.decl == nil
 		return nil
@@ -290,6 +291,7 @@ func (r *stageRun) run(p *Program, problems *diag.List) {
 			continue
 		}
 		if made {
+			s.bare = s.bare && step.Run == nil && step.Copy == nil && step.Workdir == nil
 			r.out.Steps = append(r.out.Steps, step)
 			s.image.History = append(s.image.History, ocispec.History{CreatedBy: step.CreatedBy, Comment: step.Comment,
 				EmptyLayer: step.Empty, Created: r.g.f.time()})
@@ -355,7 +357,7 @@ func (r *stageRun) dispatch(c *command, step *Step) (bool, error) {
 	case *instructions.AddCommand:
 		err = r.doAdd(ic, step)
 	case *instructions.WorkdirCommand:
-		r.doWorkdir(ic, step)
+		err = r.doWorkdir(ic, step)
 	case *instructions.ArgCommand:
 		err = r.doArg(ic, step)
 	default:

@@ -71,6 +71,7 @@ type stageConfig struct {
 	dir, user   string  // of the build
 	args        []instructions.KeyValuePairOptional
 	workdirSet  bool
+	bare        bool // no step has made a file system yet: not even an empty one
 }
 
 type dep struct {
