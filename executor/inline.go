@@ -3,6 +3,7 @@ package executor
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kaniko-build/executor/internal/store"
 	"kaniko-build/executor/internal/tree"
 )
 
@@ -25,6 +27,24 @@ type inlineFile struct {
 	Name string
 	Mode uint32 // permission bits
 	Data []byte
+	Time time.Time
+}
+
+// written is when a here-document was first seen in the store. Equal ones are
+// one file, as for BuildKit, so that a COPY of what is there already changes
+// nothing, in whatever order builds run.
+func (c *core) written(ctx context.Context, name string, mode uint32, data []byte) (time.Time, error) {
+	k := store.KeyOf([]string{"here-document", name, fmt.Sprintf("%o", mode), string(data)})
+	unlock, err := c.store.Lock(ctx, "step-"+k.String(), nil)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer unlock()
+	if e, err := c.store.GetKey(k, c.full()); err == nil {
+		return e.Created, nil
+	}
+	e := store.Entry{Created: time.Now(), Full: c.full()}
+	return e.Created, c.store.PutKey(k, e)
 }
 
 func newInlineTree(files []inlineFile) inlineTree {
@@ -34,7 +54,7 @@ func newInlineTree(files []inlineFile) inlineTree {
 }
 
 func (t inlineTree) entry(f inlineFile) tree.Entry {
-	return tree.Entry{Name: f.Name, Mode: unix.S_IFREG | f.Mode, Size: int64(len(f.Data)), ModTime: time.Now(), Nlink: 1}
+	return tree.Entry{Name: f.Name, Mode: unix.S_IFREG | f.Mode, Size: int64(len(f.Data)), ModTime: f.Time, Nlink: 1}
 }
 
 func (t inlineTree) find(name string) (inlineFile, error) {

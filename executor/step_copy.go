@@ -79,7 +79,11 @@ func (c *core) copy(ctx context.Context, st *jobStage, s *jobStep, sources map[s
 		return err
 	}
 	for _, f := range cp.Inline {
-		t := newInlineTree([]inlineFile{{Name: f.Path, Mode: f.Mode, Data: []byte(f.Data)}})
+		when, err := c.written(ctx, f.Path, f.Mode, f.Data)
+		if err != nil {
+			return err
+		}
+		t := newInlineTree([]inlineFile{{Name: f.Path, Mode: f.Mode, Data: f.Data, Time: when}})
 		if err := place(t, copier.Select{Patterns: []string{f.Path}, Literal: true}, p); err != nil {
 			return err
 		}
