@@ -115,6 +115,14 @@ func find(ctx context.Context, src tree.Tree, pattern string, s Select) ([]Item,
 			return nil, err
 		}
 	}
+	if required != "" {
+		// What BuildKit requires it looks for without following the last link.
+		if real, err := tree.ResolveParent(ctx, src, pattern); err == nil {
+			if e, err := src.Lstat(ctx, real); err == nil && e.IsLink() {
+				return nil, notFound(required)
+			}
+		}
+	}
 	items := make([]Item, 0, len(names))
 	for _, name := range names {
 		resolve := tree.Resolve
