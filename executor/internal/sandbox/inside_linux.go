@@ -364,7 +364,9 @@ func (b *builder) devices(name string) {
 	in.link("/proc/self/fd/0", "stdin")
 	in.link("/proc/self/fd/1", "stdout")
 	in.link("/proc/self/fd/2", "stderr")
-	in.link("/proc/kcore", "core")
+	if _, err := os.Stat("/proc/kcore"); err == nil { // not every kernel has it; as with runc
+		in.link("/proc/kcore", "core")
+	}
 	if in.err != nil {
 		b.fail("fill", name, in.err)
 	}
