@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"kaniko-build/executor/internal/dockerfile"
 	"kaniko-build/executor/internal/sandbox"
 	"kaniko-build/executor/internal/snapshot"
@@ -187,25 +189,26 @@ func (b *baseImage) all() ([]baseLayer, error) {
 	}
 	var out []baseLayer
 	for _, l := range built {
-		out = append(out, baseLayer{DiffID: l.ID, Blob: l.Descriptor, Tar: l.tar(), Origin: b.node.origin(l.ID.String())})
+		out = append(out, baseLayer{DiffID: l.ID, Blob: l.Descriptor, Tar: l.tar(), Origin: b.node.origin(l.Descriptor.Digest)})
 	}
 	return out, nil
 }
 
-// origin finds where a layer of a node's image came from: an image outside, or
-// the store.
-func (n *Node) origin(diffID string) string {
+// origin finds where a blob of a node's image came from: an image outside, or ""
+// for the store. Two images may have one layer in two encodings, so that its
+// diffID does not tell.
+func (n *Node) origin(blob digest.Digest) string {
 	for _, b := range n.images {
 		if b == nil {
 			continue
 		}
 		for _, l := range b.layers {
-			if l.DiffID.String() == diffID {
+			if l.Blob.Digest == blob {
 				return l.Origin
 			}
 		}
 		if b.node != nil {
-			if o := b.node.origin(diffID); o != "" {
+			if o := b.node.origin(blob); o != "" {
 				return o
 			}
 		}

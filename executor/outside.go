@@ -118,7 +118,7 @@ func (b bases) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, e
 	for _, l := range b.n.built() {
 		if l.Descriptor.Digest == d.Digest {
 			blob := l.Descriptor
-			return b.x.openBlob(ctx, baseLayer{DiffID: l.DiffID, Blob: blob, Origin: b.n.origin(l.DiffID.String())})
+			return b.x.openBlob(ctx, baseLayer{DiffID: l.DiffID, Blob: blob, Origin: b.n.origin(blob.Digest)})
 		}
 	}
 	return nil, fmt.Errorf("blob %s: %w", d.Digest, image.ErrNotFound)

@@ -25,7 +25,7 @@ func (x *Executor) Push(ctx context.Context, n *Node) error {
 	}
 	origins := map[digest.Digest][]string{}
 	for _, l := range n.built() {
-		if o := n.origin(l.DiffID.String()); o != "" && !strings.HasPrefix(o, layoutScheme) {
+		if o := n.origin(l.Descriptor.Digest); o != "" && !strings.HasPrefix(o, layoutScheme) {
 			if name, err := image.ParseName(o); err == nil {
 				origins[l.Descriptor.Digest] = append(origins[l.Descriptor.Digest], name.Context())
 			}
