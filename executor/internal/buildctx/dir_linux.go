@@ -315,7 +315,8 @@ func (d *Dir) Open(ctx context.Context, name string) (io.ReadCloser, error) {
 	return d.files.OpenRegular(name)
 }
 
-// Xattrs is that of tree.Tree.
+// Xattrs is that of tree.Tree. A capability counts for the owner that the file
+// has here, and is lost with him, as with BuildKit.
 func (d *Dir) Xattrs(ctx context.Context, name string) (map[string][]byte, error) {
 	name = tree.Clean(name)
 	if name == "" {
@@ -330,5 +331,7 @@ func (d *Dir) Xattrs(ctx context.Context, name string) (map[string][]byte, error
 			return nil, err
 		}
 	}
-	return d.files.Xattrs(ctx, name)
+	x, err := d.files.Xattrs(ctx, name)
+	delete(x, "security.capability")
+	return x, err
 }
