@@ -128,7 +128,11 @@ func copyLines(c *dockerfile.Copy) []string {
 }
 
 func workdirLines(w *dockerfile.Workdir) []string {
-	return []string{"workdir " + w.Path, "user " + w.User}
+	lines := []string{"workdir " + w.Path, "user " + w.User}
+	if w.Epoch != nil {
+		lines = append(lines, fmt.Sprintf("epoch %d", *w.Epoch))
+	}
+	return lines
 }
 
 // leftOutLines are what the options leave out of the result of a step, or may

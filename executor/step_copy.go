@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -97,7 +98,12 @@ func (c *core) workdir(ctx context.Context, w *dockerfile.Workdir, base *stack, 
 	if err != nil {
 		return err
 	}
-	return copier.Mkdirs(ctx, base.view, up.dir, w.Path, owner, nil, c.maker)
+	var when *time.Time
+	if w.Epoch != nil {
+		t := time.Unix(*w.Epoch, 0)
+		when = &t
+	}
+	return copier.Mkdirs(ctx, base.view, up.dir, w.Path, owner, when, c.maker)
 }
 
 // materialize copies what a bind mount shows of a context into dir, at the

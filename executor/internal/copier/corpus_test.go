@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -240,7 +241,12 @@ func (l *lab) stage(t *testing.T, c *corpus.Case, done []*built, s *dockerfile.S
 		default:
 			var own *[2]uint32
 			if own, err = copier.LookupOwner(t.Context(), view, st.Workdir.User); err == nil {
-				err = copier.Mkdirs(t.Context(), view, upper, st.Workdir.Path, own, nil, layer.Maker{Devices: true})
+				var when *time.Time
+				if e := st.Workdir.Epoch; e != nil {
+					t := time.Unix(*e, 0)
+					when = &t
+				}
+				err = copier.Mkdirs(t.Context(), view, upper, st.Workdir.Path, own, when, layer.Maker{Devices: true})
 			}
 		}
 		if err != nil {

@@ -188,7 +188,7 @@ func (r *stageRun) doWorkdir(c *instructions.WorkdirCommand, step *Step) error {
 	step.Dir = path.Clean(r.s.dir)
 	if r.s.dir != "/" {
 		step.Empty = false
-		step.Workdir = &Workdir{Path: path.Clean(r.s.dir), User: r.s.image.Config.User}
+		step.Workdir = &Workdir{Path: path.Clean(r.s.dir), User: r.s.image.Config.User, Epoch: r.g.f.epoch}
 		return r.lookedUp("user "+step.Workdir.User, step.Workdir.User)
 	}
 	return nil

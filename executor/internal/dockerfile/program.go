@@ -260,6 +260,8 @@ type Git struct {
 type Workdir struct {
 	Path string `json:"path"` // absolute
 	User string `json:"user,omitempty"`
+	// Epoch is SOURCE_DATE_EPOCH in Unix seconds, if set: the time of what is made.
+	Epoch *int64 `json:"epoch,omitempty"`
 }
 
 // Warning is what a rule of BuildKit's linter found.
