@@ -99,7 +99,7 @@ type testCase struct {
 // whenBuilt are cases that fail only when files are there or commands run.
 var whenBuilt = strings.Fields(`
 	add-url-checksum-wrong add-url-missing copy-dest-is-file copy-file-over-dir
-	copy-from-symlink-loop copy-missing copy-missing-in-stage copy-dir-over-file
+	copy-from-symlink-loop copy-missing copy-missing-in-stage copy-dir-over-file copy-parents-pivot-symlink
 	err-mount-missing-source err-run-later-line ignore-copy-ignored run-command-missing run-exit-code
 	run-mount-secret-required run-mount-ssh-required run-no-shell run-user-unknown`)
 

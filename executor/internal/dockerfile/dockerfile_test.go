@@ -454,7 +454,9 @@ func TestNamesOfOwnersNeedAFileSystem(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = f.Resolve(func(dockerfile.ImageRef) (*dockerspec.DockerOCIImage, error) { return &dockerspec.DockerOCIImage{}, nil })
+			_, err = f.Resolve(func(dockerfile.ImageRef) (*dockerspec.DockerOCIImage, error) {
+				return &dockerspec.DockerOCIImage{}, nil
+			})
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want)) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
