@@ -136,6 +136,7 @@ func (g *graph) load(s *state, load Loader) error {
 	default:
 		s.image = cloneImage(*img)
 		if s.context == "" {
+			s.bare = layerless(img)
 			if s.platform == nil && g.f.implicit {
 				platform = likeBase(s.image.Platform, platform, g.f.build)
 			}
@@ -152,6 +153,13 @@ func (g *graph) load(s *state, load Loader) error {
 	s.platform = &platform
 	s.done = s.decl == nil
 	return nil
+}
+
+// layerless tells whether an image has no file system at all. What is passed on
+// from another target has no list of layers, and is not empty.
+func layerless(img *dockerspec.DockerOCIImage) bool {
+	return img.RootFS.Type != "" && len(img.RootFS.DiffIDs) == 0 &&
+		!slices.ContainsFunc(img.History, func(h ocispec.History) bool { return !h.EmptyLayer })
 }
 
 // imageProblem tells that an image cannot be had, and what else may be meant.
