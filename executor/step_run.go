@@ -20,7 +20,6 @@ import (
 	"kaniko-build/executor/internal/dockerfile"
 	"kaniko-build/executor/internal/rootfs"
 	"kaniko-build/executor/internal/sandbox"
-	"kaniko-build/executor/internal/tree"
 )
 
 // tailLines is how much of a failed step's output its error repeats.
@@ -51,10 +50,7 @@ func (c *core) run(ctx context.Context, st *jobStage, s *jobStep, sources map[st
 	if err := m.add(ctx, &spec, r); err != nil {
 		return err
 	}
-	if err := c.makeDir(ctx, r.Dir, [2]uint32{user.UID, user.GID}, base, up); err != nil {
-		return err
-	}
-	stubs, err := rootfs.Stack{Dirs: base.dirs}.Stubs(ctx, up.dir, mountpoints(spec), c.maker)
+	stubs, err := c.mountpoints(ctx, &spec, base, up)
 	if err != nil {
 		return err
 	}
@@ -103,28 +99,29 @@ func (c *core) command(ctx context.Context, spec sandbox.RunSpec, out *lines) (s
 	return res, err
 }
 
-// makeDir makes the working directory of a RUN if no WORKDIR did, or if it is
-// gone, and gives it to the RUN's user, as BuildKit does.
-func (c *core) makeDir(ctx context.Context, dir string, owner [2]uint32, base *stack, up *upper) error {
-	real, err := tree.Resolve(ctx, base.view, dir)
-	if err != nil {
-		return err
-	}
-	if _, err := base.view.Lstat(ctx, real); !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return copier.Mkdirs(ctx, base.view, up.dir, dir, &owner, nil, c.maker)
-}
-
-// mountpoints are the places that must exist before a RUN, and which of them
-// stay in the image as with BuildKit.
-func mountpoints(spec sandbox.RunSpec) []rootfs.Target {
-	var out []rootfs.Target
-	for _, p := range spec.MountPoints() {
+// mountpoints makes the places that must exist before a RUN. Some stay in the
+// image as with BuildKit. The working directory belongs to the RUN's user if no
+// WORKDIR made it, or if it is gone.
+func (c *core) mountpoints(ctx context.Context, spec *sandbox.RunSpec, base *stack, up *upper) (*rootfs.Stubs, error) {
+	targets := []rootfs.Target{{Path: spec.Dir, Keep: true, Owner: &[2]uint32{spec.UID, spec.GID}}}
+	points := spec.MountPoints()
+	for _, p := range points {
 		keep := p.Path == "/proc" || p.Path == "/sys" || p.Path == "/dev"
-		out = append(out, rootfs.Target{Path: p.Path, File: !p.Dir, Keep: keep})
+		targets = append(targets, rootfs.Target{Path: p.Path, File: !p.Dir, Keep: keep})
 	}
-	return out
+	stubs, err := rootfs.Stack{Dirs: base.dirs}.Stubs(ctx, up.dir, targets, c.maker)
+	if err != nil {
+		return nil, err
+	}
+	for i, p := range points {
+		for k := range spec.Mounts {
+			m := &spec.Mounts[k]
+			if m.Kind == sandbox.TmpfsMount && m.Target == p.Path && stubs.Made(i+1) {
+				m.Mode = 0o1777 // one that covers a directory has its mode
+			}
+		}
+	}
+	return stubs, nil
 }
 
 func hasEnv(env []string, name string) bool {
@@ -189,11 +186,7 @@ func (m *mounter) add(ctx context.Context, spec *sandbox.RunSpec, r *dockerfile.
 		var err error
 		switch mt.Type {
 		case dockerfile.MountTmpfs:
-			mode := uint32(0o1777)
-			if mt.Mode != nil {
-				mode = *mt.Mode
-			}
-			spec.Mounts = append(spec.Mounts, sandbox.Mount{Kind: sandbox.TmpfsMount, Target: mt.Target, Size: mt.Size, Mode: mode})
+			spec.Mounts = append(spec.Mounts, sandbox.Mount{Kind: sandbox.TmpfsMount, Target: mt.Target, Size: mt.Size})
 		case dockerfile.MountSecret:
 			err = m.secret(ctx, spec, mt)
 		case dockerfile.MountSSH:

@@ -1,6 +1,7 @@
 package inplace
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,10 +30,13 @@ type Mount struct {
 	Data   []byte // not nil: a file
 	// Secret data never touch the disk: the target is a link to a file in memory.
 	Secret bool
-	// Mode and owner of what is made.
+	// Mode and owner of what is made. Mode 0 gives a directory that of the one
+	// in its place, or 1777.
 	Mode     uint32
 	UID, GID uint32
 }
+
+func (m *Mount) isNewDir() bool { return m.Source == "" && m.Data == nil }
 
 // Mounts are those of one command.
 type Mounts struct {
@@ -128,11 +132,14 @@ func makeDir(p string, mode, uid, gid uint32) error {
 
 // put places one mount at real, with what is there moved aside.
 func (m *Mounts) put(real string, mt *Mount) error {
-	_, there, err := lstat(real)
+	st, there, err := lstat(real)
 	if err != nil {
 		return err
 	}
 	if there {
+		if mt.Mode == 0 && mt.isNewDir() {
+			mt.Mode = st.Mode & 0o7777
+		}
 		m.root.n++
 		aside := filepath.Join(m.root.hide, "aside", strconv.Itoa(m.root.n))
 		if err := move(real, aside); err != nil {
@@ -183,8 +190,8 @@ func (m *Mounts) put(real string, mt *Mount) error {
 
 func (m *Mounts) make(real string, mt *Mount) error {
 	switch {
-	case mt.Data == nil:
-		return makeDir(real, mt.Mode, mt.UID, mt.GID)
+	case mt.isNewDir():
+		return makeDir(real, cmp.Or(mt.Mode, 0o1777), mt.UID, mt.GID)
 	case mt.Secret:
 		p, err := m.secret(mt)
 		if err != nil {

@@ -397,7 +397,10 @@ func TestMountsAreImitatedAndLeaveNothing(t *testing.T) {
 	p := newPlace(t)
 	before := p.dump()
 	r := p.root()
-	p.bring(r, p.layer("d etc/", "d data/", "f data/below x", "d app/", "f app/conf text", "l lnk /data"))
+	p.bring(r, p.layer("d etc/", "d data/", "f data/below x", "d app/", "f app/conf text", "l lnk /data", "d closed/"))
+	if err := os.Chmod(filepath.Join(p.opts.Dir, "closed"), 0o710); err != nil {
+		t.Fatal(err)
+	}
 	cache, err := r.Scratch()
 	if err != nil {
 		t.Fatal(err)
@@ -414,6 +417,8 @@ func TestMountsAreImitatedAndLeaveNothing(t *testing.T) {
 		{Target: "/new/dir/scratch", Mode: 0o1777},
 		{Target: "/app/conf", Data: []byte("over"), Mode: 0o400, UID: 5, GID: 6},
 		{Target: "/run/secrets/s", Data: []byte("hush"), Secret: true, Mode: 0o400, UID: 7},
+		{Target: "/closed"},
+		{Target: "/nothing"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -424,8 +429,13 @@ func TestMountsAreImitatedAndLeaveNothing(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, b, err)
 		}
 	}
-	link, err := os.Readlink(at("run/secrets/s"))
 	var st unix.Stat_t
+	for name, mode := range map[string]uint32{"new/dir/scratch": 0o1777, "closed": 0o710, "nothing": 0o1777} {
+		if err := unix.Lstat(at(name), &st); err != nil || st.Mode != unix.S_IFDIR|mode {
+			t.Errorf("%s: %v, mode %o, want %o", name, err, st.Mode, mode)
+		}
+	}
+	link, err := os.Readlink(at("run/secrets/s"))
 	if err != nil || unix.Stat(link, &st) != nil || st.Uid != 7 || st.Mode != unix.S_IFREG|0o400 {
 		t.Errorf("the secret is at %s, %v, %+v", link, err, st)
 	}

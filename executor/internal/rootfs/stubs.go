@@ -20,8 +20,12 @@ type Target struct {
 	Path string // absolute; links are followed inside the root
 	File bool   // a file is mounted, not a directory
 	// Keep says that what is made for it stays: /proc, /sys, /dev and the
-	// working directory, as with BuildKit.
+	// working directory, as with BuildKit. What another target lacks goes
+	// nevertheless.
 	Keep bool
+	// Owner, if not nil, makes it no mount point but the working directory: it
+	// belongs to him with the parents it lacks, and may be anything if it is there.
+	Owner *[2]uint32
 }
 
 // Stubs are the mount points that were made in an upper for one step.
@@ -31,9 +35,11 @@ type Stubs struct {
 	// mounted: nothing was made for it.
 	Paths []string
 
-	upper string
-	list  []string // what Remove looks at, in BuildKit's order; names may repeat
-	made  map[string]stub
+	points []bool // which targets are mount points, not the working directory
+	fresh  []bool // which mount points were not there
+	upper  string
+	list   []string // what Remove looks at, in BuildKit's order; names may repeat
+	made   map[string]stub
 }
 
 type stub struct {
@@ -76,13 +82,14 @@ func (s Stack) Stubs(ctx context.Context, upper string, targets []Target, mk lay
 		return nil, fmt.Errorf("make mount points: %w", err)
 	}
 	defer up.Close()
-	st := &Stubs{upper: upper, made: map[string]stub{}}
+	st := &Stubs{upper: upper, made: map[string]stub{}, fresh: make([]bool, len(targets))}
 	for _, t := range targets {
+		st.points = append(st.points, t.Owner == nil)
 		real, err := tree.Resolve(ctx, v, t.Path)
 		if err != nil {
 			return nil, fmt.Errorf("make mount point %s: %w", t.Path, err)
 		}
-		if real == "" {
+		if real == "" && t.Owner == nil {
 			return nil, fmt.Errorf("make mount point %s: it is the root", t.Path)
 		}
 		st.Paths = append(st.Paths, "/"+real)
@@ -102,20 +109,28 @@ func (s Stack) Stubs(ctx context.Context, upper string, targets []Target, mk lay
 	}
 	m := &stubMaker{ctx: ctx, view: v, up: up, make: mk, stubs: st}
 	for i, t := range targets {
-		if st.below(i) {
+		if st.points[i] && st.below(i) {
 			continue
 		}
-		if err := m.target(strings.TrimPrefix(st.Paths[i], "/"), t.File); err != nil {
+		m.owner = [2]uint32{}
+		if t.Owner != nil {
+			m.owner = *t.Owner
+		}
+		var err error
+		if st.fresh[i], err = m.target(strings.TrimPrefix(st.Paths[i], "/"), t); err != nil {
 			return nil, errors.Join(fmt.Errorf("make mount point %s: %w", t.Path, err), st.Remove(ctx))
 		}
 	}
 	return st, nil
 }
 
+// Made tells whether target i was not there and had to be made for it alone.
+func (st *Stubs) Made(i int) bool { return st.fresh[i] }
+
 // below tells whether target i lies below another one.
 func (st *Stubs) below(i int) bool {
 	for j, p := range st.Paths {
-		if j != i && strings.HasPrefix(st.Paths[i], p+"/") {
+		if j != i && st.points[j] && strings.HasPrefix(st.Paths[i], p+"/") {
 			return true
 		}
 	}
@@ -128,22 +143,22 @@ type stubMaker struct {
 	up    *tree.Dir
 	make  layer.Maker
 	stubs *Stubs
+	owner [2]uint32 // of what is made
 }
 
-func (m *stubMaker) target(name string, file bool) error {
+// target makes what one target lacks, and tells whether it did.
+func (m *stubMaker) target(name string, t Target) (made bool, err error) {
 	e, err := m.view.Lstat(m.ctx, name)
 	switch {
-	case err == nil && file == e.IsDir():
-		if file {
-			return errors.New("a directory is there, and a file is to be mounted")
+	case err == nil && t.Owner == nil && t.File == e.IsDir():
+		if t.File {
+			return false, errors.New("a directory is there, and a file is to be mounted")
 		}
-		return errors.New("a file is there, and a directory is to be mounted")
-	case err == nil:
-		return nil
-	case !missing(err):
-		return err
+		return false, errors.New("a file is there, and a directory is to be mounted")
+	case missing(err):
+		return true, m.create(name, t.File)
 	}
-	return m.create(name, file)
+	return false, err
 }
 
 // create makes name, which the view lacks, with the parents it lacks.
@@ -183,7 +198,7 @@ func (m *stubMaker) create(name string, file bool) error {
 	if err != nil {
 		return fmt.Errorf("make /%s: %w", name, err)
 	}
-	if _, err := m.make.Own(fd, base, mode, 0, 0); err != nil {
+	if _, err := m.make.Own(fd, base, mode, m.owner[0], m.owner[1]); err != nil {
 		return err
 	}
 	if one.whiteout && !file {

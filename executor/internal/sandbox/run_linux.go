@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -81,7 +82,7 @@ type Mount struct {
 	Sub    string // bind: a path inside Source, links followed as if Source were "/"
 
 	Size int64  // tmpfs: bytes, 0 for the kernel's default
-	Mode uint32 // tmpfs, file: permissions
+	Mode uint32 // tmpfs, file: permissions; 0 for a tmpfs: those of the directory that it covers
 
 	Data     []byte // file
 	Secret   bool   // file: it must never be on a disk
@@ -367,8 +368,15 @@ func (in *Inside) furnish(spec RunSpec) (*place, error) {
 			files = true
 			b.memory()
 		}
-		if err := b.inDev(m); err != nil {
+		made, err := b.point(m)
+		if err != nil {
 			return p, fmt.Errorf("make mount point %s: %w", m.Target, err)
+		}
+		if m.Kind == TmpfsMount && m.Mode == 0 {
+			m.Mode = openMode
+			if !made {
+				m.Mode = b.coveredMode(m.Target)
+			}
 		}
 		b.user(m, filesPlace+"/"+strconv.Itoa(i), in.Map)
 	}
@@ -463,26 +471,40 @@ func (b *builder) memory() {
 	b.fail("mount", filesPlace, m.attach(here))
 }
 
-// inDev makes the mount point of a mount below /dev: that is a file system of
-// ours, where the caller could not make it.
-func (b *builder) inDev(m Mount) error {
-	rest, ok := strings.CutPrefix(path.Clean("/"+m.Target), "/dev/")
-	if !ok || b.err != nil {
-		return nil
+// point makes the mount point of a mount where the caller could not: below /dev,
+// and in what an earlier mount shows, never in the root itself. It is 0755, or an
+// empty file, as with runc.
+func (b *builder) point(m Mount) (made bool, err error) {
+	if b.err != nil {
+		return false, nil
 	}
-	dir, err := within(b.root, "/dev", unix.O_DIRECTORY)
+	target := path.Clean("/" + m.Target)
+	there, err := within(b.root, target, 0)
+	if err == nil {
+		there.close()
+		return false, nil
+	}
+	var lacking []string // the innermost first
+	var dir fd
+	for at := target; errors.Is(err, unix.ENOENT) && at != "/"; {
+		lacking = append(lacking, path.Base(at))
+		at = path.Dir(at)
+		dir, err = within(b.root, at, unix.O_DIRECTORY)
+	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { dir.close() }()
-	parts := strings.Split(rest, "/")
-	for _, name := range parts[:len(parts)-1] {
-		if err := unix.Mkdirat(int(dir), name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
-			return err
+	if same, err := sameMount(dir, b.root); err != nil || same {
+		return false, errors.Join(unix.ENOENT, err)
+	}
+	for _, name := range slices.Backward(lacking[1:]) {
+		if err := unix.Mkdirat(int(dir), name, 0o755); err != nil {
+			return false, err
 		}
 		next, err := unix.Openat(int(dir), name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return err
+			return false, err
 		}
 		dir.close()
 		dir = fd(next)
@@ -491,22 +513,48 @@ func (b *builder) inDev(m Mount) error {
 	if m.Kind == BindMount {
 		source, err := m.open()
 		if err != nil {
-			return err
+			return false, err
 		}
 		isDir = source.isDir()
 		source.close()
 	}
-	last := parts[len(parts)-1]
 	if isDir {
-		err = unix.Mkdirat(int(dir), last, 0o755)
-	} else {
-		err = unix.Mknodat(int(dir), last, unix.S_IFREG|0o644, 0)
+		return true, unix.Mkdirat(int(dir), lacking[0], 0o755)
 	}
-	if errors.Is(err, unix.EEXIST) {
-		return nil
-	}
-	return err
+	return true, unix.Mknodat(int(dir), lacking[0], unix.S_IFREG|0o644, 0)
 }
+
+// sameMount tells whether two directories are on one mount. Before Linux 5.8, it
+// takes mounts of one file system for one.
+func sameMount(a, b fd) (bool, error) {
+	var x, y unix.Statx_t
+	for f, st := range map[fd]*unix.Statx_t{a: &x, b: &y} {
+		if err := unix.Statx(int(f), "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, st); err != nil {
+			return false, fmt.Errorf("statx: %w", err)
+		}
+	}
+	if x.Mask&y.Mask&unix.STATX_MNT_ID == 0 {
+		return x.Dev_major == y.Dev_major && x.Dev_minor == y.Dev_minor, nil
+	}
+	return x.Mnt_id == y.Mnt_id, nil
+}
+
+// coveredMode is the mode of a tmpfs that takes that of the directory it covers.
+func (b *builder) coveredMode(name string) uint32 {
+	f, err := within(b.root, name, 0)
+	if err != nil {
+		return openMode // the mount will fail
+	}
+	defer f.close()
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(f), "", &st, unix.AT_EMPTY_PATH); err != nil {
+		return openMode
+	}
+	return st.Mode & 0o7777
+}
+
+// openMode is that of a tmpfs that covers nothing.
+const openMode = 0o1777
 
 // user makes one mount of a RunSpec. file is where the data of a FileMount may lie.
 func (b *builder) user(m Mount, file string, ids IDMap) {
