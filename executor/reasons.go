@@ -94,7 +94,7 @@ func (c *comparison) first(s *jobStep, then pastStep) *Reason {
 var inWords = []struct{ prefix, name string }{
 	{"user ", "the user"}, {"dir ", "the working directory"}, {"workdir ", "the working directory"}, {"network ", "the network"},
 	{"hostname ", "the host name"}, {"chown ", "--chown"}, {"chmod ", "--chmod"}, {"dest ", "the destination"},
-	{"pattern ", "a source"}, {"exclude ", "--exclude"},
+	{"pattern ", "a source"}, {"exclude ", "--exclude"}, {"epoch ", "SOURCE_DATE_EPOCH"},
 }
 
 // parent says what came before the step that differs: an earlier step of the
