@@ -74,14 +74,7 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 		r.quiet = r.quiet || toStdout(r.outputs[string(n.ID)])
 	}
 	r.again = func(node string) string { return "kaniko-build apply " + p.Node(graph.ID(node)).Target.Name }
-	r.remap = func(node string, err error) error {
-		for _, n := range p.Nodes {
-			if string(n.ID) == node {
-				return inManifest(err, n.Target)
-			}
-		}
-		return err
-	}
+	r.places = w.places()
 	registries, err := w.registries()
 	if err != nil {
 		return err
@@ -90,7 +83,7 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	if err != nil {
 		return err
 	}
-	x, err := f.open(ctx, t, registries)
+	x, err := f.open(ctx, t, registries, r.places)
 	if err != nil {
 		return err
 	}

@@ -63,8 +63,9 @@ func (f *runFlags) addInputs(c *cobra.Command) {
 	fl.BoolVar(&f.pull, "pull", false, "fail when a registry cannot be asked what a tag is now, instead of taking its last answer with a warning")
 }
 
-// open opens the executor as the flags say. registries are those of a manifest.
-func (f *runFlags) open(ctx context.Context, t terminal, registries []executor.Registry) (*executor.Executor, error) {
+// open opens the executor as the flags say. registries and inline are those of a
+// manifest.
+func (f *runFlags) open(ctx context.Context, t terminal, registries []executor.Registry, inline places) (*executor.Executor, error) {
 	state, err := stateDir()
 	if err != nil {
 		return nil, err
@@ -91,7 +92,7 @@ func (f *runFlags) open(ctx context.Context, t terminal, registries []executor.R
 	}
 	return executor.Open(ctx, executor.Options{
 		State: state, Runner: &local.Runner{Rung: f.isolation}, Jobs: f.jobs, Registries: registries,
-		Getenv: os.Getenv, Sink: view.Event, Epoch: epoch, Pull: f.pull,
+		Getenv: os.Getenv, Sink: inline.sink(view.Event), Epoch: epoch, Pull: f.pull,
 	})
 }
 
@@ -215,7 +216,7 @@ func (f *buildFlags) run(ctx context.Context, t terminal, contextDir string) err
 	if err != nil {
 		return err
 	}
-	x, err := f.open(ctx, t, nil)
+	x, err := f.open(ctx, t, nil, nil)
 	if err != nil {
 		return err
 	}

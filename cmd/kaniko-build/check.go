@@ -19,6 +19,7 @@ func newCheck(t terminal) *cobra.Command {
 		Example: "  kaniko-build check\n  kaniko-build check --dockerfile Dockerfile",
 		RunE: func(c *cobra.Command, args []string) error {
 			var requests []executor.Request
+			var inline places
 			if dockerfile != "" {
 				text, ignore, err := readDockerfile(dockerfile, dockerfile)
 				if err != nil {
@@ -34,6 +35,7 @@ func newCheck(t terminal) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				inline = w.places()
 				if requests, err = w.requests(p); err != nil {
 					return err
 				}
@@ -42,9 +44,9 @@ func newCheck(t terminal) *cobra.Command {
 			told := map[string]bool{} // targets may share a Dockerfile
 			for _, r := range requests {
 				warnings, err := executor.Check(c.Context(), r)
-				l.AddErr(diag.Pos{}, err)
+				l.AddErr(diag.Pos{}, inline.err(err))
 				for _, w := range warnings {
-					line := fmt.Sprintf("%s: %s: %s\n", w.Pos, w.Rule, w.Text)
+					line := fmt.Sprintf("%s: %s: %s\n", inline.pos(w.Pos), w.Rule, w.Text)
 					if !told[line] {
 						told[line] = true
 						fmt.Fprint(t.out, line)

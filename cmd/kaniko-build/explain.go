@@ -66,6 +66,9 @@ func (f *lookFlags) plan(ctx context.Context, t terminal, selection []string) er
 			if err != nil {
 				return err
 			}
+			for i := range states {
+				states[i].Pos = w.places().pos(states[i].Pos)
+			}
 			if f.output == "json" {
 				return statesJSON(t.out, states)
 			}
@@ -90,11 +93,12 @@ func (f *lookFlags) inspected(ctx context.Context, t terminal, w *workspace, p *
 	if err != nil {
 		return err
 	}
-	x, err := f.open(ctx, t, registries)
+	x, err := f.open(ctx, t, registries, w.places())
 	if err != nil {
 		return err
 	}
 	nodes, err := x.Inspect(ctx, requests)
+	err = w.places().err(err)
 	if err == nil {
 		err = fn(x, nodes)
 	}

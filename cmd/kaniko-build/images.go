@@ -20,7 +20,7 @@ func newImages(t terminal) *cobra.Command {
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			f := runFlags{progress: "quiet"}
-			x, err := f.open(c.Context(), t, nil)
+			x, err := f.open(c.Context(), t, nil, nil)
 			if err != nil {
 				return err
 			}

@@ -56,7 +56,8 @@ func (p *plain) Event(e executor.Event) {
 	case executor.StepDone:
 		text = fmt.Sprintf("[%s] done %s", at, seconds(e.Elapsed))
 	case executor.StepFailed:
-		text = fmt.Sprintf("[%s] failed %s: %s", at, seconds(e.Elapsed), printable(e.Text))
+		what, _, _ := strings.Cut(e.Text, "\n") // the hint comes at the end, with the output
+		text = fmt.Sprintf("[%s] failed %s: %s", at, seconds(e.Elapsed), printable(what))
 	case executor.Log:
 		var b strings.Builder
 		for line := range strings.Lines(e.Data) {

@@ -72,7 +72,7 @@ they were used, and what prune --all would give back if no named image went.`,
 // withStore opens the store for something that builds nothing.
 func withStore(ctx context.Context, t terminal, f func(context.Context, *executor.Executor) error) error {
 	flags := runFlags{progress: "quiet"}
-	x, err := flags.open(ctx, t, nil)
+	x, err := flags.open(ctx, t, nil, nil)
 	if err != nil {
 		return err
 	}

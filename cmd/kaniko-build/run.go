@@ -25,7 +25,7 @@ type run struct {
 	keep    bool                         // go on after a failure
 	outputs map[string][]executor.Output // by node
 	private map[string]bool              // nodes that are not pushed
-	remap   func(node string, err error) error
+	places  places
 	quiet   bool                     // print no table: standard output holds an image
 	again   func(node string) string // the command line that builds a node once more
 
@@ -49,7 +49,7 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 	}
 	nodes, err := r.x.Inspect(ctx, requests)
 	if err != nil {
-		return nil, err
+		return nil, r.places.err(err)
 	}
 	var ids []graph.ID
 	for _, n := range nodes {
@@ -108,9 +108,7 @@ func (r *run) node(ctx context.Context, id graph.ID) error {
 	if err == nil && r.flags.push && !r.private[n.ID] {
 		err = r.x.Push(ctx, n)
 	}
-	if err != nil && r.remap != nil {
-		err = r.remap(n.ID, err)
-	}
+	err = r.places.err(err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
@@ -152,7 +150,7 @@ func (r *run) failure(ctx context.Context, out graph.Outcome) error {
 			for _, l := range step.Tail {
 				fmt.Fprintf(r.term.err, "  | %s\n", printable(l))
 			}
-			fmt.Fprintf(r.term.err, "  %s\n", printable(step.Err.Error()))
+			fmt.Fprintf(r.term.err, "  %s\n", strings.ReplaceAll(printableLines(step.Err.Error()), "\n", "\n  "))
 			continue
 		}
 		fmt.Fprintf(r.term.err, "\n%s failed: %s\n", f.ID, printableLines(f.Err.Error()))

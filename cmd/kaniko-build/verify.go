@@ -102,7 +102,7 @@ func (r *run) verify(ctx context.Context, w io.Writer) error {
 		}
 		at := d.Node + " " + verdict + ": "
 		if d.Step > 0 {
-			at += fmt.Sprintf("[%s] %s (%s)", strings.TrimSpace(fmt.Sprintf("%s %d", d.Stage, d.Step)), oneLine(d.Text), d.Pos)
+			at += fmt.Sprintf("[%s] %s (%s)", strings.TrimSpace(fmt.Sprintf("%s %d", d.Stage, d.Step)), oneLine(d.Text), r.places.pos(d.Pos))
 		} else {
 			at += "the image's config"
 		}

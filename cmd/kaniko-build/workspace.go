@@ -179,11 +179,14 @@ func (w *workspace) path(p string) string {
 
 // plan plans the selected targets.
 func (w *workspace) plan(selection []string) (*plan.Plan, error) {
-	return plan.Make(w.manifest, selection, plan.Facts{Platform: executor.HostPlatform()}, dockerfiles{w})
+	return plan.Make(w.manifest, selection, plan.Facts{Platform: executor.HostPlatform()}, dockerfiles{w, w.places()})
 }
 
 // dockerfiles tells a plan what Dockerfiles refer to.
-type dockerfiles struct{ w *workspace }
+type dockerfiles struct {
+	w  *workspace
+	at places
+}
 
 func (d dockerfiles) References(t schema.Target, platform string) ([]plan.Reference, error) {
 	r, err := d.w.request(&t, platform)
@@ -192,11 +195,11 @@ func (d dockerfiles) References(t schema.Target, platform string) ([]plan.Refere
 	}
 	refs, err := executor.References(r)
 	if err != nil {
-		return nil, inManifest(err, &t)
+		return nil, d.at.err(err)
 	}
 	out := make([]plan.Reference, len(refs))
 	for i, ref := range refs {
-		out[i] = plan.Reference{Name: ref.Name, Pos: ref.Pos, Use: ref.Use, Platform: ref.Platform, Unresolved: ref.Unresolved}
+		out[i] = plan.Reference{Name: ref.Name, Pos: d.at.pos(ref.Pos), Use: ref.Use, Platform: ref.Platform, Unresolved: ref.Unresolved}
 	}
 	return out, nil
 }
@@ -372,49 +375,6 @@ func readDockerfile(file, name string) (executor.Text, *executor.Text, error) {
 		return executor.Text{}, nil, fmt.Errorf("read %s.dockerignore: %w", name, err)
 	}
 	return text, &executor.Text{Name: name + ".dockerignore", Data: ignore}, nil
-}
-
-// inlineName is the file that positions in an inline Dockerfile name.
-func inlineName(t *schema.Target) string { return t.Name + "/dockerfileInline" }
-
-// inManifest moves positions of an inline Dockerfile to where it stands in the
-// manifest.
-func inManifest(err error, t *schema.Target) error {
-	if t.Inline == nil || err == nil {
-		return err
-	}
-	var many diag.Problems
-	var one *diag.Problem
-	var step *executor.StepError
-	switch {
-	case errors.As(err, &many):
-		out := make(diag.Problems, len(many))
-		for i, p := range many {
-			out[i] = &diag.Problem{Pos: inlinePos(p.Pos, t), What: p.What, Hint: p.Hint}
-		}
-		return out
-	case errors.As(err, &one):
-		return &diag.Problem{Pos: inlinePos(one.Pos, t), What: one.What, Hint: one.Hint}
-	case errors.As(err, &step):
-		moved := *step
-		moved.Pos = inlinePos(step.Pos, t)
-		return &moved
-	}
-	return err
-}
-
-func inlinePos(p diag.Pos, t *schema.Target) diag.Pos {
-	if p.File != inlineName(t) {
-		return p
-	}
-	out := t.Inline.Pos
-	if t.Inline.Lines && p.Line > 0 {
-		out.Line += p.Line - 1
-		if p.Col > 0 {
-			out.Col += p.Col - 1
-		}
-	}
-	return out
 }
 
 // requests are a plan's nodes, parents first, as the executor takes them.
