@@ -56,14 +56,14 @@ func newDoctor(t terminal) *cobra.Command {
 			}
 			fmt.Fprintf(t.out, "store      %s\n", state)
 			for _, r := range rep.Rungs {
-				mark := "no"
-				if r.OK {
-					mark = "ok"
-				}
-				if r.Rung == rep.Best {
+				mark, why := "no", r.Why
+				switch {
+				case r.Rung == rep.Best:
 					mark = "used"
+				case !r.Tried && why == "":
+					mark, why = "-", fmt.Sprintf("not tried, as a better one works; --isolation %s asks for it", r.Rung)
 				}
-				fmt.Fprintf(t.out, "isolation  %-14s %-5s %s\n", r.Rung, mark, r.Why)
+				fmt.Fprintf(t.out, "isolation  %-14s %-5s %s\n", r.Rung, mark, why)
 				if r.Remedy != "" {
 					fmt.Fprintf(t.out, "           remedy: %s\n", r.Remedy)
 				}

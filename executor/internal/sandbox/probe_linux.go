@@ -66,15 +66,16 @@ func Container() string { return look().Container }
 // directory on the file system of the store, and left as it was. It costs
 // the start of this binary, so keep the report.
 //
-// The rungs below the best one are reported as they look, untried. force is a
-// user's word that "/" may be overwritten although nothing tells of a container.
-func Probe(ctx context.Context, dir string, force bool) Report {
+// The rungs below the best one are reported as they look, untried; with a rung
+// as only all others are. force is a user's word that "/" may be overwritten
+// although nothing tells of a container.
+func Probe(ctx context.Context, dir string, only Rung, force bool) Report {
 	f := look()
 	f.Force = force
 	var r Report
 	for _, c := range candidates(f) {
 		entry := RungReport{Candidate: c}
-		if c.Why == "" && r.Best == "" {
+		if c.Why == "" && r.Best == "" && (only == "" || c.Rung == only) {
 			entry.Tried = true
 			if a, ok := try(ctx, c, dir); ok {
 				entry.OK, r.Best = true, c.Rung

@@ -7,7 +7,7 @@ import (
 
 func TestProbeFindsARungAndLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
-	r := Probe(t.Context(), dir, false)
+	r := Probe(t.Context(), dir, "", false)
 	for _, c := range r.Rungs {
 		t.Logf("%s %s: ok %v %s (%s)", c.Rung, c.Map, c.OK, c.Why, c.Remedy)
 	}
@@ -20,5 +20,22 @@ func TestProbeFindsARungAndLeavesNothing(t *testing.T) {
 	left, err := os.ReadDir(dir)
 	if err != nil || len(left) > 0 {
 		t.Errorf("left in the directory: %v (%v)", left, err)
+	}
+}
+
+// A weaker rung that is asked for is tried although a better one would work.
+func TestProbeOfOneRung(t *testing.T) {
+	for _, rung := range []Rung{Userns, UsernsSingle} {
+		for _, c := range Probe(t.Context(), t.TempDir(), rung, false).Rungs {
+			if c.Rung != rung {
+				if c.Tried || c.OK {
+					t.Errorf("asked for %s: %s was tried", rung, c.Rung)
+				}
+				continue
+			}
+			if want := rung == UsernsSingle || bestHere() == Userns; c.OK != want {
+				t.Errorf("%s: ok %v, want %v: %s", c.Rung, c.OK, want, c.Why)
+			}
+		}
 	}
 }

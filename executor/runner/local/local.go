@@ -102,7 +102,7 @@ func (r *Runner) Probe(ctx context.Context, dir string) (executor.Isolation, err
 	return iso, nil
 }
 
-// Report probes every rung, for people.
+// Report probes Rung, or until one works, for people.
 func (r *Runner) Report(ctx context.Context, dir string) (sandbox.Report, error) {
 	// In the store's folder for temporary files, from where a later run sweeps
 	// it if this one is killed. The store itself need not be there yet: who
@@ -115,7 +115,7 @@ func (r *Runner) Report(ctx context.Context, dir string) (sandbox.Report, error)
 	if err != nil {
 		return sandbox.Report{}, fmt.Errorf("make a folder to probe in: %w", err)
 	}
-	rep := sandbox.Probe(ctx, tmp, r.Force)
+	rep := sandbox.Probe(ctx, tmp, sandbox.Rung(r.Rung), r.Force)
 	return rep, release()
 }
 
