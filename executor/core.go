@@ -216,8 +216,8 @@ func (c *core) full() bool { return !c.job.IDs.Single() }
 
 // settle is an entry whose layer can be had here, on top of top. Where only a
 // blob with times set is left of the layer, the entry becomes one of that: the
-// same but for times. Its epoch must not be earlier than the one asked for, which
-// would show in the image.
+// same but for times. Its epoch must not be earlier than the one asked for, nor
+// may none be asked for: either would show in the image.
 func (c *core) settle(e store.Entry, top []rootfs.Layer) (store.Entry, bool) {
 	if _, ok := c.layers.Has(above(top, e.DiffID)); ok {
 		return e, true
@@ -231,7 +231,7 @@ func (c *core) settle(e store.Entry, top []rootfs.Layer) (store.Entry, bool) {
 			late = &v
 		}
 	}
-	if late == nil || c.job.Epoch != nil && *late.Params.Epoch < *c.job.Epoch {
+	if late == nil || c.job.Epoch == nil || *late.Params.Epoch < *c.job.Epoch {
 		return e, false
 	}
 	e.DiffID, e.Layer = late.Tar, late.Tar.Encoded()
