@@ -157,7 +157,7 @@ func (n *Node) docker(base *baseImage) bool {
 // the store.
 func (x *Executor) assemble(n *Node, c chain) (image.Assembled, error) {
 	target := n.program.Target()
-	spec := image.Spec{Config: target.Config, History: target.History, Docker: n.docker(c.base), Annotations: n.Format.Annotations}
+	spec := image.Spec{Config: target.Config, History: n.history(), Docker: n.docker(c.base), Annotations: n.Format.Annotations}
 	for _, l := range c.layers {
 		spec.Layers = append(spec.Layers, l.SpecLayer)
 	}
@@ -185,7 +185,12 @@ func (x *Executor) assemble(n *Node, c chain) (image.Assembled, error) {
 
 // finish makes the image of a node whose layers all are in the store, and
 // gives it its names.
-func (x *Executor) finish(ctx context.Context, n *Node, c chain) (Result, error) {
+func (x *Executor) finish(ctx context.Context, n *Node, c chain) (_ Result, err error) {
+	if n.Format.Single {
+		if c, err = x.joined(ctx, n, c); err != nil {
+			return Result{}, err
+		}
+	}
 	img, err := x.assemble(n, c)
 	if err != nil {
 		return Result{}, fmt.Errorf("assemble the image of %s: %w", n.ID, err)

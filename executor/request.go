@@ -43,6 +43,8 @@ type Format struct {
 	// are later: SOURCE_DATE_EPOCH, else Epoch. When neither is set they stay.
 	Rewrite bool
 	Epoch   *int64 // Unix seconds; the image's own times are set to it too
+	// Single makes one layer of all that a stage of the image changes.
+	Single bool
 	// Annotations are those of the manifest; Docker's format has none.
 	Annotations map[string]string
 }

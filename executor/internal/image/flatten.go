@@ -40,12 +40,17 @@ type inode struct {
 	names        []string // in the final tree, sorted
 }
 
-// node is a name in the tree: a directory if children is not nil, else an inode.
+// node is a name in the tree: a directory if children is not nil, else an inode,
+// or neither.
 type node struct {
 	children map[string]*node
 	dir      meta // of a directory
 	inode    *inode
-	layer    int // that wrote this entry last
+	layer    int  // that wrote this entry last
+	made     bool // a directory without an entry of its own
+	// What is to be said about layers below those that are read, if they are kept:
+	gone   bool // what they have of this name is gone
+	opaque bool // a directory that shows nothing of theirs
 }
 
 // sink takes a tree: directories first, parents before children; then files,
@@ -68,7 +73,13 @@ const (
 
 // flatten hands the files of an image to s.
 func flatten(ctx context.Context, src Source, layers []Layer, epoch *time.Time, s sink) error {
-	root, err := readTree(ctx, src, layers)
+	return merge(ctx, src, layers, false, epoch, s)
+}
+
+// merge hands to s what layers make together. part says that there are other
+// layers below them: then it is one layer, with whiteouts.
+func merge(ctx context.Context, src Source, layers []Layer, part bool, epoch *time.Time, s sink) error {
+	root, err := readTree(ctx, src, layers, part)
 	if err != nil {
 		return err
 	}
@@ -83,11 +94,24 @@ func flatten(ctx context.Context, src Source, layers []Layer, epoch *time.Time, 
 	var walk func(name string, n *node) error
 	walk = func(name string, n *node) error {
 		for _, base := range slices.Sorted(maps.Keys(n.children)) {
-			c, name := n.children[base], path.Join(name, base)
+			c, dir := n.children[base], name
+			name := path.Join(dir, base)
 			switch {
-			case c.children != nil:
-				if err := s.mkdir(name, clamp(c.dir)); err != nil {
+			case c.gone:
+				if err := mark(s, path.Join(dir, whiteout+base)); err != nil {
 					return err
+				}
+				continue
+			case c.children != nil:
+				if !part || !c.made {
+					if err := s.mkdir(name, clamp(c.dir)); err != nil {
+						return err
+					}
+				}
+				if c.opaque {
+					if err := mark(s, path.Join(name, opaque)); err != nil {
+						return err
+					}
 				}
 				if err := walk(name, c); err != nil {
 					return err
@@ -146,6 +170,11 @@ func flatten(ctx context.Context, src Source, layers []Layer, epoch *time.Time, 
 	return nil
 }
 
+// mark writes an entry that stands for what is not there.
+func mark(s sink, name string) error {
+	return s.file(name, meta{typeflag: tar.TypeReg, mode: 0o600, mtime: time.Unix(0, 0)}, 0, strings.NewReader(""))
+}
+
 // eachEntry calls fn for every entry of a layer, whose bytes are checked to the
 // end.
 func eachEntry(ctx context.Context, src Source, l Layer, fn func(entry int, h *tar.Header, r io.Reader) error) error {
@@ -186,11 +215,12 @@ func eachEntry(ctx context.Context, src Source, l Layer, fn func(entry int, h *t
 type filesystem struct {
 	root  *node
 	layer int
+	part  bool // there are layers below
 	count int
 }
 
-func readTree(ctx context.Context, src Source, layers []Layer) (*node, error) {
-	f := &filesystem{root: newDir(-1)}
+func readTree(ctx context.Context, src Source, layers []Layer, part bool) (*node, error) {
+	f := &filesystem{root: newDir(-1), part: part}
 	for i, l := range layers {
 		f.layer = i
 		err := eachEntry(ctx, src, l, func(entry int, h *tar.Header, _ io.Reader) error {
@@ -210,7 +240,7 @@ func readTree(ctx context.Context, src Source, layers []Layer) (*node, error) {
 }
 
 func newDir(layer int) *node {
-	return &node{children: map[string]*node{}, layer: layer, dir: meta{typeflag: tar.TypeDir, mode: 0o755, mtime: time.Unix(0, 0)}}
+	return &node{children: map[string]*node{}, layer: layer, made: true, dir: meta{typeflag: tar.TypeDir, mode: 0o755, mtime: time.Unix(0, 0)}}
 }
 
 func (f *filesystem) add(entry int, h *tar.Header) error {
@@ -236,10 +266,9 @@ func (f *filesystem) add(entry int, h *tar.Header) error {
 	switch h.Typeflag {
 	case tar.TypeDir:
 		if old == nil || old.children == nil {
-			old = newDir(f.layer)
-			dir.children[base] = old
+			old = f.replace(dir, base)
 		}
-		old.dir, old.layer = metaOf(h), f.layer
+		old.dir, old.layer, old.made = metaOf(h), f.layer, false
 	case tar.TypeLink:
 		target, err := f.find(h.Linkname)
 		if err != nil {
@@ -267,6 +296,15 @@ func (f *filesystem) add(entry int, h *tar.Header) error {
 	return nil
 }
 
+// replace makes a directory in the place of what is no directory. If that hid
+// something of layers below, the directory does.
+func (f *filesystem) replace(dir *node, base string) *node {
+	n := newDir(f.layer)
+	n.opaque = f.part && dir.children[base] != nil
+	dir.children[base] = n
+	return n
+}
+
 // whiteout removes what lower layers have; entries of its own layer stay,
 // wherever they stand in the archive.
 func (f *filesystem) whiteout(parent, base string) error {
@@ -280,14 +318,21 @@ func (f *filesystem) whiteout(parent, base string) error {
 				delete(dir.children, name)
 			}
 		}
+		dir.opaque = f.part
 		return nil
 	}
-	dir, err := f.find(parent)
-	if err != nil || dir == nil || dir.children == nil {
+	dir, ok, err := f.walk(parent, f.part)
+	if err != nil || !ok {
 		return err
 	}
 	name := strings.TrimPrefix(base, whiteout)
-	if c := dir.children[name]; c != nil && f.older(c) {
+	c := dir.children[name]
+	switch {
+	case c != nil && !f.older(c):
+		c.opaque = f.part && c.children != nil // what is there is of this layer
+	case f.part && !dir.opaque:
+		dir.children[name] = &node{gone: true, layer: f.layer}
+	default:
 		delete(dir.children, name)
 	}
 	return nil
@@ -354,8 +399,7 @@ func (f *filesystem) walk(name string, make bool) (_ *node, ok bool, err error) 
 			if !make {
 				return nil, false, nil
 			}
-			c = newDir(f.layer)
-			dir.children[p] = c
+			c = f.replace(dir, p)
 		}
 		at = append(at, c)
 	}
@@ -385,6 +429,19 @@ func hidden(xattr string) bool {
 		}
 	}
 	return false
+}
+
+// Merge writes one layer, as a tar, that does what layers do, the lowest first,
+// over whatever is below them.
+func Merge(ctx context.Context, w io.Writer, src Source, layers []Layer) error {
+	t := tar.NewWriter(w)
+	if err := merge(ctx, src, layers, true, nil, tarSink{ctx, t, make([]byte, copySize)}); err != nil {
+		return fmt.Errorf("merge layers: %w", err)
+	}
+	if err := t.Close(); err != nil {
+		return fmt.Errorf("merge layers: %w", err)
+	}
+	return nil
 }
 
 // WriteTar writes the files of an image as one tar. Times later than epoch, if

@@ -278,6 +278,7 @@ func (s *settings) request(log *logger) (executor.Request, error) {
 	if s.compression != "" {
 		r.Format.Compression.Type = executor.Algorithm(s.compression)
 	}
+	r.Format.Single = s.singleSnapshot
 	r.Format.Compression.Level = max(0, s.compressionLevel)
 	if s.reproducible {
 		epoch := int64(0)

@@ -106,6 +106,58 @@ func TestIgnoredPaths(t *testing.T) {
 	}
 }
 
+// One layer has what all steps of a stage changed, and its record in the history.
+func TestSingleSnapshot(t *testing.T) {
+	dir, state := box(t, "RUN mkdir /d && echo 1 >/d/a && echo 1 >/d/b\nENV X=1\nRUN rm /d/a && echo 2 >/d/c\nFROM zero\nRUN rm -r /d\nRUN mkdir /d && echo 3 >/d/e\nCMD x\n"), t.TempDir()
+	file := filepath.Join(dir, "Dockerfile")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, bytes.Replace(b, []byte("FROM scratch"), []byte("FROM scratch AS zero"), 1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var digests []string
+	for range 2 { // the second time from the cache
+		archive := filepath.Join(t.TempDir(), "image.tar")
+		code, _, stderr := call(t, state, "", "executor", "-c", dir, "--no-push", "--cache", "--no-push-cache", "--tar-path", archive, "--single-snapshot")
+		if code != 0 {
+			t.Fatal(stderr)
+		}
+		img, err := tarball.ImageFromPath(archive, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config, err := img.ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var records []string
+		for _, h := range config.History {
+			text, _, _ := strings.Cut(strings.TrimPrefix(h.CreatedBy, "RUN /bin/sh -c "), " #")
+			records = append(records, fmt.Sprint(text, " ", h.EmptyLayer))
+		}
+		own := records[len(records)-6:]
+		if want := []string{"mkdir /d && echo 1 >/d/a && echo 1 >/d/b true", "ENV X=1 true", "rm /d/a && echo 2 >/d/c false", "rm -r /d true", "mkdir /d && echo 3 >/d/e false", `CMD ["/bin/sh" "-c" "x"] true`}; !slices.Equal(own, want) {
+			t.Errorf("the history has %q, want %q", own, want)
+		}
+		if got, want := imageNames(t, archive, ""), []string{"bin/", "bin/sh", "d/", "d/.wh..wh..opq", "d/b", "d/c", "d/e", "dev/", "proc/", "sys/"}; !slices.Equal(got, want) {
+			t.Errorf("the layers have %q, want %q", got, want)
+		}
+		if n := len(config.RootFS.DiffIDs); n != 2 {
+			t.Errorf("%d layers, want one for each stage", n)
+		}
+		d, err := img.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests = append(digests, d.String())
+	}
+	if digests[0] != digests[1] {
+		t.Errorf("cold %s, warm %s", digests[0], digests[1])
+	}
+}
+
 func TestNoPushOfTheEnvironment(t *testing.T) {
 	dir, state := workspace(t), t.TempDir()
 	t.Setenv("KANIKO_NO_PUSH", "true")

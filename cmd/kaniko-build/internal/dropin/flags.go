@@ -129,7 +129,7 @@ var nothing = []struct{ name, kind, why string }{
 // without are flags that ought to act and do not yet. Who gives one is told: a
 // flag that is dropped in silence is believed.
 var without = []string{
-	"single-snapshot", "cache-repo", "cache-copy-layers", "cache-run-layers", "no-push-cache",
+	"cache-repo", "cache-copy-layers", "cache-run-layers", "no-push-cache",
 }
 
 // hiddenFlags are not in the help: other names of flags, and what is only
