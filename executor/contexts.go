@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"kaniko-build/executor/internal/buildctx"
 	"kaniko-build/executor/internal/copier"
@@ -73,14 +76,20 @@ func (c *contexts) open(ctx context.Context, dir string, o buildctx.Options) (*d
 
 // found is what one selection has in a directory.
 type found struct {
-	once  sync.Once
-	lines []string // as they stand in a key
-	err   error
+	once sync.Once
+	err  error
+	// lines stand in a key: one a file, or when they are many one that stands for
+	// all, whose listing the executor remembers.
+	lines   []string
+	special special
 }
 
-// lines are the key lines of what is selected: one a file, or when they are
-// many one that stands for all, whose listing the executor remembers.
-func (d *directory) lines(ctx context.Context, x *Executor, sel copier.Select, owned bool) ([]string, error) {
+// special are names, sorted, of what a build does not copy as a file of its own
+// kind, or hardly wants.
+type special struct{ sockets, devices []string }
+
+// find describes what is selected.
+func (d *directory) find(ctx context.Context, x *Executor, sel copier.Select, owned bool) (*found, error) {
 	id, err := json.Marshal(struct {
 		copier.Select
 		Owned bool
@@ -95,26 +104,67 @@ func (d *directory) lines(ctx context.Context, x *Executor, sel copier.Select, o
 		d.found[string(id)] = f
 	}
 	d.mu.Unlock()
-	f.once.Do(func() { f.lines, f.err = d.describe(ctx, x, sel, owned) })
-	return f.lines, f.err
+	f.once.Do(func() { f.err = d.describe(ctx, x, sel, owned, f) })
+	return f, f.err
 }
 
-func (d *directory) describe(ctx context.Context, x *Executor, sel copier.Select, owned bool) ([]string, error) {
+func (d *directory) describe(ctx context.Context, x *Executor, sel copier.Select, owned bool, f *found) error {
 	items, err := copier.Find(ctx, d.tree, sel)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	h, err := x.hasher(d.path)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	lines, err := copier.KeyLines(ctx, d.tree, items, owned, h.Hash)
-	if err != nil || len(lines) <= maxPlain {
-		return lines, err
+	var mu sync.Mutex
+	f.lines, err = copier.KeyLines(ctx, d.tree, items, owned, func(ctx context.Context, t tree.Tree, name string, e tree.Entry) (string, error) {
+		if list := f.special.of(ctx, d.files, name, e); list != nil {
+			mu.Lock()
+			*list = append(*list, name)
+			mu.Unlock()
+		}
+		return h.Hash(ctx, t, name, e)
+	})
+	if err != nil {
+		return err
 	}
-	line := filesLine(lines)
-	x.listings.add(line, lines)
-	return []string{line}, nil
+	slices.Sort(f.special.sockets)
+	slices.Sort(f.special.devices)
+	if len(f.lines) > maxPlain {
+		line := filesLine(f.lines)
+		x.listings.add(line, f.lines)
+		f.lines = []string{line}
+	}
+	return nil
+}
+
+// of is the list that an entry belongs to, or nil.
+func (s *special) of(ctx context.Context, d *buildctx.Dir, name string, e tree.Entry) *[]string {
+	switch {
+	case e.Type() == unix.S_IFCHR || e.Type() == unix.S_IFBLK:
+		return &s.devices
+	case e.IsRegular() && e.Size == 0 && d.IsSocket(ctx, name):
+		return &s.sockets
+	}
+	return nil
+}
+
+// sentences say what becomes of them.
+func (s special) sentences() []string {
+	var out []string
+	tell := func(names []string, one, more string) {
+		switch n := len(names); n {
+		case 0:
+		case 1:
+			out = append(out, fmt.Sprintf("%q "+one, names[0]))
+		default:
+			out = append(out, fmt.Sprintf("%q and %d more "+more, names[0], n-1))
+		}
+	}
+	tell(s.sockets, "is a socket: the image gets an empty file in its place", "are sockets: the image gets empty files in their places")
+	tell(s.devices, "is a device, and gets into the image as one: .dockerignore can leave it out", "are devices, and get into the image as such: .dockerignore can leave them out")
+	return out
 }
 
 // maxPlain is how many files a key names by themselves. A key of more would be

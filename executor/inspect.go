@@ -536,7 +536,16 @@ func (x *Executor) stepKey(ctx context.Context, n *Node, st *dockerfile.Stage, s
 			}
 			return []string{fmt.Sprintf("from image %x", b.key(""))}, nil
 		}
-		return n.sources.lines(ctx, src.Context, sel, s.Copy != nil && s.Copy.Chown != "")
+		f, err := n.sources.find(ctx, src.Context, sel, s.Copy != nil && s.Copy.Chown != "")
+		if err != nil {
+			return nil, err
+		}
+		if s.Copy != nil {
+			for _, text := range f.special.sentences() {
+				n.Warnings = append(n.Warnings, Event{Node: n.ID, Kind: Warning, Pos: s.Pos, Time: time.Now(), Text: text})
+			}
+		}
+		return f.lines, nil
 	}
 	switch {
 	case s.Run != nil:

@@ -103,8 +103,8 @@ func (s *sources) directory(ctx context.Context, name string) (*directory, error
 	return s.shared.open(ctx, dir, o)
 }
 
-// lines are the key lines of what is selected in a context.
-func (s *sources) lines(ctx context.Context, name string, sel copier.Select, owned bool) ([]string, error) {
+// find describes what is selected in a context.
+func (s *sources) find(ctx context.Context, name string, sel copier.Select, owned bool) (*found, error) {
 	d, err := s.directory(ctx, name)
 	if err != nil {
 		return nil, err
@@ -114,9 +114,10 @@ func (s *sources) lines(ctx context.Context, name string, sel copier.Select, own
 		if err != nil {
 			return nil, err
 		}
-		return copier.KeyLines(ctx, copier.Empty, items, owned, nothing)
+		lines, err := copier.KeyLines(ctx, copier.Empty, items, owned, nothing)
+		return &found{lines: lines}, err
 	}
-	return d.lines(ctx, s.x, sel, owned)
+	return d.find(ctx, s.x, sel, owned)
 }
 
 // nothing is the copier.HashFunc of an empty tree.

@@ -168,7 +168,8 @@ WORKDIR /r/s
 }
 
 // Special files in the context are never opened. A fifo is made anew, a
-// socket becomes an empty file, as with BuildKit.
+// socket becomes an empty file, as with BuildKit; that, and a device, is warned of,
+// warm too.
 func TestBR22SpecialFilesInTheContextHangCopy(t *testing.T) {
 	under(t, func(l *lab) {
 		l.write(map[string]string{"d/f": "f\n", "Dockerfile": "FROM busybox\nCOPY d /d\nRUN ls -l /d\n"})
@@ -179,8 +180,11 @@ func TestBR22SpecialFilesInTheContextHangCopy(t *testing.T) {
 		s, err := net.Listen("unix", l.path("d/sock"))
 		l.must(err)
 		defer s.Close()
+		want := []string{`warning: "d/sock" is a socket: the image gets an empty file in its place (`, "Dockerfile:2:1)"}
 		if err := unix.Mknod(l.path("d/null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))); err != nil {
 			l.Logf("no device in the context: %v", err)
+		} else {
+			want = append(want, `warning: "d/null" is a device, and gets into the image as one`)
 		}
 		d := l.build()
 		l.mode(d, "/d/pipe", "fifo 0640 0:0")
@@ -190,6 +194,12 @@ func TestBR22SpecialFilesInTheContextHangCopy(t *testing.T) {
 		}
 		if e, ok := d.Find("/d/null"); ok && e.Type != "char" {
 			l.Errorf("/d/null is %+v, want a device or nothing", e)
+		}
+		o, _ := l.run(l.state)
+		for _, w := range want {
+			if n := strings.Count(o.All(), w); n == 0 || w != want[1] && n > 1 {
+				l.Errorf("%q is said %d times in:\n%s", w, n, o.All())
+			}
 		}
 	})
 }

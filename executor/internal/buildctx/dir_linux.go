@@ -209,6 +209,12 @@ func (d *Dir) present(name string, e tree.Entry) tree.Entry {
 	return e
 }
 
+// IsSocket tells whether name, which Lstat calls an empty file, is a socket.
+func (d *Dir) IsSocket(ctx context.Context, name string) bool {
+	e, err := d.files.Lstat(ctx, tree.Clean(name))
+	return err == nil && e.Type() == unix.S_IFSOCK
+}
+
 // find is Lstat without present.
 func (d *Dir) find(ctx context.Context, name string) (tree.Entry, error) {
 	e, err := d.files.Lstat(ctx, name)
