@@ -55,7 +55,7 @@ COPY --from=make /made /m
 RUN echo a >> /a && ln -s a /s && mkdir -m 700 /d && touch -d @1350000000 -h /a /s /d
 COPY --link b /b
 `
-	files := map[string]string{"a": strings.Repeat("a\n", 5000), "b": "b\n", "root/proc/": "", "root/sys/": "", "fixed": fixed, "late": fixed + "WORKDIR /w\nRUN echo late > late && rm -r /d /m\nCOPY a b ./\n"}
+	files := map[string]string{"a": strings.Repeat("a\n", 5000), "b": "b\n", "root/proc/": "", "root/sys/": "", "fixed": fixed, "late": fixed + "RUN mkdir /w && echo late > /w/late && rm -r /d /m\nCOPY a b /w/\n"}
 	for _, name := range []string{"fixed", "late"} {
 		files[name+".yaml"] = fmt.Sprintf("version: 1\nregistries: {docker.io: {mirrors: [%q]}}\ntargets:\n  it: {image: example.com/it, dockerfile: %s}\n", reg.Addr, name)
 	}
