@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
@@ -524,6 +525,26 @@ func (l *Layout) Open(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, e
 		return nil, err
 	}
 	return Verify(f, d), nil
+}
+
+// Size is how many bytes the file of a blob has.
+func (l *Layout) Size(d digest.Digest) (int64, error) {
+	if err := d.Validate(); err != nil {
+		return 0, fmt.Errorf("digest %q: %w", d, err)
+	}
+	f, err := l.file(blobName(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("%s has no blob %s: %w", l.dir, d, ErrNotFound)
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return st.Size(), nil
 }
 
 // Manifests are the entries of the layout's index.

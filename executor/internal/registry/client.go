@@ -74,10 +74,12 @@ type Client struct {
 	tops     flights[string, top]
 	resolved flights[string, image.Resolved]
 	pushed   flights[string, pushState]
+	sent     flights[string, string] // host and digest -> the repository of an image that got the bytes
 
 	mu        sync.Mutex
 	downloads map[digest.Digest]*download
 	tags      map[string]tagged // by name: what Push found
+	aside     map[string]string // host and digest -> the repository of a cache that got the bytes
 	asked     map[string]bool   // registry hosts that requests went to
 	mirrors   map[string]bool   // hosts written with http://
 	transport []*http.Transport
@@ -94,7 +96,7 @@ func New(st *store.Store, o Options) (*Client, error) {
 	if o.Keychain == nil {
 		o.Keychain = nobody{}
 	}
-	c := &Client{o: o, store: st, downloads: map[digest.Digest]*download{}, tags: map[string]tagged{}, now: time.Now, asked: map[string]bool{}, mirrors: map[string]bool{}}
+	c := &Client{o: o, store: st, downloads: map[digest.Digest]*download{}, tags: map[string]tagged{}, aside: map[string]string{}, now: time.Now, asked: map[string]bool{}, mirrors: map[string]bool{}}
 	rt := &router{client: c, hosts: map[string]http.RoundTripper{}}
 	for host, h := range o.Hosts {
 		for _, m := range h.Mirrors {

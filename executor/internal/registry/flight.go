@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"sync"
 )
 
@@ -45,6 +46,28 @@ func (f *flights[K, V]) do(ctx context.Context, jobs *sync.WaitGroup, key K, wor
 	}
 	c.waiting++
 	f.mu.Unlock()
+	return f.wait(ctx, key, c)
+}
+
+// join waits for work on a key that is under way or succeeded; without any it
+// fails at once.
+func (f *flights[K, V]) join(ctx context.Context, key K) (V, error) {
+	f.mu.Lock()
+	c := f.m[key]
+	if c == nil {
+		f.mu.Unlock()
+		var zero V
+		return zero, errNoFlight
+	}
+	c.waiting++
+	f.mu.Unlock()
+	return f.wait(ctx, key, c)
+}
+
+var errNoFlight = errors.New("nobody works on it")
+
+// wait is for one who has been counted as waiting.
+func (f *flights[K, V]) wait(ctx context.Context, key K, c *flight[V]) (V, error) {
 	defer func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()

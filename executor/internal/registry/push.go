@@ -119,6 +119,7 @@ type push struct {
 	hc      *http.Client
 	src     image.Source
 	origins map[digest.Digest][]string
+	aside   bool // of a cache, which nobody waits for
 	count   [3]atomic.Int64
 	bytes   atomic.Int64
 	known   atomic.Bool
@@ -162,11 +163,29 @@ func (p *push) manifest(ctx context.Context, d ocispec.Descriptor, depth int) er
 	if err := json.Unmarshal(b, &m); err != nil {
 		return fmt.Errorf("read manifest %s: %w", d.Digest, err)
 	}
+	if err := p.blobs(ctx, append([]ocispec.Descriptor{m.Config}, m.Layers...)); err != nil {
+		return err
+	}
+	return p.put(ctx, d.Digest.String(), kind, b)
+}
+
+// blobs sends those blobs that the repository lacks, side by side.
+func (p *push) blobs(ctx context.Context, list []ocispec.Descriptor) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(p.c.o.Jobs)
-	for _, blob := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
+	for _, blob := range list {
 		g.Go(func() error {
 			key := p.at.String() + " " + blob.Digest.String()
+			if p.aside {
+				_, err := p.c.pushed.join(gctx, key)
+				if err != nil && gctx.Err() == nil {
+					_, err = p.blob(gctx, blob)
+				}
+				if err != nil {
+					return fmt.Errorf("blob %s: %w", blob.Digest, err)
+				}
+				return nil
+			}
 			mine := false
 			state, err := p.c.pushed.do(gctx, &p.c.jobs, key, func(ctx context.Context) (pushState, error) {
 				mine = true
@@ -182,10 +201,7 @@ func (p *push) manifest(ctx context.Context, d ocispec.Descriptor, depth int) er
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	return p.put(ctx, d.Digest.String(), kind, b)
+	return g.Wait()
 }
 
 func (p *push) put(ctx context.Context, id, kind string, b []byte) error {
@@ -241,30 +257,79 @@ func (p *push) tryBlob(ctx context.Context, d ocispec.Descriptor, mount bool) (p
 	if resp.StatusCode == http.StatusOK {
 		return existed, nil
 	}
-	if mount {
-		if p.mount(ctx, d) {
-			return mounted, nil
-		}
+	if !mount {
+		return uploaded, p.send(ctx, d)
 	}
-	location, done, err := p.begin(ctx, p.hc, nil)
-	if err != nil {
-		return 0, err
+	if p.mount(ctx, d, p.origins[d.Digest]) {
+		return mounted, nil
 	}
-	if done {
-		return 0, errors.New("the registry took an upload before it was made")
-	}
-	if err := p.upload(ctx, d, location); err != nil {
-		return 0, &uploadError{err}
-	}
-	p.bytes.Add(d.Size)
-	return uploaded, nil
+	return p.share(ctx, d)
 }
 
-// mount takes the blob from a repository that has it, which may be a mirror's
-// copy of where it comes from. That it does not work is no error: then the blob
-// is sent.
-func (p *push) mount(ctx context.Context, d ocispec.Descriptor) bool {
-	for _, origin := range p.origins[d.Digest] {
+// share sends a blob once to the registry when several of its repositories get
+// it, as those of an image and of a cache do: the others mount it. A cache waits
+// for an image, and an image never for a cache, whose upload may be hanging.
+func (p *push) share(ctx context.Context, d ocispec.Descriptor) (pushState, error) {
+	key := p.at.host + " " + d.Digest.String()
+	if p.aside {
+		repo, err := p.c.sent.join(ctx, key)
+		switch {
+		case ctx.Err() != nil:
+			return 0, context.Cause(ctx)
+		case err == nil && p.mount(ctx, d, []string{p.n.Host + "/" + repo}):
+			return mounted, nil
+		}
+		if err := p.send(ctx, d); err != nil {
+			return uploaded, err
+		}
+		p.c.mu.Lock()
+		defer p.c.mu.Unlock()
+		p.c.aside[key] = p.at.repo
+		return uploaded, nil
+	}
+	p.c.mu.Lock()
+	aside, ok := p.c.aside[key]
+	p.c.mu.Unlock()
+	if ok && p.mount(ctx, d, []string{p.n.Host + "/" + aside}) {
+		return mounted, nil
+	}
+	mine := false
+	repo, err := p.c.sent.do(ctx, &p.c.jobs, key, func(ctx context.Context) (string, error) {
+		mine = true
+		return p.at.repo, p.send(ctx, d)
+	})
+	switch {
+	case mine:
+		return uploaded, err
+	case ctx.Err() != nil:
+		return 0, context.Cause(ctx)
+	case err == nil && p.mount(ctx, d, []string{p.n.Host + "/" + repo}):
+		return mounted, nil
+	}
+	return uploaded, p.send(ctx, d)
+}
+
+// send sends the bytes of a blob.
+func (p *push) send(ctx context.Context, d ocispec.Descriptor) error {
+	location, done, err := p.begin(ctx, p.hc, nil)
+	if err != nil {
+		return err
+	}
+	if done {
+		return errors.New("the registry took an upload before it was made")
+	}
+	if err := p.upload(ctx, d, location); err != nil {
+		return &uploadError{err}
+	}
+	p.bytes.Add(d.Size)
+	return nil
+}
+
+// mount takes the blob from a repository ("host/path") that has it, which may be
+// a mirror's copy of where it comes from. That it does not work is no error: then
+// the blob is sent.
+func (p *push) mount(ctx context.Context, d ocispec.Descriptor, origins []string) bool {
+	for _, origin := range origins {
 		n, err := image.ParseName(origin)
 		if err != nil {
 			continue

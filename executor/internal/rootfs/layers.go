@@ -55,7 +55,7 @@ type Layers struct {
 // them: each once, and none below a layer that hides everything. What is missing is unpacked, in
 // parallel, from what open gives: the blob, compressed or not. open is called
 // for such layers only and may block, for a download. A blob whose tar has
-// another digest than the layer's is an error. Two processes that need the
+// another digest than the layer's is an error. Errors are *LayerError. Two processes that need the
 // same layer unpack it once. A repeat is harmless.
 func (l *Layers) Ensure(ctx context.Context, chain []Layer, open func(ctx context.Context, l Layer) (io.ReadCloser, error)) ([]string, error) {
 	if err := os.MkdirAll(l.Dir, 0o755); err != nil {
@@ -73,7 +73,7 @@ func (l *Layers) Ensure(ctx context.Context, chain []Layer, open func(ctx contex
 		g.Go(func() error {
 			dir, err := e.one(ctx, i, chain[i], ids[i])
 			if err != nil {
-				return fmt.Errorf("layer %s: %w", chain[i].DiffID, err)
+				return &LayerError{DiffID: chain[i].DiffID, Err: err}
 			}
 			e.dirs[i] = dir
 			close(e.ready[i])
@@ -85,6 +85,16 @@ func (l *Layers) Ensure(ctx context.Context, chain []Layer, open func(ctx contex
 	}
 	return topmost(e.dirs)
 }
+
+// LayerError is the failure to bring a layer about.
+type LayerError struct {
+	DiffID digest.Digest
+	Err    error
+}
+
+func (e *LayerError) Error() string { return fmt.Sprintf("layer %s: %v", e.DiffID, e.Err) }
+
+func (e *LayerError) Unwrap() error { return e.Err }
 
 // topmost turns a chain's directories over and ends at one that hides the rest.
 // Of a layer that an image has twice, as many have an empty one, the lower place
