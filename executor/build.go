@@ -22,29 +22,37 @@ import (
 )
 
 // Build brings a node's image into the store. Its parents have been built.
-// When every layer is there already no container is started. The error of a
-// failing instruction is a *StepError.
+// When every layer is known already no container is started; those that only a
+// cache outside has stay there until somebody reads them. The error of a failing
+// instruction is a *StepError.
 func (x *Executor) Build(ctx context.Context, n *Node) (Result, error) {
 	started := time.Now()
-	steps, _ := x.known(n)
-	c, executed, cached, err := x.chainOf(ctx, n)
-	if err != nil {
-		return Result{}, err
-	}
-	if cached {
-		for _, e := range x.cachedEvents(n) {
-			x.opts.Sink(e)
+	var r Result
+	err := x.withoutSpoiled(ctx, n, func() error {
+		before := r.Executed
+		steps, _ := x.known(n)
+		c, executed, cached, err := x.chainOf(ctx, n)
+		if err != nil {
+			r.Executed = before + executed
+			return err
 		}
-	}
-	r, err := x.finish(ctx, n, c)
-	r.Steps, r.Executed, r.Cached, r.Duration = steps, executed, cached, time.Since(started)
-	x.record(n)
+		if cached {
+			for _, e := range x.cachedEvents(n) {
+				x.opts.Sink(e)
+			}
+		}
+		r, err = x.finish(ctx, n, c)
+		r.Steps, r.Executed, r.Cached = steps, before+executed, cached
+		x.record(n)
+		return err
+	})
+	r.Duration = time.Since(started)
 	return r, err
 }
 
 // chainOf brings the layers of a node into the store, those of its last stage as
-// blobs. cached tells that they were there, and that no container was started;
-// else executed is the number of steps that ran.
+// blobs, unless a cache outside has them so. cached tells that they were known, and
+// that no container was started; else executed is the number of steps that ran.
 func (x *Executor) chainOf(ctx context.Context, n *Node) (c chain, executed int, cached bool, err error) {
 	iso, isoErr := x.isolation()
 	full := isoErr != nil || !iso.IDs.Single()
@@ -60,7 +68,7 @@ func (x *Executor) chainOf(ctx context.Context, n *Node) (c chain, executed int,
 	}
 	done, err := x.runNode(ctx, n, iso)
 	if err != nil {
-		return chain{}, 0, false, err
+		return chain{}, done.Executed, false, err
 	}
 	made := map[string]doneLayer{}
 	for _, l := range done.Layers {
@@ -82,7 +90,7 @@ func (x *Executor) cachedEvents(n *Node) []Event {
 	st := &n.job.Stages[len(n.job.Stages)-1]
 	for i := range st.Steps {
 		if s := &st.Steps[i]; len(s.Lines) > 0 {
-			out = append(out, Event{Node: n.ID, Kind: StepCached, Time: time.Now(), Stage: st.Title, Step: s.Number, Of: s.Of, Text: s.Text, Pos: s.Pos})
+			out = append(out, Event{Node: n.ID, Kind: StepCached, Time: time.Now(), Stage: st.Title, Step: s.Number, Of: s.Of, Text: s.Text, From: x.cachedFrom(s), Pos: s.Pos})
 		}
 	}
 	return out
@@ -93,16 +101,15 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 	j := n.job
 	j.Rung, j.IDs = iso.Rung, iso.IDs
 	j.Keep, j.Ignore, j.Snapshots = x.keep(n), x.opts.IgnorePaths, snapshot.Mode(x.opts.SnapshotMode)
-	j.Stages = append([]jobStage(nil), j.Stages...)
+	j.Stages = x.unspoiled(j.Stages)
 	why := x.why(n)
 	for i := range j.Stages {
-		j.Stages[i].Steps = slices.Clone(j.Stages[i].Steps)
 		for k := range j.Stages[i].Steps {
 			j.Stages[i].Steps[k].Why = why[stepPlace{i, k}]
 		}
 		b := n.program.Stages[i].Base
 		if b.Image != nil {
-			if j.Stages[i].Base.Layers, err = n.images[imageKey(*b.Image)].all(); err != nil {
+			if j.Stages[i].Base.Layers, err = x.layersOf(n.images[imageKey(*b.Image)]); err != nil {
 				return coreResult{}, err
 			}
 		}
@@ -111,7 +118,7 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 		if b == nil {
 			continue
 		}
-		if j.Images[key], err = b.all(); err != nil {
+		if j.Images[key], err = x.layersOf(b); err != nil {
 			return coreResult{}, err
 		}
 	}
@@ -156,6 +163,9 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 		if d.Step != nil {
 			return coreResult{}, d.Step
 		}
+		if d.Spoiled != "" {
+			return d.Result, &spoiledError{Blob: d.Spoiled, Err: textError(d.Err)}
+		}
 		if d.Err != "" {
 			return coreResult{}, errors.New(d.Err)
 		}
@@ -178,20 +188,32 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 // two seconds.
 const cancelGrace = 1200 * time.Millisecond
 
-// all is an image's layers, those of a node after it was built.
-func (b *baseImage) all() ([]baseLayer, error) {
+// layersOf is an image's layers, those of a node after it was built.
+func (x *Executor) layersOf(b *baseImage) ([]baseLayer, error) {
 	if b.node == nil {
 		return b.layers, nil
 	}
 	built := b.node.built()
-	if built == nil && b.node.result == nil {
+	if built == nil && b.node.Result() == nil {
 		return nil, fmt.Errorf("internal error: %s is not built yet", b.node.ID)
 	}
 	var out []baseLayer
 	for _, l := range built {
-		out = append(out, baseLayer{DiffID: l.ID, Blob: l.Descriptor, Tar: l.tar(), Origin: b.node.origin(l.Descriptor.Digest)})
+		out = append(out, x.whereabouts(b.node, l))
 	}
 	return out, nil
+}
+
+// whereabouts tells where a layer of a node's image can be had: a cache outside,
+// an image outside, or the store.
+func (x *Executor) whereabouts(n *Node, l builtLayer) baseLayer {
+	b := baseLayer{DiffID: l.ID, Blob: l.Descriptor, Tar: l.tar()}
+	if b.Origin = x.caches.origin(l.Descriptor.Digest); b.Origin != "" {
+		b.Cached = true
+	} else {
+		b.Origin = n.origin(l.Descriptor.Digest)
+	}
+	return b
 }
 
 // origin finds where a blob of a node's image came from: an image outside, or ""
@@ -232,9 +254,10 @@ type server struct {
 
 // coreDone is the last thing a core says.
 type coreDone struct {
-	Result coreResult
-	Step   *StepError `json:",omitempty"`
-	Err    string     `json:",omitempty"`
+	Result  coreResult
+	Step    *StepError    `json:",omitempty"`
+	Spoiled digest.Digest `json:",omitempty"` // a blob of a cache that cannot be used; Err says why
+	Err     string        `json:",omitempty"`
 }
 
 func (s *server) close() {
@@ -318,6 +341,19 @@ func (s *server) handle(ctx context.Context, method string, arg json.RawMessage)
 			return nil, nil, fmt.Errorf("internal error: no blob %d", id)
 		}
 		return nil, nil, b.wait(ctx)
+	case callCached:
+		var k store.Key
+		if err := json.Unmarshal(arg, &k); err != nil {
+			return nil, nil, err
+		}
+		l, _ := s.x.findCached(ctx, s.node, k)
+		return l, nil, context.Cause(ctx)
+	case callKeep:
+		var l keptLayer
+		if err := json.Unmarshal(arg, &l); err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, s.x.keepCached(s.node, l)
 	case callLstat, callReadDir, callXattrs, callOpen:
 		return treeCall(ctx, s.node.sources, method, arg)
 	}
@@ -424,7 +460,12 @@ func Core(ctx context.Context, conn *os.File, in *sandbox.Inside) error {
 	res, err := runCore(ctx, j, &remote{conn: c}, st, in)
 	err = errors.Join(err, st.Close())
 	d := coreDone{Result: res}
-	if err != nil && !errors.As(err, &d.Step) {
+	var spoiled *spoiledError
+	switch {
+	case err == nil, errors.As(err, &d.Step):
+	case errors.As(err, &spoiled):
+		d.Spoiled, d.Err = spoiled.Blob, spoiled.Err.Error()
+	default:
 		d.Err = err.Error()
 	}
 	_, err = c.Call(ctx, callDone, d, nil)

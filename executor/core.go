@@ -49,11 +49,14 @@ type core struct {
 	root   *inplace.Root // where RUNs happen; nil: each in an overlay of its own
 	maker  layer.Maker
 	stages []*stageRun
+	spare  context.Context // of later; it ends a moment after the work
 	work   *errgroup.Group // everything that runs beside the target's steps
+	later  sync.WaitGroup  // what is only for a cache outside; the result waits a moment for it
 
 	mu       sync.Mutex
 	executed int
-	bases    map[digest.Digest]baseLayer // where layers that were not made here can be had
+	bases    map[digest.Digest]baseLayer    // where layers that were not made here can be had
+	outside  map[digest.Digest]outsideLayer // those of them that a cache has
 	blobs    []doneLayer
 }
 
@@ -67,7 +70,7 @@ type stageRun struct {
 
 // runCore does the job and returns the layers of its last stage.
 func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.Inside) (_ coreResult, err error) {
-	c := &core{job: j, host: h, store: st, box: box, maker: makerFor(j), bases: map[digest.Digest]baseLayer{}}
+	c := &core{job: j, host: h, store: st, box: box, maker: makerFor(j), bases: map[digest.Digest]baseLayer{}, outside: map[digest.Digest]outsideLayer{}}
 	c.layers = &rootfs.Layers{Dir: filepath.Dir(st.LayerDir(j.IDs.String(), "x")), Make: c.maker, Use: st.Use, Indexes: &indexes{store: st}}
 	if err := os.MkdirAll(c.layers.Dir, 0o755); err != nil {
 		return coreResult{}, fmt.Errorf("make the folder of layers: %w", err)
@@ -84,13 +87,23 @@ func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.I
 	for range j.Stages {
 		c.stages = append(c.stages, &stageRun{done: make(chan struct{})})
 	}
+	spare, stop := context.WithCancel(ctx)
+	defer func() { stop(); c.later.Wait() }()
+	c.spare = spare
 	c.work, ctx = errgroup.WithContext(ctx)
 	c.work.Go(func() error { _, err := c.stage(ctx, len(j.Stages)-1); return err })
 	if err := c.work.Wait(); err != nil {
-		return coreResult{}, err
+		return coreResult{Executed: c.executed}, err
 	}
+	timer := time.AfterFunc(keepGrace, stop)
+	c.later.Wait()
+	timer.Stop()
 	return coreResult{Layers: c.blobs, Executed: c.executed}, nil
 }
+
+// keepGrace is how long a finished node goes on compressing layers that only a
+// cache wants.
+const keepGrace = 5 * time.Second
 
 // coreResult is what the core tells when it is done.
 type coreResult struct {
@@ -147,7 +160,7 @@ func (c *core) evaluate(ctx context.Context, i int) ([]rootfs.Layer, error) {
 		if step.Copy == nil && step.Run == nil && step.Workdir == nil {
 			continue
 		}
-		if _, ok := c.known(step, top); !ok && !missed {
+		if _, ok := c.known(ctx, step, top); !ok && !missed {
 			missed = true
 			if err := c.prefetch(ctx, st.Steps[k:]); err != nil {
 				return nil, err
@@ -157,12 +170,15 @@ func (c *core) evaluate(ctx context.Context, i int) ([]rootfs.Layer, error) {
 		if err != nil {
 			return nil, err
 		}
-		if exported {
-			below := top
-			if step.Copy != nil && step.Copy.Link {
-				below = nil // as when it was packed
-			}
+		below := top
+		if step.Copy != nil && step.Copy.Link {
+			below = nil // as when it was packed
+		}
+		switch {
+		case exported:
 			c.work.Go(func() error { return c.encode(ctx, step, below, made) })
+		case made.keep != nil:
+			c.later.Go(func() { c.keep(c.spare, below, made) })
 		}
 		top = above(top, made.DiffID)
 	}
@@ -204,12 +220,50 @@ func stepSources(s *dockerfile.Step) []dockerfile.Source {
 	return out
 }
 
-// known finds what a step made by its definition.
-func (c *core) known(s *jobStep, top []rootfs.Layer) (store.Entry, bool) {
+// made is what a step made.
+type made struct {
+	store.Entry
+	keep *keptLayer // what a cache outside is to be told of it; nil is nothing
+}
+
+// known finds what a step made by its definition: here, else in a cache outside.
+func (c *core) known(ctx context.Context, s *jobStep, top []rootfs.Layer) (made, bool) {
 	if s.Fresh || s.ByContent {
-		return store.Entry{}, false
+		return made{}, false
 	}
-	return c.lookup(s.Key, top)
+	if e, ok := c.lookup(s.Key, top); ok {
+		return made{Entry: e}, true
+	}
+	if s.Ask && !s.Asked {
+		s.Outside, _ = c.host.Cached(ctx, s.Key) // an error is a miss; when the node ends, the next call says so
+		s.Asked = true
+	}
+	if s.Outside == nil {
+		return made{}, false
+	}
+	return made{Entry: c.adopt(*s.Outside)}, true
+}
+
+// adopt makes the layer of a cache outside one that can be had.
+func (c *core) adopt(o outsideLayer) store.Entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bases[o.Layer.DiffID] = o.Layer
+	c.outside[o.Layer.DiffID] = o
+	return o.Entry
+}
+
+// remember records the result of a step that a cache outside has: it holds here
+// once the layer is here.
+func (c *core) remember(s *jobStep, m made) error {
+	c.mu.Lock()
+	_, ok := c.outside[m.DiffID]
+	c.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	m.Entry.Lines = s.Lines
+	return c.store.PutKey(s.Key, m.Entry)
 }
 
 func (c *core) full() bool { return !c.job.IDs.Single() }
@@ -246,19 +300,16 @@ func above(top []rootfs.Layer, id digest.Digest) []rootfs.Layer {
 }
 
 // step gives what one step made: known, or made now.
-func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.Layer) (store.Entry, error) {
-	if e, ok := c.known(s, top); ok {
-		c.event(st, s, Event{Kind: StepCached})
-		return e, nil
-	}
+func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.Layer) (made, error) {
 	started := time.Now()
-	fail := func(err error) (store.Entry, error) {
+	fail := func(err error) (made, error) {
 		if ctx.Err() != nil {
-			return store.Entry{}, context.Cause(ctx)
+			return made{}, context.Cause(ctx)
 		}
 		var already *StepError
-		if errors.As(err, &already) {
-			return store.Entry{}, err
+		var spoiled *spoiledError
+		if errors.As(err, &already) || errors.As(err, &spoiled) {
+			return made{}, err
 		}
 		e := &StepError{Node: c.job.Node, Stage: st.Title, Pos: s.Pos, Text: s.Text, Err: err}
 		var exit *exitError
@@ -266,17 +317,31 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 			e.Exit, e.Tail = exit.code, exit.tail
 		}
 		c.event(st, s, Event{Kind: StepFailed, Text: err.Error(), Elapsed: time.Since(started)})
-		return store.Entry{}, e
+		return made{}, e
+	}
+	cached := func(m made) (made, error) {
+		if err := c.remember(s, m); err != nil {
+			return fail(err)
+		}
+		c.event(st, s, Event{Kind: StepCached, From: c.origin(m.DiffID)})
+		return m, nil
+	}
+	if m, ok := c.known(ctx, s, top); ok {
+		return cached(m)
 	}
 	sources, err := c.sources(ctx, &s.Step)
 	if err != nil {
-		return store.Entry{}, err
+		return made{}, err
 	}
 	lines, err := c.contentLines(ctx, s, sources, top)
 	if err != nil {
 		return fail(err)
 	}
 	byContent := hashLines(lines)
+	keep := &keptLayer{Key: s.Key, ByContent: byContent, Lines: lines}
+	if !s.Keep {
+		keep = nil
+	}
 	if !s.Fresh {
 		unlock, err := c.store.Lock(ctx, "step-"+s.Key.String(), func(holder string) {
 			c.event(st, s, Event{Kind: Waiting, Text: holder})
@@ -285,17 +350,26 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 			return fail(err)
 		}
 		defer unlock()
-		if e, ok := c.known(s, top); ok { // the holder we waited for made it
-			c.event(st, s, Event{Kind: StepCached})
-			return e, nil
+		if m, ok := c.known(ctx, s, top); ok { // the holder we waited for made it
+			return cached(m)
 		}
-		if e, ok := c.lookup(byContent, top); ok {
+		e, ok := c.lookup(byContent, top)
+		if !ok && s.Ask {
+			o, err := c.host.Cached(ctx, byContent)
+			if err == nil && o != nil {
+				e, ok = c.adopt(*o), true
+				if keep != nil {
+					keep.Lines = nil
+				}
+			}
+		}
+		if ok {
 			e.Lines, e.ByContent = s.Lines, &byContent
 			if err := c.store.PutKey(s.Key, e); err != nil {
 				return fail(err)
 			}
-			c.event(st, s, Event{Kind: StepCached})
-			return e, nil
+			c.event(st, s, Event{Kind: StepCached, From: c.origin(e.DiffID)})
+			return made{e, keep}, nil
 		}
 	}
 	if s.Copy != nil && s.Copy.Link {
@@ -304,7 +378,7 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 	stacks := slices.Collect(maps.Values(sources)) // where files are read; of what is below only those that look like what is copied
 	stacks = append(stacks, top)
 	begun := false
-	var made store.Entry
+	var e store.Entry
 	err = c.unpacking(ctx, stacks, func() error {
 		base, err := c.ready(ctx, s, sources, top)
 		if err != nil {
@@ -320,25 +394,25 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 			begun, started = true, time.Now()
 			c.event(st, s, Event{Kind: StepStarted, Why: s.Why})
 		}
-		made, err = c.execute(ctx, st, s, sources, base, top)
+		e, err = c.execute(ctx, st, s, sources, base, top)
 		return err
 	})
 	if err != nil {
 		return fail(err)
 	}
-	made.Lines, made.ByContent = s.Lines, &byContent
-	if err := c.store.PutKey(s.Key, made); err != nil {
+	e.Lines, e.ByContent = s.Lines, &byContent
+	if err := c.store.PutKey(s.Key, e); err != nil {
 		return fail(err)
 	}
-	made.Lines, made.ByContent = lines, nil
-	if err := c.store.PutKey(byContent, made); err != nil {
+	e.Lines, e.ByContent = lines, nil
+	if err := c.store.PutKey(byContent, e); err != nil {
 		return fail(err)
 	}
 	c.mu.Lock()
 	c.executed++
 	c.mu.Unlock()
 	c.event(st, s, Event{Kind: StepDone, Elapsed: time.Since(started)})
-	return made, nil
+	return made{e, keep}, nil
 }
 
 func (c *core) lookup(k store.Key, top []rootfs.Layer) (store.Entry, bool) {
@@ -443,6 +517,9 @@ func (s *stack) Close() error {
 func (c *core) open(ctx context.Context, layers []rootfs.Layer) (*stack, error) {
 	dirs, err := c.layers.Ensure(ctx, layers, c.openLayer)
 	if err != nil {
+		return nil, c.blame(ctx, err)
+	}
+	if err := c.arrived(layers); err != nil {
 		return nil, err
 	}
 	view, err := rootfs.OpenView(dirs...)

@@ -37,30 +37,64 @@ func mediaType(c Compression) string {
 	}
 }
 
-// encode makes sure that the blob of a step's layer is in the store, and notes
-// it for the result.
-func (c *core) encode(ctx context.Context, s *jobStep, top []rootfs.Layer, made store.Entry) error {
-	p, err := encodeParams(c.job.Encode, c.job.Epoch)
+// encode makes sure that the blob of a step's layer can be had, and notes it
+// for the result.
+func (c *core) encode(ctx context.Context, s *jobStep, top []rootfs.Layer, m made) error {
+	v, err := c.variant(ctx, top, m.DiffID, c.job.Epoch)
 	if err != nil {
-		return err
-	}
-	v, ok := c.store.GetVariant(made.DiffID, p)
-	if !ok {
-		unlock, err := c.store.Lock(ctx, "encode-"+made.DiffID.Encoded(), nil)
-		if err != nil {
+		var spoiled *spoiledError
+		if errors.As(err, &spoiled) || ctx.Err() != nil {
 			return err
 		}
-		defer unlock()
-		if v, ok = c.store.GetVariant(made.DiffID, p); !ok {
-			if v, err = c.makeVariant(ctx, top, made.DiffID, p); err != nil {
-				return fmt.Errorf("compress the layer of %s: %w", s.Pos, err)
-			}
-		}
+		return fmt.Errorf("compress the layer of %s: %w", s.Pos, err)
+	}
+	if m.keep != nil {
+		c.later.Go(func() { c.keep(c.spare, top, m) })
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.blobs = append(c.blobs, doneLayer{Key: s.Key.String(), DiffID: made.DiffID, Blob: v.Descriptor, Tar: v.Tar, Created: made.Created})
+	c.blobs = append(c.blobs, doneLayer{Key: s.Key.String(), DiffID: m.DiffID, Blob: v.Descriptor, Tar: v.Tar, Created: m.Created})
 	return nil
+}
+
+// variant is a layer in the encoding of the job, with or without times set: in
+// the store, with a cache outside, or made now.
+func (c *core) variant(ctx context.Context, top []rootfs.Layer, id digest.Digest, epoch *int64) (store.Variant, error) {
+	p, err := encodeParams(c.job.Encode, epoch)
+	if err != nil {
+		return store.Variant{}, err
+	}
+	if v, ok := c.store.GetVariant(id, p); ok {
+		return v, nil
+	}
+	if d, ok := c.outsideBlob(id, p); ok {
+		return store.Variant{DiffID: id, Params: p, Descriptor: d}, nil
+	}
+	unlock, err := c.store.Lock(ctx, "encode-"+id.Encoded(), nil)
+	if err != nil {
+		return store.Variant{}, err
+	}
+	defer unlock()
+	if v, ok := c.store.GetVariant(id, p); ok {
+		return v, nil
+	}
+	return c.makeVariant(ctx, top, id, p)
+}
+
+// keep tells a cache outside of a layer, whose blob is made for that if it has
+// to be. That it fails is no failure of the build.
+func (c *core) keep(ctx context.Context, top []rootfs.Layer, m made) {
+	v, err := c.variant(ctx, top, m.DiffID, nil)
+	if err != nil {
+		if ctx.Err() == nil {
+			c.host.Event(Event{Node: c.job.Node, Kind: Warning, Time: time.Now(), Text: "a layer is not kept in the cache: " + err.Error()})
+		}
+		return
+	}
+	k := *m.keep
+	k.Entry, k.Blob, k.Params = m.Entry, v.Descriptor, v.Params
+	k.Entry.Lines = nil
+	c.host.Keep(k)
 }
 
 // makeVariant compresses a layer, from its directory or from another blob of it.
@@ -70,6 +104,9 @@ func (c *core) makeVariant(ctx context.Context, top []rootfs.Layer, id digest.Di
 		v, err = encodeVariant(ctx, c.store, id, p, func(w io.Writer) error { return c.tar(ctx, top, id, w) })
 		return err
 	})
+	if _, plain := c.plainBlob(id); err != nil && !plain {
+		err = c.blame(ctx, &rootfs.LayerError{DiffID: id, Err: err})
+	}
 	return v, err
 }
 

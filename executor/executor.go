@@ -138,6 +138,7 @@ type Executor struct {
 	registry *registry.Client
 	tokens   *tokens
 	fetcher  *buildctx.Fetcher
+	caches   *caches
 
 	listings listings
 
@@ -200,6 +201,7 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 		fetcher: &buildctx.Fetcher{Dir: st.FilesDir("fetched"), Env: gitEnv(o.Getenv), Use: st.Use},
 		hashers: map[string]*buildctx.Hasher{}, layouts: map[string]*image.Layout{},
 		isolation: func() (Isolation, error) { return iso, err },
+		caches:    newCaches(ctx),
 	}
 	if err := x.sweep(ctx); err != nil {
 		return nil, errors.Join(err, st.Close())
@@ -207,10 +209,12 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	return x, nil
 }
 
-// Close releases the store and all inspected nodes. It sweeps once more, for a
+// Close waits a bounded time for uploads to caches, and releases the store and
+// all inspected nodes. It sweeps once more, for a
 // few seconds even when ctx has ended: containers of this run may have been
 // killed, and those of an earlier one may still have been dying at Open.
 func (x *Executor) Close(ctx context.Context) error {
+	x.finishCaches(ctx)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	err := x.sweep(ctx)

@@ -110,6 +110,13 @@ func (x *Executor) collect(n *Node, made func(s *jobStep) (builtLayer, bool)) (c
 	return c, ok
 }
 
+// Result is the image of a node, nil before it was built.
+func (n *Node) Result() *Result {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.result
+}
+
 // built is the layers of a node whose image is in the store; nil before.
 func (n *Node) built() []builtLayer {
 	n.mu.Lock()
@@ -117,13 +124,22 @@ func (n *Node) built() []builtLayer {
 	return n.layers
 }
 
-// fromKeys finds a step's layer by its key, with a blob in the encoding asked for.
+// fromKeys finds a step's layer by its key, with a blob in the encoding asked
+// for, in the store or in a cache outside.
 func (x *Executor) fromKeys(full bool, p store.Params) func(s *jobStep) (builtLayer, bool) {
 	return func(s *jobStep) (builtLayer, bool) {
 		if s.Fresh || s.ByContent {
 			return builtLayer{}, false
 		}
-		return x.keyed(s, full, p)
+		if l, ok := x.keyed(s, full, p); ok {
+			return l, true
+		}
+		o := x.cached(s)
+		if o == nil || o.Params != p {
+			return builtLayer{}, false
+		}
+		created, l := o.Entry.Created, image.Layer{Descriptor: o.Layer.Blob, DiffID: o.Layer.DiffID}
+		return builtLayer{ID: l.DiffID, SpecLayer: image.SpecLayer{Layer: l, Created: &created, Text: s.CreatedBy}}, true
 	}
 }
 

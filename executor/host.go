@@ -8,8 +8,10 @@ import (
 	"io"
 	"os"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"kaniko-build/executor/internal/store"
 	"kaniko-build/executor/internal/tree"
 	"kaniko-build/executor/internal/wire"
 )
@@ -28,8 +30,23 @@ type host interface {
 	Secret(ctx context.Context, id string) (value []byte, ok bool, err error)
 	// Agent connects to the ssh agent granted under id; nil when there is none.
 	Agent(ctx context.Context, id string) (*os.File, error)
+	// Cached asks the node's cache outside for a key; nil is a miss. It is called
+	// for steps with Ask only.
+	Cached(ctx context.Context, k store.Key) (*outsideLayer, error)
+	// Keep offers what a step made to the node's cache outside. It does not wait.
+	Keep(keptLayer)
 	// Event reports what happens.
 	Event(Event)
+}
+
+// keptLayer is what a step made, with its blob in the store or in a cache.
+type keptLayer struct {
+	Key       store.Key // by definition
+	ByContent store.Key
+	Lines     []string    // that ByContent was made of; none if the cache has it
+	Entry     store.Entry // without lines
+	Blob      ocispec.Descriptor
+	Params    store.Params
 }
 
 // The methods of the connection, asked by the core and answered outside.
@@ -44,6 +61,8 @@ const (
 	callRelease = "release"
 	callSecret  = "secret"
 	callAgent   = "agent"
+	callCached  = "cached"
+	callKeep    = "keep"
 	callEvent   = "event"
 	callJob     = "job"
 	callDone    = "done"
@@ -147,6 +166,14 @@ func (r *remote) Agent(ctx context.Context, id string) (*os.File, error) {
 	}
 	return files[0], nil
 }
+
+func (r *remote) Cached(ctx context.Context, k store.Key) (*outsideLayer, error) {
+	var l *outsideLayer
+	_, err := r.conn.Call(ctx, callCached, k, &l)
+	return l, err
+}
+
+func (r *remote) Keep(l keptLayer) { _ = r.conn.Notify(callKeep, l) } // as with Event
 
 // remoteTree is a tree on the other side of the connection. Files are opened
 // there and handed over.

@@ -36,8 +36,9 @@ type Node struct {
 	parents  map[string]*Node
 
 	mu     sync.Mutex
-	result *Result      // once built
-	layers []builtLayer // of the result, base first
+	result *Result       // once built
+	layers []builtLayer  // of the result, base first
+	pushed digest.Digest // manifest that was pushed
 }
 
 // Base is an image that a node reads.
@@ -210,6 +211,9 @@ func (x *Executor) Inspect(ctx context.Context, requests []Request) ([]*Node, er
 		for _, w := range n.Warnings {
 			x.opts.Sink(w)
 		}
+	}
+	if err := x.findAhead(ctx, nodes); err != nil {
+		return nil, err
 	}
 	return nodes, nil
 }
@@ -609,7 +613,7 @@ func (x *Executor) known(n *Node) (steps, hits int) {
 				continue
 			}
 			steps++
-			if _, err := x.store.GetKey(s.Key, full); err == nil && !s.Fresh && !s.ByContent {
+			if _, err := x.store.GetKey(s.Key, full); err == nil && !s.Fresh && !s.ByContent || x.cached(s) != nil {
 				hits++
 			}
 		}

@@ -53,6 +53,20 @@ type jobStep struct {
 	Why        string   // it runs, for people
 	ByContent  bool     // something before it runs afresh: what was made by its definition says nothing
 	Reads      []stageRead
+
+	Outside *outsideLayer // what the node's cache has for Key, which was asked ahead of time
+	Missed  string        // why an entry of the cache for Key cannot be used
+	Asked   bool          // the cache was asked for Key
+	Ask     bool          // the cache may be asked for this step
+	Keep    bool          // what it makes is to be kept in the cache
+}
+
+// outsideLayer is the result of a step in a cache outside. Its blob is there,
+// not here.
+type outsideLayer struct {
+	Entry  store.Entry // without lines
+	Layer  baseLayer
+	Params store.Params // how the blob encodes the layer
 }
 
 // baseLayer is a layer that the core did not make: from an image in a
@@ -62,6 +76,7 @@ type baseLayer struct {
 	Blob   ocispec.Descriptor
 	Tar    digest.Digest // diffID of what Blob holds, if its times were set: see core.settle
 	Origin string        // where outside finds it; opaque to the core
+	Cached bool          // from a cache outside: if it cannot be had, the step that made it is run
 }
 
 // stageRead is a line of a step's key that stands for what another stage made.

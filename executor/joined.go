@@ -65,11 +65,12 @@ func (x *Executor) join(ctx context.Context, n *Node, part []builtLayer, over bo
 	for i, l := range part {
 		list[i] = l.Layer
 	}
+	src := x.contentOf(n, part, x.openBlob)
 	blob, id, err := encodeTar(x.store, p, func(w io.Writer) error {
 		if over {
-			return image.Merge(ctx, w, image.FromStore(x.store), list)
+			return image.Merge(ctx, w, src, list)
 		}
-		return image.WriteTar(ctx, w, image.FromStore(x.store), list, nil)
+		return image.WriteTar(ctx, w, src, list, nil)
 	})
 	if err != nil {
 		return builtLayer{}, err

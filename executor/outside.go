@@ -3,11 +3,13 @@ package executor
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"kaniko-build/executor/internal/credential"
@@ -75,8 +77,8 @@ func (x *Executor) layoutImage(ctx context.Context, n *Node, ref string, r docke
 	return n.fromOutside(layoutScheme+ref, res, r), nil
 }
 
-// openBlob reads a base layer from the store, or from where its image is by way
-// of the store.
+// openBlob reads a layer from the store, or from where it is by way of the
+// store.
 func (x *Executor) openBlob(ctx context.Context, l baseLayer) (io.ReadCloser, error) {
 	size, ok := x.store.Has(l.Blob.Digest)
 	if ok = ok && size == l.Blob.Size; !ok {
@@ -93,33 +95,93 @@ func (x *Executor) openBlob(ctx context.Context, l baseLayer) (io.ReadCloser, er
 	if ok {
 		return x.store.Open(l.Blob.Digest)
 	}
-	x.mu.Lock()
-	layout := x.layouts[l.Origin]
-	x.mu.Unlock()
-	if layout == nil {
-		return nil, fmt.Errorf("internal error: layout %s is not open", l.Origin)
+	layout, err := x.layout(l.Origin)
+	if err != nil {
+		return nil, err
 	}
 	return layout.Open(ctx, l.Blob)
 }
 
+// layout is an OCI layout that something was found in.
+func (x *Executor) layout(origin string) (*image.Layout, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if l := x.layouts[origin]; l != nil {
+		return l, nil
+	}
+	l, err := image.OpenLayout(strings.TrimPrefix(origin, layoutScheme)) // of a cache: these are opened when they are read
+	if err != nil {
+		return nil, err
+	}
+	x.layouts[origin] = l
+	return l, nil
+}
+
+// streamBlob reads a layer to hand it on: what is not in the store does not go
+// there.
+func (x *Executor) streamBlob(ctx context.Context, l baseLayer) (io.ReadCloser, error) {
+	if !strings.HasPrefix(l.Origin, layoutScheme) {
+		return x.registry.Stream(ctx, l.Origin, l.Blob)
+	}
+	return x.openBlob(ctx, l)
+}
+
 // content reads what an image consists of: from the store, else from where
-// its base came from.
-func (x *Executor) content(n *Node) image.Source {
-	return image.First(image.FromStore(x.store), bases{x, n})
+// its layers came from by way of open.
+func (x *Executor) content(n *Node, open func(context.Context, baseLayer) (io.ReadCloser, error)) image.Source {
+	return x.contentOf(n, n.built(), open)
 }
 
-// bases reads blobs of images that a node stands on.
-type bases struct {
-	x *Executor
-	n *Node
+// contentOf is content for some layers of a node.
+func (x *Executor) contentOf(n *Node, layers []builtLayer, open func(context.Context, baseLayer) (io.ReadCloser, error)) image.Source {
+	return image.First(image.FromStore(x.store), elsewhere{x, n, layers, open})
 }
 
-func (b bases) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-	for _, l := range b.n.built() {
-		if l.Descriptor.Digest == d.Digest {
-			blob := l.Descriptor
-			return b.x.openBlob(ctx, baseLayer{DiffID: l.DiffID, Blob: blob, Origin: b.n.origin(blob.Digest)})
+// elsewhere reads layers of a node's image that are not in the store.
+type elsewhere struct {
+	x      *Executor
+	n      *Node
+	layers []builtLayer
+	open   func(context.Context, baseLayer) (io.ReadCloser, error)
+}
+
+func (e elsewhere) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	for _, l := range e.layers {
+		if l.Descriptor.Digest != d.Digest {
+			continue
 		}
+		at := e.x.whereabouts(e.n, l)
+		r, err := e.open(ctx, at)
+		if !at.Cached {
+			return r, err
+		}
+		if err != nil {
+			return nil, spoiledUnless(ctx, d.Digest, err)
+		}
+		return &cachedBlob{ReadCloser: r, ctx: ctx, digest: d.Digest}, nil
 	}
 	return nil, fmt.Errorf("blob %s: %w", d.Digest, image.ErrNotFound)
+}
+
+// cachedBlob is a blob of a cache, whose errors say so.
+type cachedBlob struct {
+	io.ReadCloser
+	ctx    context.Context // of who opened it
+	digest digest.Digest
+}
+
+func (b *cachedBlob) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = spoiledUnless(b.ctx, b.digest, err)
+	}
+	return n, err
+}
+
+// spoiledUnless blames a cache for an error, unless ctx has ended.
+func spoiledUnless(ctx context.Context, blob digest.Digest, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return &spoiledError{Blob: blob, Err: err}
 }

@@ -19,14 +19,21 @@ import (
 // Push puts the image of a built node into the repositories of its names, by
 // digest: no tag moves before PutTags. What a repository has is not sent.
 func (x *Executor) Push(ctx context.Context, n *Node) error {
-	r := n.result
-	if r == nil {
+	if n.Result() == nil {
 		return fmt.Errorf("internal error: %s is not built", n.ID)
 	}
+	return x.rebuilt(ctx, n, func() error { return x.push(ctx, n) })
+}
+
+func (x *Executor) push(ctx context.Context, n *Node) error {
+	r := n.Result()
 	origins := map[digest.Digest][]string{}
 	for _, l := range n.built() {
-		if o := n.origin(l.Descriptor.Digest); o != "" && !strings.HasPrefix(o, layoutScheme) {
-			if name, err := image.ParseName(o); err == nil {
+		for _, o := range []string{x.whereabouts(n, l).Origin, n.origin(l.Descriptor.Digest)} {
+			if o == "" || strings.HasPrefix(o, layoutScheme) {
+				continue
+			}
+			if name, err := image.ParseName(o); err == nil && !slices.Contains(origins[l.Descriptor.Digest], name.Context()) {
 				origins[l.Descriptor.Digest] = append(origins[l.Descriptor.Digest], name.Context())
 			}
 		}
@@ -41,22 +48,35 @@ func (x *Executor) Push(ctx context.Context, n *Node) error {
 			continue
 		}
 		done[parsed.Context()] = true
-		if _, err := x.registry.Push(ctx, name, r.Manifest, x.content(n), origins); err != nil {
+		if _, err := x.registry.Push(ctx, name, r.Manifest, x.content(n, x.streamBlob), origins); err != nil {
 			return fmt.Errorf("push %s: %w", name, err)
 		}
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.pushed = r.Manifest.Digest
 	return nil
 }
 
 // PutTags makes the names of a node stand for its image, which was pushed. It
 // returns those that moved.
 func (x *Executor) PutTags(ctx context.Context, n *Node) (moved []string, err error) {
-	raw, err := image.Read(ctx, image.FromStore(x.store), n.result.Manifest, image.MaxManifest)
+	r := n.Result()
+	n.mu.Lock()
+	pushed := n.pushed
+	n.mu.Unlock()
+	if pushed != "" && pushed != r.Manifest.Digest { // it was built again, for one that stands on it
+		if err := x.Push(ctx, n); err != nil {
+			return nil, err
+		}
+		r = n.Result()
+	}
+	raw, err := image.Read(ctx, image.FromStore(x.store), r.Manifest, image.MaxManifest)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range n.result.Names {
-		ok, err := x.registry.PutTag(ctx, name, n.result.Manifest, raw)
+	for _, name := range r.Names {
+		ok, err := x.registry.PutTag(ctx, name, r.Manifest, raw)
 		if err != nil {
 			return moved, fmt.Errorf("tag %s: %w", name, err)
 		}
@@ -120,6 +140,14 @@ func ParseOutput(s string) (Output, error) {
 // notes say what could not be kept, as owners in a directory of an ordinary
 // user.
 func (x *Executor) Export(ctx context.Context, n *Node, o Output) (notes []string, err error) {
+	err = x.rebuilt(ctx, n, func() (err error) {
+		notes, err = x.export(ctx, n, o)
+		return err
+	})
+	return notes, err
+}
+
+func (x *Executor) export(ctx context.Context, n *Node, o Output) (notes []string, err error) {
 	img, err := x.exported(ctx, n, o)
 	if err != nil {
 		return nil, err
@@ -133,9 +161,9 @@ func (x *Executor) Export(ctx context.Context, n *Node, o Output) (notes []strin
 		}
 		return image.ToFile(o.Dest, func(file *os.File) error { return f(file) })
 	}
-	src := x.content(n)
+	src := x.content(n, x.openBlob)
 	ex := image.Export{Descriptor: img.Manifest}
-	for _, name := range n.result.Names {
+	for _, name := range n.Result().Names {
 		parsed, err := image.ParseName(name)
 		if err != nil {
 			return nil, err

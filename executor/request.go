@@ -29,6 +29,7 @@ type Request struct {
 	NoCacheFor []string // run every step of these stages
 	Names      []string // references that the result is kept under in the store
 	Format     Format   // of the image
+	Cache      *Cache   // where else than in the store results are looked up and kept; nil is nowhere
 	Check      string   // stands for the check directive of a Dockerfile without one, in its syntax
 }
 
@@ -65,6 +66,18 @@ func (f Format) Check() error {
 type Text struct {
 	Name string
 	Data []byte
+}
+
+// Cache is where the results of steps are kept outside the machine, so that
+// others find them: a repository with one small image a key, or a path with one
+// OCI layout directory PATH:KEY each, as kaniko lays them out.
+type Cache struct {
+	Repo  string        // HOST/PATH without a tag, or oci:PATH; "" is the repository of the first name, with /cache
+	From  []string      // further ones, which are only read
+	TTL   time.Duration // older results do not count; 0 is two weeks
+	Write bool          // keep what steps make
+	Run   bool          // for RUN and WORKDIR
+	Copy  bool          // for COPY and ADD
 }
 
 // Secret is a value that RUN --mount=type=secret may ask for by ID. Exactly
@@ -107,10 +120,11 @@ const (
 	StepCached  Kind = "step-cached"
 	StepDone    Kind = "step-done"
 	StepFailed  Kind = "step-failed"
-	Log         Kind = "log"     // Data holds whole lines of a step's output
-	Waiting     Kind = "waiting" // for another process that does the same work; Text names it
-	Pulling     Kind = "pulling" // Text is the reference; Total and Done in bytes
-	Warning     Kind = "warning" // Text is the sentence, Rule the linter's name for it
+	Log         Kind = "log"        // Data holds whole lines of a step's output
+	Waiting     Kind = "waiting"    // for another process that does the same work; Text names it
+	Pulling     Kind = "pulling"    // Text is the reference; Total and Done in bytes
+	CacheMiss   Kind = "cache-miss" // Text says why an entry of Request.Cache cannot be used; the step is executed
+	Warning     Kind = "warning"    // Text is the sentence, Rule the linter's name for it
 )
 
 // Event is one thing that happened while a node was built.
@@ -122,7 +136,8 @@ type Event struct {
 	Step    int           `json:"step,omitempty"` // from 1, in its stage
 	Of      int           `json:"of,omitempty"`
 	Text    string        `json:"text,omitempty"`
-	Why     string        `json:"why,omitempty"` // of a step that starts: the first input that differs
+	Why     string        `json:"why,omitempty"`  // of a step that starts: the first input that differs
+	From    string        `json:"from,omitempty"` // of a cached step: the cache that has it; "" is the store
 	Rule    string        `json:"rule,omitempty"`
 	Pos     diag.Pos      `json:"pos,omitzero"`
 	Elapsed time.Duration `json:"elapsed,omitempty"`

@@ -48,7 +48,7 @@ func (x *Executor) retimed(ctx context.Context, n *Node, l builtLayer) (store.Va
 		return v, nil
 	}
 	return encodeVariant(ctx, x.store, l.ID, p, func(w io.Writer) error {
-		blob, err := x.store.Open(l.Descriptor.Digest)
+		blob, err := x.content(n, x.openBlob).Open(ctx, l.Descriptor)
 		if err != nil {
 			return err
 		}

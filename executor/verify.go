@@ -81,7 +81,12 @@ func (x *Executor) Verify(ctx context.Context, nodes []*Node, pick func(node str
 		}
 	}()
 	for i, n := range again {
-		same, steps, err := x.same(ctx, n, first, i)
+		var same bool
+		var steps int
+		err := x.rebuilt(ctx, n, func() (err error) { // it reads what a cache outside has
+			same, steps, err = x.same(ctx, n, first, i)
+			return err
+		})
 		if err != nil {
 			return v, err
 		}
@@ -155,7 +160,7 @@ func (x *Executor) openCold(ctx context.Context, nodes []*Node) (_ *cold, err er
 	var requests []Request
 	for _, n := range nodes {
 		r := n.Request
-		r.Names = nil
+		r.Names, r.Cache = nil, nil
 		requests = append(requests, r)
 	}
 	if c.nodes, err = c.x.Inspect(ctx, requests); err != nil {
@@ -239,7 +244,7 @@ func (x *Executor) same(ctx context.Context, n *Node, c *cold, i int) (bool, int
 		if warm[k].ID == twin[k].ID {
 			continue
 		}
-		changes, err := image.CompareLayers(ctx, c.x.content(c.nodes[i]), twin[k].Layer, x.content(n), warm[k].Layer, same)
+		changes, err := image.CompareLayers(ctx, c.x.content(c.nodes[i], c.x.openBlob), twin[k].Layer, x.content(n, x.openBlob), warm[k].Layer, same)
 		if err != nil || len(changes) > 0 {
 			return false, len(steps), err
 		}
@@ -298,10 +303,15 @@ func (x *Executor) judge(ctx context.Context, n *Node, stage int, first, second 
 		return nil, nil
 	}
 	warm := n.until(stage)
-	w, _, _, err := x.chainOf(ctx, warm)
+	var w chain
+	err := x.withoutSpoiled(ctx, warm, func() (err error) {
+		w, _, _, err = x.chainOf(ctx, warm)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
+	warm.layers = w.layers
 	a, _, _, err := first.x.chainOf(ctx, first.nodes[i].until(stage))
 	if err != nil {
 		return nil, err
@@ -322,7 +332,7 @@ func (x *Executor) judge(ctx context.Context, n *Node, stage int, first, second 
 			continue
 		}
 		srcA, srcB := image.FromStore(first.x.store), image.FromStore(second.x.store)
-		changes, err := image.CompareLayers(ctx, srcA, al.Layer, image.FromStore(x.store), wl.Layer, x.sameTimes(ctx, n, first))
+		changes, err := image.CompareLayers(ctx, srcA, al.Layer, x.content(warm, x.openBlob), wl.Layer, x.sameTimes(ctx, n, first))
 		if err != nil {
 			return nil, err
 		}
@@ -352,11 +362,11 @@ func (x *Executor) judge(ctx context.Context, n *Node, stage int, first, second 
 // compareConfig compares what an image says about itself, but for layers and
 // times of making.
 func (x *Executor) compareConfig(ctx context.Context, n *Node, c *cold, i int) ([]Discrepancy, error) {
-	warm, err := plainConfig(ctx, x.content(n), n.result.Config)
+	warm, err := plainConfig(ctx, x.content(n, x.openBlob), n.result.Config)
 	if err != nil {
 		return nil, err
 	}
-	twin, err := plainConfig(ctx, c.x.content(c.nodes[i]), c.nodes[i].result.Config)
+	twin, err := plainConfig(ctx, c.x.content(c.nodes[i], c.x.openBlob), c.nodes[i].result.Config)
 	if err != nil || string(warm) == string(twin) {
 		return nil, err
 	}

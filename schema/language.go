@@ -11,6 +11,7 @@ var (
 	lintLevels     = []string{"warning", "error"}
 	compressions   = []string{"gzip", "zstd", "none"}
 	imageFormats   = []string{"oci", "docker"}
+	writeModes     = []string{string(WriteAuto), string(WriteAlways), string(WriteNever)}
 	progressStyles = []string{"auto", "tty", "plain", "json", "quiet"}
 )
 
@@ -61,8 +62,9 @@ var bodyShape = &shape{what: "a mapping", fields: []field{
 	{name: "secrets", shape: &shape{what: "a list of secrets", list: grantShape}, byID: true},
 	{name: "ssh", shape: namesShape, byID: true},
 	{name: "noCache", shape: &shape{what: "true, false or a list of stages", bool: true, list: textShape}},
-	{name: "annotations"}, {name: "attest"}, {name: "cache"}, {name: "deps"},
+	{name: "cache", shape: cacheShape},
 	{name: "executor", shape: executorShape},
+	{name: "annotations"}, {name: "attest"}, {name: "deps"},
 	{name: "hooks"}, {name: "inputs"}, {name: "matrix", own: true}, {name: "outputs"}, {name: "resources"},
 	{name: "skip"}, {name: "tagSuffix"}, {name: "timeout"}, {name: "variant", own: true}, {name: "watch"},
 }}
@@ -84,6 +86,15 @@ var tagShape = &shape{what: "text or {tag: ...}", text: true, fields: []field{
 var grantShape = &shape{what: "the id of a secret or {id: ..., as: ...}", text: true, fields: []field{
 	{name: "id", shape: textShape, needed: true},
 	{name: "as", shape: textShape},
+}}
+
+var cacheShape = &shape{what: "a mapping such as {repo: registry.example.com/shop/cache}", fields: []field{
+	{name: "repo", shape: textShape},
+	{name: "from", shape: &shape{what: "a list of repositories", text: true, list: textShape}},
+	{name: "ttl", shape: textShape},
+	{name: "write", shape: &shape{what: "auto, always or never", text: true, words: writeModes}},
+	{name: "run", shape: boolShape},
+	{name: "copy", shape: boolShape},
 }}
 
 var varShape = &shape{what: "a mapping such as {default: ...}", fields: []field{

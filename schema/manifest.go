@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"kaniko-build/schema/diag"
 )
@@ -46,6 +47,7 @@ type Target struct {
 	SSH           []Named
 	NoCache       bool     // for all stages
 	NoCacheStages []string // for these
+	Cache         *Cache   // nil is none
 	Executor      Executor
 }
 
@@ -57,6 +59,29 @@ type Executor struct {
 	Docker           bool     // Docker's image format, not OCI's
 	Reproducible     bool     // file times of our layers are at most the commit's, or SOURCE_DATE_EPOCH
 }
+
+// Cache is where results of steps are kept outside the machine. A place is
+// HOST/PATH without a tag, or oci:PATH with a path relative to the workspace root
+// or absolute.
+type Cache struct {
+	Repo  string // "" is to be made of the target's first image
+	From  []string
+	TTL   time.Duration // 0 if nobody says
+	Write WriteMode
+	Run   bool
+	Copy  bool
+	Pos   diag.Pos
+}
+
+// WriteMode says when a cache is written.
+type WriteMode string
+
+// The modes of writing a cache.
+const (
+	WriteAuto   WriteMode = "auto" // unless a CI builds a change from outside
+	WriteAlways WriteMode = "always"
+	WriteNever  WriteMode = "never"
+)
 
 // RefNames is the refs without their positions.
 func (t *Target) RefNames() []string {

@@ -47,12 +47,12 @@ func (m merger) plain(base, over *value, f *field) *value {
 	switch {
 	case over.kind == nullKind:
 		return nil
+	case f.shape.fields != nil && f.shape.list == nil && over.kind == mapKind && (base == nil || base.kind == mapKind):
+		return m.body(base, over, f.shape)
 	case base == nil:
 		return withoutNulls(over)
 	case f.byID:
 		return m.byID(base, over)
-	case f.shape.fields != nil && f.shape.list == nil && base.kind == mapKind && over.kind == mapKind:
-		return m.body(base, over, f.shape)
 	case f.shape.dict != nil:
 		return m.dict(m.lone(base), m.lone(over))
 	default:

@@ -122,6 +122,9 @@ func show(m *schema.Manifest) string {
 			line(s.Pos, "  ssh %s", s.Name)
 		}
 		line(none, "  platforms %v", t.Platforms)
+		if c := t.Cache; c != nil {
+			line(c.Pos, "  cache %q from=%q ttl=%v write=%s run=%v copy=%v", c.Repo, c.From, c.TTL, c.Write, c.Run, c.Copy)
+		}
 	}
 	for _, g := range m.Groups {
 		line(g.Pos, "group %s", g.Name)

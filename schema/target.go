@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"kaniko-build/schema/diag"
 )
@@ -176,6 +177,7 @@ func (d decoder) target(e entry) Target {
 	d.dockerfile(&t)
 	d.noCache(&t)
 	t.Executor = d.executor()
+	d.cache(&t)
 	return t
 }
 
@@ -253,6 +255,51 @@ func (d decoder) executor() Executor {
 		e.CompressionLevel, _ = strconv.Atoi(level.text) // the shape lets only short numbers through
 	}
 	return e
+}
+
+// cache sets where results are kept outside. Any mapping turns it on.
+func (d decoder) cache(t *Target) {
+	v := d.body.get("cache")
+	if v == nil || v.kind != mapKind {
+		return
+	}
+	c := &Cache{Write: WriteAuto, Run: true, Copy: true, Pos: v.pos}
+	if repo := v.get("repo"); repo != nil {
+		c.Repo = d.cachePlace(repo)
+	}
+	for _, from := range v.get("from").list() {
+		c.From = append(c.From, d.cachePlace(from))
+	}
+	if ttl := v.get("ttl"); ttl != nil {
+		var err error
+		if c.TTL, err = time.ParseDuration(ttl.text); err != nil || c.TTL <= 0 {
+			d.problems.Add(ttl.pos, "write hours or minutes, such as 336h", "%q is not how old a result may be", ttl.text)
+		}
+	}
+	if w := v.get("write"); w != nil {
+		c.Write = WriteMode(strings.ToLower(w.text))
+	}
+	if run := v.get("run"); run != nil {
+		c.Run = run.isTrue()
+	}
+	if copies := v.get("copy"); copies != nil {
+		c.Copy = copies.isTrue()
+	}
+	t.Cache = c
+}
+
+// cachePlace is a repository without a tag, or oci: and a path.
+func (d decoder) cachePlace(v *value) string {
+	if path, ok := strings.CutPrefix(v.text, "oci:"); ok {
+		w := *v
+		w.text = path
+		return "oci:" + d.outsidePath(&w)
+	}
+	r, ok := ParseRef(v.text)
+	if !ok || r.Tag != "" || r.Digest != "" {
+		d.problems.Add(v.pos, "write a repository, such as registry.example.com/shop/cache, or oci:PATH", "%q is not a place for a cache", v.text)
+	}
+	return v.text
 }
 
 // contexts is the named contexts, by name.

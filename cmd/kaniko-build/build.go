@@ -32,6 +32,7 @@ type runFlags struct {
 	verify    string
 	push      bool
 
+	cache        cacheFlags
 	reproducible bool
 	compression  string
 	level        int
@@ -50,6 +51,7 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.compression, "compression", "", "of new layers: gzip, zstd or none (default gzip)")
 	fl.IntVar(&f.level, "compression-level", 0, "gzip 1 to 9, zstd 1 to 22 (default 3)")
 	fl.StringVar(&f.format, "image-format", "", "oci or docker (default oci)")
+	f.cache.add(c)
 	fl.IntVarP(&f.jobs, "jobs", "j", 0, "steps that run at once, over all images (default: the CPUs)")
 }
 
@@ -185,7 +187,7 @@ The image lies in the store afterwards; -o writes it elsewhere, --push pushes it
 			}
 			return nil
 		},
-		RunE: func(c *cobra.Command, args []string) error { return f.run(c.Context(), t, args[0]) },
+		RunE: func(c *cobra.Command, args []string) error { return f.run(c, t, args[0]) },
 	}
 	f.add(c)
 	fl := c.Flags()
@@ -204,7 +206,15 @@ The image lies in the store afterwards; -o writes it elsewhere, --push pushes it
 	return c
 }
 
-func (f *buildFlags) run(ctx context.Context, t terminal, contextDir string) error {
+func (f *buildFlags) run(c *cobra.Command, t terminal, contextDir string) error {
+	ctx := c.Context()
+	cache, err := f.cache.of(c, nil)
+	if err != nil {
+		return err
+	}
+	if cache != nil && cache.Repo == "" && len(f.tags) == 0 {
+		return usageError{errors.New("--cache needs a place\n  hint: add --cache-repo HOST/PATH, or a name with -t")}
+	}
 	outputs, err := parseOutputs(f.outputs, t.out)
 	if err != nil {
 		return err
@@ -220,14 +230,15 @@ func (f *buildFlags) run(ctx context.Context, t terminal, contextDir string) err
 	if err != nil {
 		return err
 	}
-	return shut(ctx, x, limit, f.build(ctx, t, x, contextDir, outputs))
+	return shut(ctx, x, limit, f.build(ctx, t, x, contextDir, cache, outputs))
 }
 
-func (f *buildFlags) build(ctx context.Context, t terminal, x *executor.Executor, place string, outputs []executor.Output) error {
+func (f *buildFlags) build(ctx context.Context, t terminal, x *executor.Executor, place string, cache *executor.Cache, outputs []executor.Output) error {
 	r, err := f.request(ctx, t, x, place)
 	if err != nil {
 		return err
 	}
+	r.Cache = cache
 	requests := []executor.Request{r}
 	if err := f.written(ctx, r.Context, requests); err != nil {
 		return err

@@ -53,6 +53,9 @@ func (p *plain) Event(e executor.Event) {
 		}
 	case executor.StepCached:
 		text = fmt.Sprintf("[%s] cached %s", at, oneLine(e.Text))
+		if e.From != "" {
+			text = fmt.Sprintf("[%s] cached in %s %s", at, cacheName(e.From), oneLine(e.Text))
+		}
 	case executor.StepDone:
 		text = fmt.Sprintf("[%s] done %s", at, seconds(e.Elapsed))
 	case executor.StepFailed:
@@ -69,6 +72,8 @@ func (p *plain) Event(e executor.Event) {
 		text = fmt.Sprintf("waiting for %s", e.Text)
 	case executor.Pulling:
 		text = fmt.Sprintf("pulling %s (%s)", e.Text, size(e.Total))
+	case executor.CacheMiss:
+		text = printable(e.Text)
 	case executor.Warning:
 		text = "warning: " + e.Text
 		if e.Rule != "" {
@@ -84,6 +89,15 @@ func (p *plain) Event(e executor.Event) {
 		text = e.Node + " " + text
 	}
 	p.write(text + "\n")
+}
+
+// cacheName is a cache without the key of the entry.
+func cacheName(entry string) string {
+	name := strings.TrimPrefix(entry, "oci-layout://")
+	if i := strings.LastIndexByte(name, ':'); i > 0 {
+		name = name[:i]
+	}
+	return name
 }
 
 func (p *plain) write(s string) {

@@ -115,6 +115,9 @@ func (r *run) node(ctx context.Context, id graph.ID) error {
 		r.errs[n.ID] = err
 		return err
 	}
+	if now := n.Result(); now.Manifest.Digest != res.Manifest.Digest {
+		res = *now // a layer of a cache could not be had, and was made anew
+	}
 	r.results[n.ID] = res
 	return nil
 }

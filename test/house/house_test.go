@@ -52,8 +52,8 @@ var rooms = map[string][]string{
 	"copier":     {"tree", "layer"},
 	"rootfs":     {"tree", "layer", "store", "index"},
 	"index":      {"tree"},
-	"cache":      {"tree", "store"},
-	"registry":   {"store", "image"}, // image: what a manifest may hold
+	"cache":      {"store", "image", "registry"}, // an entry is an image
+	"registry":   {"store", "image"},             // image: what a manifest may hold
 	"image":      {"store", "layer"},
 	"prune":      {"store"},
 	"object":     {},

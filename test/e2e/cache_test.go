@@ -1,0 +1,136 @@
+package e2e
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"kaniko-build/test/image"
+	"kaniko-build/test/mirror"
+	"kaniko-build/test/rig"
+)
+
+// machine is a state directory: all that two builds on it share.
+type machine struct {
+	*testing.T
+	account *rig.Account
+	binary  string
+	state   string
+	dir     string // where the manifest is
+}
+
+func newMachine(t *testing.T, k rig.Kind, dir string) *machine {
+	t.Helper()
+	a := rig.NewAccount(t, k)
+	rig.Give(t, dir, a)
+	return &machine{T: t, account: a, binary: rig.Binary(t), state: filepath.Join(rig.Space(t, a), "state"), dir: dir}
+}
+
+// fresh is another machine of the same account.
+func (m *machine) fresh() *machine {
+	m.Helper()
+	n := *m
+	n.state = filepath.Join(rig.Space(m.T, m.account), "state")
+	return &n
+}
+
+func (m *machine) run(args ...string) rig.Output {
+	m.Helper()
+	return m.account.Run(m.T, rig.Call{Dir: m.dir, Env: []string{"KANIKO_BUILD_STATE=" + m.state}, Timeout: 3 * time.Minute},
+		append([]string{m.binary, args[0], "--progress", "plain"}, args[1:]...)...)
+}
+
+func (m *machine) must(args ...string) rig.Output {
+	m.Helper()
+	o := m.run(args...)
+	if o.Code != 0 {
+		m.Fatalf("%v: exit code %d\n%s", args, o.Code, o.Tail(40))
+	}
+	return o
+}
+
+// executed counts the steps that ran.
+func executed(o rig.Output) int {
+	n := 0
+	for l := range strings.Lines(o.Stderr) {
+		if strings.Contains(l, "] done ") {
+			n++
+		}
+	}
+	return n
+}
+
+// cachedShop is three images with stages, one on top of another.
+func cachedShop(t *testing.T, reg *rig.Registry, cache string) string {
+	t.Helper()
+	dir := rig.Space(t, nil)
+	rig.Write(t, dir, map[string]string{
+		"kaniko-build.yaml": fmt.Sprintf(`version: 1
+registries: {docker.io: {mirrors: ["%[1]s"]}}
+defaults:
+  cache: {repo: "%[2]s"}
+targets:
+  base: {context: base, image: %[1]s/shop/base}
+  app: {context: app, image: %[1]s/shop/app}
+  tool: {context: tool, image: %[1]s/shop/tool}
+`, reg.Addr, cache),
+		"base/Dockerfile": "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /base\n",
+		"app/Dockerfile": "FROM busybox AS build\nWORKDIR /src\nCOPY main .\nRUN cat /proc/sys/kernel/random/uuid > /dev/null && cp main out && echo built >> out\n" +
+			"FROM busybox AS unused\nRUN false\n" +
+			"FROM " + reg.Addr + "/shop/base\nUSER 7\nCOPY --from=build /src/out /app\nRUN cat /proc/sys/kernel/random/uuid > /tmp/id\nENV A=b\n",
+		"app/main":        "main\n",
+		"tool/Dockerfile": "FROM busybox\nCOPY --from=" + reg.Addr + "/shop/base /base /copied\n",
+	})
+	return dir
+}
+
+// Two machines are two state directories and a registry: what one has built the
+// other does not execute, and of what the registry has nothing is downloaded.
+func TestCacheBetweenMachines(t *testing.T) {
+	rig.NeedRoot(t)
+	reg := rig.StartMirror(t, mirror.Busybox)
+	dir := cachedShop(t, reg, reg.Addr+"/ci/cache")
+	one := newMachine(t, rig.Superuser, dir)
+	first := one.must("apply", "--push")
+	if n := executed(first); n != 7 {
+		t.Errorf("the first machine executed %d steps, want 7\n%s", n, first.Tail(60))
+	}
+	want := describe(t, reg.Addr+"/shop/app")
+	layers := len(reg.Requests(t, `"PUT /v2/`, "/blobs/uploads/", " 201 "))
+
+	// The laptop: nothing runs, nothing is unpacked, no layer comes or goes.
+	two := one.fresh()
+	before := len(reg.Requests(t, `"GET /v2/`, "/blobs/"))
+	second := two.must("apply", "--push")
+	if n := executed(second); n != 0 {
+		t.Errorf("the second machine executed %d steps\n%s", n, second.Tail(60))
+	}
+	for _, d := range image.Diff(want, describe(t, reg.Addr+"/shop/app"), image.DiffOptions{Layers: true, History: true}) {
+		t.Errorf("the images differ: %s", d)
+	}
+	if n := len(reg.Requests(t, `"PUT /v2/`, "/blobs/uploads/", " 201 ")); n != layers {
+		t.Errorf("%d blobs were uploaded again", n-layers)
+	}
+	_ = before
+	if out, err := filepath.Glob(filepath.Join(two.state, "layers", "*", "*")); err != nil || len(out) > 0 {
+		t.Errorf("layers were unpacked: %v %v", out, err)
+	}
+
+	// And back: the laptop changes a file, and the CI's next job on an empty machine
+	// has it from there.
+	rig.Write(t, dir, map[string]string{"app/main": "changed\n"})
+	third := two.must("apply", "--push")
+	if n := executed(third); n != 4 {
+		t.Errorf("after a change %d steps were executed, want 4\n%s", n, third.Tail(60))
+	}
+	three := one.fresh()
+	fourth := three.must("apply", "--push")
+	if n := executed(fourth); n != 0 {
+		t.Errorf("back in CI %d steps were executed\n%s", n, fourth.Tail(60))
+	}
+	if e, ok := describe(t, reg.Addr+"/shop/app").Find("/app"); !ok || e.Text != "changed\nbuilt\n" {
+		t.Errorf("/app is %+v", e)
+	}
+}
