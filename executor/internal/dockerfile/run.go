@@ -188,10 +188,11 @@ func (r *stageRun) secret(m *instructions.Mount) (Mount, error) {
 	return out, nil
 }
 
-// setOwner sets mode and owner of a secret or a socket.
+// setOwner sets mode and owner of a secret, a socket or a cache. More than
+// permissions cannot be set, as with BuildKit.
 func setOwner(out *Mount, m *instructions.Mount, mode uint32) {
 	if m.Mode != nil {
-		mode = uint32(*m.Mode)
+		mode = uint32(*m.Mode) & 0o777
 	}
 	out.Mode = &mode
 	if m.UID != nil {
