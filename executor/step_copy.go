@@ -122,14 +122,11 @@ func copyOut(ctx context.Context, t tree.Tree, m *dockerfile.Mount, dir string, 
 	if err != nil {
 		return err
 	}
-	items, err := copier.Find(ctx, t, copier.Select{Patterns: []string{"/" + real}})
+	items, err := copier.Find(ctx, t, copier.Select{Patterns: []string{"/" + real}, Literal: true}) // a directory itself
 	if err != nil {
 		return err
 	}
-	dest := "/" + real
-	if e, err := t.Lstat(ctx, real); err == nil && e.IsDir() {
-		dest += "/"
-	}
+	dest := path.Dir("/"+real) + "/"
 	if err := copier.Place(ctx, t, items, copier.Empty, dir, copier.Placement{Dest: dest, Make: mk}); err != nil {
 		return err
 	}
