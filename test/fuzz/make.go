@@ -11,7 +11,14 @@ import (
 type Case struct {
 	Dockerfile string
 	Files      map[string]string // of the context; see rig.Write
+	Nodes      []Node            // what else is in the context
 	Args       []string          // of --build-arg
+	Labels     []string
+	Target     string
+	Other      map[string]string // files of the directory that a named context may be
+	Contexts   map[string]string // name -> "dir" or "image:REF"
+	Secret     bool              // the secret "s" is given
+	SSH        bool              // an agent is
 }
 
 // syntax is the first line of some Dockerfiles.
@@ -21,6 +28,7 @@ const syntax = "# syntax=docker/dockerfile:1\n"
 type maker struct {
 	*rand.Rand
 	b      strings.Builder
+	seed   uint64
 	stages []string // names of the finished ones
 	args   []string // declared in this stage
 	n      int
@@ -47,9 +55,13 @@ func (m *maker) chance(percent int) bool { return m.IntN(100) < percent }
 
 func (m *maker) line(format string, args ...any) { fmt.Fprintf(&m.b, format+"\n", args...) }
 
-// Make draws the case of a seed, always the same.
+// Make draws the case of a seed, always the same. Seeds from firstWide on have
+// the wide grammar.
 func Make(seed uint64) Case {
-	m := &maker{Rand: rand.New(rand.NewPCG(seed, 1))}
+	if seed >= firstWide {
+		return makeWide(seed)
+	}
+	m := &maker{Rand: rand.New(rand.NewPCG(seed, 1)), seed: seed}
 	if m.chance(20) {
 		m.b.WriteString(syntax)
 	}
@@ -62,7 +74,7 @@ func Make(seed uint64) Case {
 	for i := range stages {
 		m.stage(i, i == stages-1)
 	}
-	c := Case{Dockerfile: m.b.String(), Files: map[string]string{}}
+	c := Case{Dockerfile: m.b.String(), Files: map[string]string{}, Nodes: []Node{{Path: "lnk", Kind: "symlink", Arg: "dir"}}}
 	for name, text := range contexts {
 		c.Files[name] = text
 	}
@@ -151,6 +163,9 @@ func (m *maker) run() {
 	}
 	if m.chance(10) {
 		flags += " --mount=type=" + m.pick([]string{"cache,target=/var/c", "tmpfs,target=/mnt/t", "cache,target=/a/b"})
+		if strings.Contains(flags, "type=cache") { // no other seed's, and no other stage's at the same time
+			flags += fmt.Sprintf(",id=%d-%d", m.seed, len(m.stages))
+		}
 	}
 	if m.chance(10) {
 		flags += " --network=" + m.pick([]string{"none", "default"})
