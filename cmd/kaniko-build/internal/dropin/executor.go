@@ -56,11 +56,18 @@ func (p Program) build(c *cobra.Command, s *settings) (err error) {
 	if err != nil {
 		return err
 	}
+	if r.Cache, err = s.layerCache(); err != nil {
+		return err
+	}
+	hosts := s.push.destinations
+	if r.Cache != nil && !strings.HasPrefix(r.Cache.Repo, "oci:") {
+		hosts = append(slices.Clone(hosts), r.Cache.Repo) // reached as a destination is
+	}
 	warmed := executor.Warmed{}
 	if s.cache {
 		warmed = executor.Warmed{Dir: s.cacheDir, TTL: s.cacheTTL}
 	}
-	x, err := p.open(ctx, &s.common, log, s.kanikoDir, s.push.destinations, executor.Options{
+	x, err := p.open(ctx, &s.common, log, s.kanikoDir, hosts, executor.Options{
 		Warmed: warmed, Retries: retries(s.downloadRetry, s.fsRetry),
 		Runner: p.Runner(s.force), SnapshotMode: s.snapshotMode, IgnorePaths: s.ignored(c.Flags().Changed),
 	})
@@ -115,6 +122,23 @@ func (p Program) run(ctx context.Context, s *settings, log *logger, x *executor.
 		return err
 	}
 	return s.push.writeDigests(ctx, p.Web, digest)
+}
+
+// layerCache is where results of steps are kept, nil without a place: with
+// --no-push, --no-push-cache and no --cache-repo there is none.
+func (s *settings) layerCache() (_ *executor.Cache, err error) {
+	repo := s.cacheRepo
+	switch {
+	case !s.cache || repo == "" && len(s.push.destinations) == 0:
+		return nil, nil
+	case s.cacheTTL <= 0:
+		return nil, fmt.Errorf("--cache-ttl %s lets nothing count: leave --cache out", s.cacheTTL)
+	case repo == "":
+		if repo, err = executor.CacheRepo(s.push.destinations[0]); err != nil {
+			return nil, err
+		}
+	}
+	return &executor.Cache{Repo: repo, TTL: s.cacheTTL, Write: !s.noPushCache, Run: s.cacheRun, Copy: s.cacheCopy}, nil
 }
 
 func (s *settings) outputs() []executor.Output {

@@ -312,6 +312,63 @@ func TestWarmedImagesAreNotFetched(t *testing.T) {
 	}
 }
 
+// What one machine has built another one finds in the repository <destination>/cache,
+// or where --cache-repo says.
+func TestLayerCache(t *testing.T) {
+	reg := registrytest.Start(t, registrytest.Options{})
+	dir := box(t, "RUN cat /proc/sys/kernel/random/uuid > /id\n")
+	run := func(args ...string) (used int) {
+		t.Helper()
+		code, _, stderr := call(t, t.TempDir(), "", append([]string{"executor", "-c", dir, "--log-format=text", "--cache"}, args...)...)
+		if code != 0 {
+			t.Fatalf("%q: code %d\n%s", args, code, stderr)
+		}
+		return strings.Count(stderr, "Using caching version of cmd: ")
+	}
+	tags := func(repo string) int {
+		t.Helper()
+		resp, err := http.Get("http://" + reg.Host + "/v2/" + repo + "/tags/list")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var list struct{ Tags []string }
+		if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
+			t.Fatal(err)
+		}
+		return len(list.Tags)
+	}
+	image := []string{"-d", reg.Host + "/shop/app"}
+	path := "oci:" + filepath.Join(t.TempDir(), "layers")
+	for _, c := range []struct {
+		name string
+		args []string
+		want int // steps that were not executed
+	}{
+		{"nothing is written", append(image, "--no-push-cache"), 0},
+		{"nothing is there yet", image, 0},
+		{"RUN is there, COPY is not for the cache", image, 1},
+		{"nor is RUN", append(image, "--cache-run-layers=false"), 0},
+		{"COPY, too", append(image, "--cache-copy-layers"), 1},
+		{"COPY is there", append(image, "--cache-copy-layers"), 2},
+		{"all of it is too old", append(image, "--cache-copy-layers", "--cache-ttl", "1ns", "--no-push-cache"), 0},
+		{"the cache is named", []string{"--no-push", "--cache-copy-layers", "--cache-repo", reg.Host + "/shop/app/cache"}, 2},
+		{"a path", []string{"--no-push", "--cache-copy-layers", "--cache-repo", path}, 0},
+		{"a path with all", []string{"--no-push", "--cache-copy-layers", "--cache-repo", path}, 2},
+		{"no place, and none is asked for", []string{"--no-push", "--no-push-cache"}, 0},
+	} {
+		if got := run(c.args...); got != c.want {
+			t.Errorf("%s: %d steps were found, want %d", c.name, got, c.want)
+		}
+		if n := tags("shop/app/cache"); c.name == "nothing is written" && n != 0 {
+			t.Errorf("%s: there are %d", c.name, n)
+		}
+	}
+	if code, _, stderr := call(t, t.TempDir(), "", "executor", "-c", dir, "--no-push", "--cache", "--cache-repo", reg.Host+"/c:tag"); code == 0 || !strings.Contains(stderr, "names more than a repository") {
+		t.Errorf("a cache with a tag: code %d\n%s", code, stderr)
+	}
+}
+
 func TestLogFormats(t *testing.T) {
 	dir, state := workspace(t), t.TempDir()
 	for _, c := range []struct {

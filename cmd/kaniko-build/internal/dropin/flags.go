@@ -126,12 +126,6 @@ var nothing = []struct{ name, kind, why string }{
 	{"azure-container-registry-config", "string", ""},
 }
 
-// without are flags that ought to act and do not yet. Who gives one is told: a
-// flag that is dropped in silence is believed.
-var without = []string{
-	"cache-repo", "cache-copy-layers", "cache-run-layers", "no-push-cache",
-}
-
 // hiddenFlags are not in the help: other names of flags, and what is only
 // there for old scripts.
 var hiddenFlags = []string{
@@ -180,8 +174,8 @@ func (s *settings) add(f *pflag.FlagSet) {
 	f.StringVar(&s.cacheRepo, "cache-repo", "", "repository for layers of the cache, or oci:DIR (default: cache below the first destination)")
 	f.StringVar(&s.cacheDir, "cache-dir", "/cache", "directory of warmed base images")
 	f.DurationVar(&s.cacheTTL, "cache-ttl", 336*time.Hour, "how long something in the cache is good")
-	f.BoolVar(&s.cacheCopy, "cache-copy-layers", false, "cache COPY too")
-	f.BoolVar(&s.cacheRun, "cache-run-layers", true, "cache RUN")
+	f.BoolVar(&s.cacheCopy, "cache-copy-layers", false, "cache COPY and ADD too")
+	f.BoolVar(&s.cacheRun, "cache-run-layers", true, "cache RUN and WORKDIR")
 	f.BoolVar(&s.noPushCache, "no-push-cache", false, "read the cache, do not write it")
 	f.BoolVar(&s.compressed, "compressed-caching", true, "accepted for kaniko's sake: layers are never kept in memory")
 
@@ -210,11 +204,6 @@ func warnings(f *pflag.FlagSet) []string {
 	for _, n := range nothing {
 		if fl := f.Lookup(n.name); n.why != "" && fl.Changed && fl.Value.String() != "false" {
 			out = append(out, fmt.Sprintf("--%s does nothing here: %s", n.name, n.why))
-		}
-	}
-	for _, name := range without {
-		if f.Changed(name) {
-			out = append(out, fmt.Sprintf("--%s has no effect yet", name))
 		}
 	}
 	return out

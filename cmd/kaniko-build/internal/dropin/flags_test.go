@@ -178,10 +178,6 @@ func TestFlagsThatDoNothingSaySoOnce(t *testing.T) {
 	if n := strings.Count(stderr, "does nothing here"); n != 2 {
 		t.Errorf("%d warnings, want 2:\n%s", n, stderr)
 	}
-	_, _, stderr = call(t, t.TempDir(), "", "executor", "-c", dir, "--no-push", "--no-push-cache", "--log-format=text")
-	if n := strings.Count(stderr, "has no effect yet"); n != 1 {
-		t.Errorf("%d warnings, want 1:\n%s", n, stderr)
-	}
 }
 
 func TestGitPairs(t *testing.T) {

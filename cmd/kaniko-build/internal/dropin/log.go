@@ -118,6 +118,8 @@ func (l *logger) event(e executor.Event) {
 		l.infof("Retrieving image %s", e.Text)
 	case executor.Waiting:
 		l.infof("Waiting for %s", e.Text)
+	case executor.CacheMiss:
+		l.infof("No cached layer: %s", e.Text)
 	case executor.Warning:
 		text := e.Text
 		if pos := e.Pos.String(); pos != "" {
