@@ -203,7 +203,7 @@ func explain(f facts, rung Rung, dir string, a attempt) (why, remedy string) {
 	case a.op == opMap && rung == Userns:
 		return "newuidmap refused: " + a.err, "check the lines of " + cmp.Or(f.User, fmt.Sprint(f.UID)) + " in /etc/subuid and /etc/subgid"
 	case a.op == opProc && denied:
-		return "a fresh /proc is refused, for the one here is masked (a container's)",
+		return "neither a fresh /proc nor the one here can be mounted (a container that masks it?)",
 			"docker run --security-opt systempaths=unconfined, or procMount: Unmasked in the pod (with hostUsers: false)"
 	case a.op == opExec && denied:
 		return "the mapped root may not execute this program: " + a.err, "chmod a+rx the program and keep it on a file system mounted without noexec"

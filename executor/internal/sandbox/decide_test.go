@@ -71,7 +71,7 @@ func TestExplain(t *testing.T) {
 		{"seccomp", facts{Seccomp: true}, Userns, attempt{opClone, "EPERM", "x"}, "seccomp filter", "seccomp=unconfined"},
 		{"limit", user, Userns, attempt{opClone, "ENOSPC", "x"}, "limit of user namespaces", "user.max_user_namespaces"},
 		{"ubuntu", facts{UID: 1000, AppArmor: true}, Userns, attempt{opSetup, "EACCES", "x"}, "AppArmor", "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"},
-		{"masked proc", user, Userns, attempt{opProc, "EPERM", "x"}, "masked", "procMount: Unmasked"},
+		{"masked proc", user, Userns, attempt{opProc, "EPERM", "x"}, "masks", "procMount: Unmasked"},
 		{"container's root", user, Userns, attempt{opOverlay, "EINVAL", "x"}, "/dir", "KANIKO_BUILD_STATE"},
 		{"helper", user, Userns, attempt{opMap, "", "newuidmap: not allowed"}, "not allowed", "ann in /etc/subuid"},
 		{"anything", user, Userns, attempt{"", "EIO", "read: input/output error"}, "input/output", ""},

@@ -30,6 +30,10 @@ type Inside struct {
 	Map   IDMap
 	Store string     // where the store is
 	Files []*os.File // as NodeSpec.Files
+
+	// borrowed says that /proc is that of whoever started the node, as in a
+	// container that hides parts of its own: the kernel then refuses another.
+	borrowed bool
 }
 
 // Paths in a node. rootPlace and filesPlace are empty directories; the mount
@@ -65,7 +69,7 @@ func Reexec(entries map[string]Entry) (int, bool) {
 	unix.CloseOnExec(statusFD)
 	unix.CloseOnExec(lifeFD)
 	in := &Inside{Rung: config.Rung, Map: config.Map, Store: StorePath}
-	enter := enter
+	enter := in.enter
 	if inPlace {
 		in.Store, enter = config.Path, enterInPlace
 	}
@@ -138,7 +142,7 @@ func ownsHost() bool {
 }
 
 // enter builds the node's root and moves into it.
-func enter(c nodeConfig) error {
+func (in *Inside) enter(c nodeConfig) error {
 	unix.Umask(0o022)
 	etc := map[string][]byte{}
 	for _, name := range []string{"/etc/resolv.conf", "/etc/hosts"} {
@@ -149,8 +153,13 @@ func enter(c nodeConfig) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
+	proc, err := in.proc()
+	if err != nil {
+		return err
+	}
 	m, err := tmpfsMount(0o755, 0, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 	if err != nil {
+		proc.close()
 		return err
 	}
 	// Any directory will do for the moment; /proc is there wherever Linux is.
@@ -185,14 +194,7 @@ func enter(c nodeConfig) error {
 		}
 		b.mount(bind.Target, func() (fd, error) { return cloneMount(bind.FD, "") }, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
 	}
-	b.mount("/proc", func() (m fd, err error) {
-		defer func() {
-			if err != nil {
-				err = &opError{opProc, err}
-			}
-		}()
-		return newMount("proc", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, option{"source", "proc"})
-	}, 0)
+	b.mount("/proc", func() (fd, error) { return proc, nil }, 0)
 	b.mount("/sys", func() (fd, error) { return cloneMount(unix.AT_FDCWD, "/sys") }, sysAttrs)
 	b.devices("/dev")
 	if b.err != nil {
@@ -224,6 +226,29 @@ func enter(c nodeConfig) error {
 		}
 	}
 	return nil
+}
+
+// proc is a detached /proc: one of our own process namespace, if that is allowed.
+// In that of the container our processes have the numbers that they have there,
+// and /proc/self is right.
+func (in *Inside) proc() (fd, error) {
+	m, err := newMount("proc", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, option{"source", "proc"})
+	if err == nil || !errors.Is(err, unix.EPERM) {
+		return m, asOp(opProc, err)
+	}
+	m, bindErr := cloneMount(unix.AT_FDCWD, "/proc")
+	if bindErr != nil {
+		return -1, asOp(opProc, errors.Join(err, bindErr))
+	}
+	in.borrowed = true
+	return m, nil
+}
+
+func asOp(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &opError{op, err}
 }
 
 func hostGID(m IDMap) uint32 { id, _ := m.HostGID(0); return id }

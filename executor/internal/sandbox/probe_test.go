@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"os"
+	"os/exec"
 	"testing"
 )
 
@@ -37,5 +38,16 @@ func TestProbeOfOneRung(t *testing.T) {
 				t.Errorf("%s: ok %v, want %v: %s", c.Rung, c.OK, want, c.Why)
 			}
 		}
+	}
+}
+
+// Where parts of /proc are hidden, as in every container, the kernel refuses
+// another; then RUNs have that one.
+func TestProbeWhereProcIsMasked(t *testing.T) {
+	needRoot(t)
+	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c", `mount --bind /dev/null /proc/timer_list && exec "$@"`, "sh",
+		os.Args[0], "-test.run=^(TestProbeOfOneRung|TestProbeFindsARungAndLeavesNothing)$", "-test.v")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
 	}
 }

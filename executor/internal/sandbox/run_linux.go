@@ -297,6 +297,7 @@ func (in *Inside) run(ctx context.Context, spec RunSpec) (result Result, err err
 type place struct {
 	root, old fd     // the new "/" and the one to leave
 	proc      fd     // where /proc goes
+	borrowed  fd     // the detached /proc to put there; -1: one is made by the child
 	masks     []mask // of /proc
 	readOnly  []string
 }
@@ -308,7 +309,7 @@ type mask struct {
 }
 
 func (p *place) close() {
-	for _, f := range []*fd{&p.root, &p.old, &p.proc} {
+	for _, f := range []*fd{&p.root, &p.old, &p.proc, &p.borrowed} {
 		f.close()
 		*f = -1
 	}
@@ -328,7 +329,7 @@ var (
 // furnish mounts everything but /proc, which must be mounted by a process of
 // the namespace that it shows.
 func (in *Inside) furnish(spec RunSpec) (*place, error) {
-	p := &place{root: -1, old: -1, proc: -1}
+	p := &place{root: -1, old: -1, proc: -1, borrowed: -1}
 	var err error
 	if p.old, err = openDir("/"); err != nil {
 		return p, err
@@ -352,7 +353,13 @@ func (in *Inside) furnish(spec RunSpec) (*place, error) {
 	b := &builder{root: p.root}
 	b.devices("/dev")
 	if spec.Network == NoNetwork {
-		b.mount("/sys", func() (fd, error) { return newMount("sysfs", sysAttrs, option{"source", "sysfs"}) }, 0)
+		b.mount("/sys", func() (fd, error) {
+			m, err := newMount("sysfs", sysAttrs, option{"source", "sysfs"})
+			if in.borrowed && errors.Is(err, unix.EPERM) { // as for /proc
+				m, err = cloneMount(unix.AT_FDCWD, "/sys")
+			}
+			return m, err
+		}, sysAttrs)
 	} else {
 		// A new sysfs shows a network namespace and belongs to its owner: not us.
 		b.mount("/sys", func() (fd, error) { return cloneMount(unix.AT_FDCWD, "/sys") }, sysAttrs)
@@ -385,6 +392,11 @@ func (in *Inside) furnish(spec RunSpec) (*place, error) {
 	}
 	if p.proc, err = within(p.root, "/proc", unix.O_DIRECTORY); err != nil {
 		return p, fmt.Errorf("find mount point /proc: %w", err)
+	}
+	if in.borrowed {
+		if p.borrowed, err = cloneMount(unix.AT_FDCWD, "/proc"); err != nil {
+			return p, fmt.Errorf("bind /proc: %w", err)
+		}
 	}
 	for _, name := range maskedProc {
 		if m, err := cover("/proc/" + name); err == nil {
@@ -728,11 +740,15 @@ const (
 // program writes what the child does.
 func (in *Inside) program(p *program, spec RunSpec, at *place, out *output, rep *report, super *supervisor) error {
 	// /proc of the new process namespace. No name in it is under the control of the root.
-	fs, proc := p.newSlot(), p.newSlot()
-	p.call("open proc", unix.SYS_FSOPEN, "proc", unix.FSOPEN_CLOEXEC).into(fs)
-	p.call("make proc", unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, "source", "proc", 0)
-	p.call("make proc", unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
-	p.call("mount proc", unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC).into(proc)
+	var proc any = int(at.borrowed)
+	if at.borrowed < 0 {
+		fs, made := p.newSlot(), p.newSlot()
+		p.call("open proc", unix.SYS_FSOPEN, "proc", unix.FSOPEN_CLOEXEC).into(fs)
+		p.call("make proc", unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, "source", "proc", 0)
+		p.call("make proc", unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
+		p.call("mount proc", unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC).into(made)
+		proc = made
+	}
 	p.call("mount /proc", unix.SYS_MOVE_MOUNT, proc, "", int(at.proc), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 	frozen := &unix.MountAttr{Attr_set: sysAttrs}
 	for _, name := range frozenProc {
