@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/containerd/platforms"
-	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -141,7 +140,7 @@ func (f *File) lintDefaultBases(env envList, shlex *shell.Lex, lint *linter.Lint
 		if err != nil {
 			return
 		}
-		if _, err := reference.ParseNormalizedNamed(name); err != nil {
+		if _, err := parseName(name); err != nil {
 			lint.Run(&linter.RuleInvalidDefaultArgInFrom, d.from.Location, linter.RuleInvalidDefaultArgInFrom.Format(d.from.BaseName))
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/containerd/platforms"
-	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -166,8 +165,8 @@ func (f *File) setUp(text []byte) error {
 	for _, name := range f.opts.Contexts {
 		key := name
 		if !strings.Contains(name, "::") {
-			if named, err := reference.ParseNormalizedNamed(name); err == nil {
-				key = strings.TrimSuffix(reference.FamiliarString(named), ":latest")
+			if named, err := parseName(name); err == nil {
+				key = strings.TrimSuffix(named.familiar(), ":latest")
 			}
 		}
 		f.contexts[key] = name
@@ -231,8 +230,8 @@ func (f *File) checkSyntax(text []byte) error {
 	if !ok {
 		return nil
 	}
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err == nil && named.Name() == "docker.io/docker/dockerfile" {
+	named, err := parseName(ref)
+	if err == nil && named.name() == "docker.io/docker/dockerfile" {
 		return nil
 	}
 	return &diag.Problem{Pos: pos, What: fmt.Sprintf("%s asks for the frontend %q, which cannot be run", what, ref),

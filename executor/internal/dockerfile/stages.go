@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/containerd/platforms"
-	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -355,19 +354,19 @@ func (g *graph) nameImage(s *state) error {
 		return nil
 	}
 	s.named = true
-	named, err := reference.ParseNormalizedNamed(s.base)
+	named, err := parseName(s.base)
 	if err != nil {
 		return fmt.Errorf("failed to parse stage name %q: %w", s.base, err)
 	}
-	s.context, err = g.f.context(reference.TagNameOnly(named).String(), g.platformOf(s))
+	s.context, err = g.f.context(named.tagged(), g.platformOf(s))
 	return err
 }
 
 // imageRef is the image of a state that is or begins with one.
 func (g *graph) imageRef(s *state) ImageRef {
 	ref := s.base
-	if named, err := reference.ParseNormalizedNamed(s.base); err == nil {
-		ref = reference.FamiliarString(named)
+	if named, err := parseName(s.base); err == nil {
+		ref = named.familiar()
 	}
 	return ImageRef{Ref: ref, Platform: g.platformOf(s), Pos: s.pos, Use: s.use, Context: s.context}
 }
@@ -441,11 +440,11 @@ func (f *File) context(name string, p ocispec.Platform) (string, error) {
 	if len(name) == 0 || strings.EqualFold(name, scratch) || strings.EqualFold(name, "context") {
 		return "", nil
 	}
-	named, err := reference.ParseNormalizedNamed(name)
+	named, err := parseName(name)
 	if err != nil {
 		return "", fmt.Errorf("invalid context name %s: %w", name, err)
 	}
-	name = strings.TrimSuffix(reference.FamiliarString(named), ":latest")
+	name = strings.TrimSuffix(named.familiar(), ":latest")
 	if given, ok := f.contexts[name+"::"+platforms.FormatAll(platforms.Normalize(p))]; ok {
 		return given, nil
 	}
