@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"kaniko-build/executor/internal/rootfs"
 	"kaniko-build/executor/internal/sandbox"
 	"kaniko-build/executor/internal/store"
+	"kaniko-build/executor/internal/tree"
 	"kaniko-build/schema/diag"
 )
 
@@ -133,10 +135,14 @@ func (c *core) runHere(ctx context.Context, st *jobStage, s *jobStep, sources ma
 	case err != nil:
 		return store.Entry{}, err
 	}
+	fresh, err := lacking(ctx, c.root.Tree(), r.Dir)
+	if err != nil {
+		return store.Entry{}, err
+	}
 	if err := copier.Mkdirs(ctx, c.root.Tree(), c.root.Dir(), r.Dir, &[2]uint32{user.UID, user.GID}, nil, c.maker); err != nil {
 		return store.Entry{}, err
 	}
-	mounted, err := c.root.Mount(ctx, imitations(spec.Mounts))
+	mounted, err := c.root.Mount(ctx, imitations(spec.Mounts), fresh...)
 	if err != nil {
 		return store.Entry{}, err
 	}
@@ -145,6 +151,27 @@ func (c *core) runHere(ctx context.Context, st *jobStage, s *jobStep, sources ma
 		return store.Entry{}, err
 	}
 	return c.snapshot(ctx)
+}
+
+// lacking lists what t has not of the directory name, outermost first.
+func lacking(ctx context.Context, t tree.Tree, name string) ([]string, error) {
+	real, err := tree.Resolve(ctx, t, name)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for at := real; at != ""; at = strings.TrimPrefix(path.Dir("/"+at), "/") {
+		_, err := t.Lstat(ctx, at)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		out = append(out, at)
+	}
+	slices.Reverse(out)
+	return out, nil
 }
 
 // imitations are mounts for a root in which nothing can be mounted.

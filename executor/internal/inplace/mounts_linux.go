@@ -42,15 +42,18 @@ func (m *Mount) isNewDir() bool { return m.Source == "" && m.Data == nil }
 type Mounts struct {
 	root   *Root
 	undo   []func() error // in the order in which things were done
+	fresh  []string       // see Mount
 	memory string         // folder of secrets
 }
 
 // memoryPlace is a memory file system that every container has.
 const memoryPlace = "/dev/shm"
 
-// Mount puts list in place, in its order. On error nothing of it is left.
-func (r *Root) Mount(ctx context.Context, list []Mount) (*Mounts, error) {
-	m := &Mounts{root: r}
+// Mount puts list in place, in its order. On error nothing of it is left. fresh
+// are directories of the root that were made for the command before, each below
+// those ahead of it: one on the way to a target goes with it if it stays empty.
+func (r *Root) Mount(ctx context.Context, list []Mount, fresh ...string) (*Mounts, error) {
+	m := &Mounts{root: r, fresh: fresh}
 	for i := range list {
 		if err := m.add(ctx, &list[i]); err != nil {
 			return nil, errors.Join(fmt.Errorf("put something in place of a mount at %s: %w", list[i].Target, err), m.Close())
@@ -85,6 +88,11 @@ func (m *Mounts) add(ctx context.Context, mt *Mount) error {
 	if at != nil {
 		return errors.New("the container has a mount of its own below it")
 	}
+	for _, d := range m.fresh {
+		if strings.HasPrefix(name, d+"/") {
+			m.passing(m.root.dir + "/" + d)
+		}
+	}
 	if err := m.parents(path.Dir(real)); err != nil {
 		return err
 	}
@@ -111,16 +119,21 @@ func (m *Mounts) parents(dir string) error {
 	if err := keepTime(up, func() error { return makeDir(dir, 0o755, 0, 0) }); err != nil {
 		return err
 	}
+	m.passing(dir)
+	return nil
+}
+
+// passing sees to it that a directory goes if it is empty in the end.
+func (m *Mounts) passing(dir string) {
 	m.undo = append(m.undo, func() error {
-		return keepTime(up, func() error {
+		return keepTime(path.Dir(dir), func() error {
 			err := unix.Rmdir(dir)
 			if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-				return nil // the command made it its own
+				return nil // the command made it its own, or it is gone
 			}
 			return err
 		})
 	})
-	return nil
 }
 
 func makeDir(p string, mode, uid, gid uint32) error {
