@@ -38,8 +38,11 @@ func (c *Client) Tagged(ctx context.Context, ref string) (image.Resolved, error)
 	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
 	r, err := image.Resolve(ctx, unkept{hc, at, d, b}, n.String(), d, ocispec.Platform{})
 	var status *transport.Error
-	if errors.As(err, &status) && status.StatusCode == http.StatusNotFound {
-		return fail(errors.New("the manifest is there, and its config is not")) // not what callers take for absent
+	switch { // neither is what callers take for absent
+	case errors.As(err, &status) && status.StatusCode == http.StatusNotFound:
+		return fail(errors.New("the manifest is there, and its config is not"))
+	case errors.Is(err, image.ErrNotFound):
+		return fail(errors.New(err.Error()))
 	}
 	if err != nil {
 		return fail(err)
