@@ -29,7 +29,8 @@ type State struct {
 	Pos   diag.Pos `json:"pos,omitzero"`
 	Key   string   `json:"key"` // by definition
 	Hit   bool     `json:"hit"`
-	Why   *Reason  `json:"why,omitempty"` // of a miss
+	From  string   `json:"from,omitempty"` // of a hit: the cache entry outside that has it; "" is the store
+	Why   *Reason  `json:"why,omitempty"`  // of a miss
 
 	differs *Reason // from the nearest earlier step, also of a hit
 }
@@ -56,6 +57,7 @@ const (
 	ReasonRemote  ReasonKind = "remote"   // what ADD fetches
 	ReasonGone    ReasonKind = "gone"     // it was built, and the store has lost it
 	ReasonNoCache ReasonKind = "no-cache" // it is to run whatever is known
+	ReasonIdle    ReasonKind = "idle"     // nobody looked, as nothing needs it
 )
 
 // past is what the store remembers of a node's last build.
@@ -227,7 +229,8 @@ func listingName(line string) string {
 }
 
 // Explain says of every step of inspected nodes, parents first, whether its
-// result is known and if not, why. It starts nothing and reads no file of a
+// result is known, in the store or in the node's cache, and if not, why. It starts
+// nothing and reads no file of a
 // context.
 func (x *Executor) Explain(ctx context.Context, nodes []*Node) ([]State, error) {
 	e := newExplainer(x)
@@ -277,7 +280,14 @@ func (e *explainer) node(n *Node) [][]State {
 				continue
 			}
 			st := State{Node: n.ID, Stage: js.Title, Step: s.Number, Of: s.Of, Text: s.Text, Pos: s.Pos, Key: s.Key.String()}
+			below := tops[i]
 			hit, gone := e.lookup(s, &tops[i])
+			if o := e.x.cached(s); !hit && o != nil {
+				hit, st.From = true, o.Layer.Origin
+				if below != nil {
+					tops[i] = above(below, o.Layer.DiffID)
+				}
+			}
 			switch {
 			case !known || pairs[k] < 0:
 				st.differs = &Reason{ReasonNew, "nothing like it was built before"}
@@ -293,6 +303,10 @@ func (e *explainer) node(n *Node) [][]State {
 				st.Why = c.afresh(s, states[i])
 			case hit:
 				st.Hit = true
+			case s.Missed != "":
+				st.Why = &Reason{ReasonGone, s.Missed}
+			case s.Ask && !s.Asked:
+				st.Why = &Reason{ReasonIdle, "nothing that is to be built reads it: no cache was asked"}
 			case gone != "":
 				st.Why = &Reason{ReasonGone, gone}
 			case st.differs != nil:

@@ -61,9 +61,9 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	}
 	for i := range requests {
 		requests[i].NoCache = requests[i].NoCache || f.noCache
-		if requests[i].Cache, err = f.cache.of(c, w.cacheOf(p.Node(graph.ID(requests[i].ID)).Target)); err != nil {
-			return err
-		}
+	}
+	if err := f.cache.set(c, w, p, requests); err != nil {
+		return err
 	}
 	if err := f.written(ctx, w.root, requests); err != nil {
 		return err

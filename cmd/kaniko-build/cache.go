@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"kaniko-build/executor"
+	"kaniko-build/graph"
+	"kaniko-build/plan"
 	"kaniko-build/schema"
 )
 
@@ -70,6 +72,16 @@ func (f *cacheFlags) of(c *cobra.Command, base *schema.Cache) (*executor.Cache, 
 		out.Write = write == schema.WriteAlways
 	}
 	return &out, nil
+}
+
+// set gives the requests for nodes of a plan their caches.
+func (f *cacheFlags) set(c *cobra.Command, w *workspace, p *plan.Plan, requests []executor.Request) (err error) {
+	for i := range requests {
+		if requests[i].Cache, err = f.of(c, w.cacheOf(p.Node(graph.ID(requests[i].ID)).Target)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // cacheOf is the cache of a target, its paths made real.

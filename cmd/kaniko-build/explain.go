@@ -35,19 +35,21 @@ func newPlan(t terminal) *cobra.Command {
 
 With --explain every step that makes a layer is a hit, whose result is known, or
 a miss with the first input that differs from the build before. Registries are
-asked what the base images are now; nothing is built. A miss after another may
+asked what the base images are now, and caches what they have; nothing is built. A miss after another may
 still turn out a hit, when that step makes what it made before.`,
 		Example: "  kaniko-build plan\n  kaniko-build plan -o json api\n  kaniko-build plan --explain api",
-		RunE:    func(c *cobra.Command, args []string) error { return f.plan(c.Context(), t, args) },
+		RunE:    func(c *cobra.Command, args []string) error { return f.plan(c, t, args) },
 	}
 	f.manifestFlags.add(c)
 	f.addInputs(c)
+	f.cache.add(c)
 	c.Flags().BoolVar(&f.explain, "explain", false, "say of every step whether its result is known, and if not, why")
 	c.Flags().StringVarP(&f.output, "output", "o", f.output, "table or json")
 	return c
 }
 
-func (f *lookFlags) plan(ctx context.Context, t terminal, selection []string) error {
+func (f *lookFlags) plan(c *cobra.Command, t terminal, selection []string) error {
+	ctx := c.Context()
 	if f.output != "table" && f.output != "json" {
 		return usageError{fmt.Errorf("no output %q: choose table or json", f.output)}
 	}
@@ -61,7 +63,8 @@ func (f *lookFlags) plan(ctx context.Context, t terminal, selection []string) er
 	}
 	switch {
 	case f.explain:
-		return f.inspected(ctx, t, w, p, func(x *executor.Executor, nodes []*executor.Node) error {
+		caches := func(requests []executor.Request) error { return f.cache.set(c, w, p, requests) }
+		return f.inspected(ctx, t, w, p, caches, func(x *executor.Executor, nodes []*executor.Node) error {
 			states, err := x.Explain(ctx, nodes)
 			if err != nil {
 				return err
@@ -80,14 +83,20 @@ func (f *lookFlags) plan(ctx context.Context, t terminal, selection []string) er
 	return p.Table(t.out)
 }
 
-// inspected calls fn with the nodes of a plan, whose keys are known.
-func (f *lookFlags) inspected(ctx context.Context, t terminal, w *workspace, p *plan.Plan, fn func(*executor.Executor, []*executor.Node) error) error {
+// inspected calls fn with the nodes of a plan, whose keys are known. caches, if
+// there is one, adds to their requests what is asked outside.
+func (f *lookFlags) inspected(ctx context.Context, t terminal, w *workspace, p *plan.Plan, caches func([]executor.Request) error, fn func(*executor.Executor, []*executor.Node) error) error {
 	requests, err := w.requests(p)
 	if err != nil {
 		return err
 	}
 	for i := range requests {
 		requests[i].NoCache = requests[i].NoCache || f.noCache
+	}
+	if caches != nil {
+		if err := caches(requests); err != nil {
+			return err
+		}
 	}
 	registries, err := w.registries()
 	if err != nil {
@@ -132,6 +141,9 @@ func statesTable(w io.Writer, states []executor.State) error {
 				mark = color("33", "miss")
 			}
 			fmt.Fprintf(b, "  %-*s  %s  %s\n", width, stepName(s), mark, oneLine(s.Text))
+			if s.From != "" {
+				fmt.Fprintf(b, "  %*s        %s\n", width, "", color("2", "in "+printable(cacheName(s.From))))
+			}
 			if s.Why != nil {
 				fmt.Fprintf(b, "  %*s        %s\n", width, "", color("2", printable(s.Why.Text)))
 			}
@@ -209,7 +221,7 @@ func (f *lookFlags) keys(ctx context.Context, t terminal, arg string) error {
 	if err != nil {
 		return err
 	}
-	return f.inspected(ctx, t, w, p, func(x *executor.Executor, nodes []*executor.Node) error {
+	return f.inspected(ctx, t, w, p, nil, func(x *executor.Executor, nodes []*executor.Node) error {
 		var keys []executor.StepKey
 		var names []string
 		for _, n := range nodes {

@@ -18,7 +18,7 @@ import (
 const DefaultTTL = 14 * 24 * time.Hour
 
 // findTimeout bounds one look-up: what takes longer is not worth waiting for.
-const findTimeout = 20 * time.Second
+const findTimeout = 10 * time.Second
 
 // Options say what a Cache is made of.
 type Options struct {
