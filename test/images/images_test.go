@@ -29,6 +29,12 @@ const (
 func loaded(t *testing.T) *rig.Docker {
 	t.Helper()
 	d := rig.StartDocker(t)
+	load(t, d)
+	return d
+}
+
+func load(t *testing.T, d *rig.Docker) {
+	t.Helper()
 	a := rig.NewAccount(t, rig.Superuser)
 	files := rig.Space(t, nil)
 	for name, from := range map[string]string{"kaniko-build": rig.Binary(t), "busybox": "/bin/busybox", "ca-certificates.crt": "/etc/ssl/certs/ca-certificates.crt"} {
@@ -50,7 +56,6 @@ func loaded(t *testing.T) *rig.Docker {
 			t.Fatal(err)
 		}
 	}
-	return d
 }
 
 // labelled is a context whose image needs no step.

@@ -48,6 +48,18 @@ wait $!
 // StartDocker starts an engine without images that ends with the test.
 func StartDocker(t testing.TB) *Docker {
 	t.Helper()
+	return startDocker(t, false)
+}
+
+// StartOpenDocker starts an engine whose default containers have no seccomp
+// filter, as pods of many clusters: user namespaces are allowed.
+func StartOpenDocker(t testing.TB) *Docker {
+	t.Helper()
+	return startDocker(t, true)
+}
+
+func startDocker(t testing.TB, open bool) *Docker {
+	t.Helper()
 	NeedRoot(t)
 	for _, program := range []string{"dockerd", "containerd", "runc", dockerClient} {
 		Need(t, program, "docker.io")
@@ -57,8 +69,13 @@ func StartDocker(t testing.TB) *Docker {
 		Host: "unix://" + dir + "/docker.sock", Log: filepath.Join(dir, "log"),
 		dir: dir, parent: "/" + filepath.Base(dir),
 	}
+	profile := ""
+	if open {
+		profile = `, "seccomp-profile": "` + dir + `/seccomp.json"`
+	}
 	for name, text := range map[string]string{
-		"daemon.json": `{"deprecated-key-path": "` + dir + `/key.json"}`,
+		"daemon.json":  `{"deprecated-key-path": "` + dir + `/key.json"` + profile + `}`,
+		"seccomp.json": `{"defaultAction": "SCMP_ACT_ALLOW"}`,
 		"containerd.toml": fmt.Sprintf(`version = 2
 root = "%[1]s/containerd"
 state = "%[1]s/state"
