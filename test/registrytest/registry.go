@@ -30,7 +30,7 @@ import (
 // Program is what Run starts.
 const Program = "docker-registry"
 
-// The one account of a registry with Options.Auth.
+// The one account of a registry with Options.Auth or Options.Tokens.
 const (
 	User     = "user"
 	Password = "secret"
@@ -42,20 +42,28 @@ const (
 type Options struct {
 	Dir  string // where it keeps its data; "" is a directory that goes away with it
 	Auth bool   // basic auth, for pull and push; see User and Password
-	TLS  bool   // https, with a certificate of its own; see Registry.CA
+	// Tokens has it ask for tokens, which a server beside it gives to User, and to
+	// anybody for pulling below public/.
+	Tokens bool
+	TLS    bool // https, with a certificate of its own; see Registry.CA
 }
 
 // Registry is one that runs.
 type Registry struct {
 	Host string // 127.0.0.1:PORT
 	CA   []byte // PEM, with Options.TLS
-	Dir  string
 
-	cmd  *exec.Cmd
-	done chan struct{}
-	log  *buffer
-	stop sync.Once
-	tmp  string
+	TokenHost string // with Options.Tokens: where its users get them
+	TokenCA   []byte // PEM, with Options.TLS too
+
+	Dir string
+
+	tokens *tokens // with Options.Tokens
+	cmd    *exec.Cmd
+	done   chan struct{}
+	log    *buffer
+	stop   sync.Once
+	tmp    string
 }
 
 // Start runs a registry until the test ends.
@@ -168,6 +176,20 @@ func (r *Registry) config(o Options) (string, error) {
 		}
 		fmt.Fprintf(&b, "  tls: {certificate: %q, key: %q}\n", certFile, keyFile)
 	}
+	if o.Tokens {
+		if r.tokens == nil {
+			var err error
+			if r.tokens, err = newTokens(o.TLS); err != nil {
+				return "", err
+			}
+		}
+		r.TokenHost, r.TokenCA = strings.TrimPrefix(strings.TrimPrefix(r.tokens.url(), "https://"), "http://"), r.tokens.cert
+		auth, err := r.tokens.config(filepath.Join(r.tmp, "tokens.pem"))
+		if err != nil {
+			return "", err
+		}
+		b.WriteString(auth)
+	}
 	if o.Auth {
 		file := filepath.Join(r.tmp, "htpasswd")
 		if err := os.WriteFile(file, []byte(htpasswd), 0o600); err != nil {
@@ -226,6 +248,9 @@ func (r *Registry) Stop() (err error) {
 	r.stop.Do(func() {
 		_ = r.cmd.Process.Kill() // it may have ended
 		<-r.done
+		if r.tokens != nil {
+			r.tokens.server.Close()
+		}
 		err = os.RemoveAll(r.tmp)
 	})
 	return err

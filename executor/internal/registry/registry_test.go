@@ -331,12 +331,22 @@ func TestPushMounts(t *testing.T) {
 }
 
 func TestAuth(t *testing.T) {
-	r := registrytest.Start(t, registrytest.Options{Auth: true})
+	for name, o := range map[string]registrytest.Options{"basic": {Auth: true}, "tokens": {Tokens: true}, "tokens over TLS": {Tokens: true, TLS: true}} {
+		t.Run(name, func(t *testing.T) { testAuth(t, o) })
+	}
+}
+
+func testAuth(t *testing.T, kind registrytest.Options) {
+	r := registrytest.Start(t, kind)
+	hosts := map[string]Host{r.Host: {CA: r.CA}}
+	if kind.Tokens && kind.TLS {
+		hosts[r.TokenHost] = Host{CA: r.TokenCA}
+	}
 	s := newStore(t)
 	a := makeImage(t, s, amd64, false, makeLayer(t, s, "a", 10, 8))
 	ref := r.Host + "/team/private:1"
 
-	c := newClient(t, s, Options{})
+	c := newClient(t, s, Options{Hosts: hosts})
 	err := c.PermissionCheck(t.Context(), ref)
 	var e *Error
 	if !errors.As(err, &e) || e.Kind != Denied || !strings.Contains(err.Error(), "push access denied") || !strings.Contains(err.Error(), "docker login "+r.Host) {
@@ -358,8 +368,8 @@ func TestAuth(t *testing.T) {
 	}
 	t.Run("host", func(t *testing.T) {
 		login(t, r.Host, registrytest.Password)
-		pushImage(t, s, ref, a.Manifest, Options{Keychain: credential.New(credential.Options{})})
-		c := newClient(t, newStore(t), Options{Keychain: credential.New(credential.Options{})})
+		pushImage(t, s, ref, a.Manifest, Options{Hosts: hosts, Keychain: credential.New(credential.Options{})})
+		c := newClient(t, newStore(t), Options{Hosts: hosts, Keychain: credential.New(credential.Options{})})
 		if err := c.PermissionCheck(t.Context(), ref); err != nil {
 			t.Error(err)
 		}
@@ -373,7 +383,7 @@ func TestAuth(t *testing.T) {
 	})
 	t.Run("path", func(t *testing.T) {
 		login(t, r.Host+"/team", registrytest.Password)
-		c := newClient(t, newStore(t), Options{Keychain: credential.New(credential.Options{})})
+		c := newClient(t, newStore(t), Options{Hosts: hosts, Keychain: credential.New(credential.Options{})})
 		if _, err := c.Resolve(t.Context(), ref, amd64); err != nil {
 			t.Error(err)
 		}
@@ -383,7 +393,7 @@ func TestAuth(t *testing.T) {
 	})
 	t.Run("wrong", func(t *testing.T) {
 		login(t, r.Host, "guess")
-		c := newClient(t, newStore(t), Options{Keychain: credential.New(credential.Options{})})
+		c := newClient(t, newStore(t), Options{Hosts: hosts, Keychain: credential.New(credential.Options{})})
 		_, err := c.Resolve(t.Context(), ref, amd64)
 		if !errors.As(err, &e) || e.Kind != Denied || !strings.Contains(err.Error(), "are not allowed") {
 			t.Error(err)
@@ -401,7 +411,7 @@ func TestAuth(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "config.json"), fmt.Appendf(nil, `{"credHelpers": {%q: "test"}}`, r.Host), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c := newClient(t, newStore(t), Options{Keychain: credential.New(credential.Options{})})
+		c := newClient(t, newStore(t), Options{Hosts: hosts, Keychain: credential.New(credential.Options{})})
 		if _, err := c.Resolve(t.Context(), ref, amd64); err != nil {
 			t.Error(err)
 		}
