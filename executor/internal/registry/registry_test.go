@@ -330,6 +330,93 @@ func TestPushMounts(t *testing.T) {
 	validated(t, r.Host+"/app2:1")
 }
 
+// A blob that goes to many repositories at once is sent to one of them.
+func TestPushSendsABlobOnce(t *testing.T) {
+	r := registrytest.Start(t, registrytest.Options{})
+	s := newStore(t)
+	img := makeImage(t, s, amd64, false, makeLayer(t, s, "a", 300_000, 1), makeLayer(t, s, "b", 10, 2))
+	const blobs, repos = 3, 6
+	for _, refuses := range []bool{false, true} {
+		t.Run(fmt.Sprintf("the registry refuses mounts: %v", refuses), func(t *testing.T) {
+			host, seen := front(t, r, func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+				if refuses {
+					req.URL.RawQuery = withoutMount(req.URL.Query())
+				}
+				pass(w, req, next)
+			})
+			c := newClient(t, s, Options{})
+			var mu sync.Mutex
+			var sum Pushed
+			var wg sync.WaitGroup
+			for i := range repos {
+				wg.Go(func() {
+					p, err := c.Push(t.Context(), fmt.Sprintf("%s/%v/repo%d:1", host, refuses, i), img.Manifest, image.FromStore(s), nil)
+					if err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					sum.Uploaded, sum.Mounted = sum.Uploaded+p.Uploaded, sum.Mounted+p.Mounted
+				})
+			}
+			wg.Wait()
+			want := Pushed{Uploaded: blobs, Mounted: blobs * (repos - 1)}
+			if refuses {
+				want = Pushed{Uploaded: blobs * repos}
+			}
+			if sum != want {
+				t.Errorf("%+v, want %+v", sum, want)
+			}
+			if n := count(seen(), "PUT /v2/"); n != want.Uploaded+repos { // manifests too
+				t.Errorf("%d uploads: %q", n, seen())
+			}
+			for i := range repos {
+				validated(t, fmt.Sprintf("%s/%v/repo%d@%s", r.Host, refuses, i, img.Manifest.Digest))
+			}
+		})
+	}
+}
+
+func withoutMount(q url.Values) string {
+	q.Del("mount")
+	q.Del("from")
+	return q.Encode()
+}
+
+// Who waits for another's upload that fails sends the blob itself.
+func TestPushAfterAnotherFailed(t *testing.T) {
+	r := registrytest.Start(t, registrytest.Options{})
+	s := newStore(t)
+	img := makeImage(t, s, amd64, false, makeLayer(t, s, "a", 300_000, 1))
+	begun, fail := make(chan struct{}), make(chan struct{})
+	var once atomic.Bool
+	host, _ := front(t, r, func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if req.Method == http.MethodPost && strings.HasPrefix(req.URL.Path, "/v2/first/") && once.CompareAndSwap(false, true) {
+			close(begun)
+			<-fail
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		pass(w, req, next)
+	})
+	c := newClient(t, s, Options{Jobs: 1})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := c.Push(t.Context(), host+"/first:1", img.Manifest, image.FromStore(s), nil); err == nil {
+			t.Error("pushed what the registry forbids")
+		}
+	})
+	<-begun
+	wg.Go(func() {
+		if p, err := c.Push(t.Context(), host+"/second:1", img.Manifest, image.FromStore(s), nil); err != nil || p.Uploaded != 2 {
+			t.Errorf("%+v %v", p, err)
+		}
+	})
+	close(fail)
+	wg.Wait()
+	validated(t, r.Host+"/second@"+img.Manifest.Digest.String())
+}
+
 func TestAuth(t *testing.T) {
 	for name, o := range map[string]registrytest.Options{"basic": {Auth: true}, "tokens": {Tokens: true}, "tokens over TLS": {Tokens: true, TLS: true}} {
 		t.Run(name, func(t *testing.T) { testAuth(t, o) })
