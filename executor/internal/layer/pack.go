@@ -322,7 +322,7 @@ func (p *packer) same(name string, e, old tree.Entry) (bool, error) {
 	if e.Mode != old.Mode || e.UID != old.UID || e.GID != old.GID || e.Rdev != old.Rdev {
 		return false, nil
 	}
-	caps, err := p.capability(name, e)
+	caps, err := p.capability(name)
 	if err != nil {
 		return false, err
 	}
@@ -383,10 +383,7 @@ func equal(ctx context.Context, a, b io.Reader, buf []byte) (bool, error) {
 	}
 }
 
-func (p *packer) capability(name string, e tree.Entry) ([]byte, error) {
-	if e.IsLink() {
-		return nil, nil
-	}
+func (p *packer) capability(name string) ([]byte, error) {
 	var buf [256]byte
 	n, err := unix.Lgetxattr(p.real(name), capability, buf[:])
 	switch {
@@ -473,7 +470,7 @@ func (p *packer) record(name string, e tree.Entry) error {
 			delete(p.unchanged, id)
 		}
 	}
-	caps, err := p.capability(name, e)
+	caps, err := p.capability(name)
 	if err != nil {
 		return err
 	}
