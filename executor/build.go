@@ -100,7 +100,7 @@ func (x *Executor) cachedEvents(n *Node) []Event {
 func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreResult, err error) {
 	j := n.job
 	j.Rung, j.IDs = iso.Rung, iso.IDs
-	j.Keep, j.Ignore, j.Snapshots = x.keep(n), x.opts.IgnorePaths, snapshot.Mode(x.opts.SnapshotMode)
+	j.Keep, j.Ignore, j.Stay, j.Snapshots = x.keep(n), x.opts.IgnorePaths, stay(), snapshot.Mode(x.opts.SnapshotMode)
 	j.Stages = x.unspoiled(j.Stages)
 	why := x.why(n)
 	for i := range j.Stages {

@@ -24,6 +24,7 @@ type job struct {
 	Images map[string][]baseLayer
 	// Of rung inplace: see Site and Options.SnapshotMode.
 	Keep, Ignore []string
+	Stay         []string // directories that stay, emptied
 	Snapshots    snapshot.Mode
 	// Encode is how layers of the exported stage are compressed, and Epoch what
 	// their later times are set to (Unix seconds; nil leaves them).

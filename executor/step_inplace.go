@@ -33,9 +33,12 @@ const (
 	RootHide = "/.kaniko-build"
 )
 
-// imagePlaces are what the executor images have of their own: never the image's
-// that is built.
-var imagePlaces = []string{"/kaniko", "/busybox"}
+// Of the executor images: what they have of their own, never the image's that is
+// built; and their working directory, without which nothing starts in the container.
+var (
+	imagePlaces = []string{"/kaniko", "/busybox"}
+	imageDirs   = []string{"/workspace"}
+)
 
 // keep are the paths that a node in the container's own root leaves alone: what
 // is needed outside of it while it runs.
@@ -53,8 +56,16 @@ func (x *Executor) keep(n *Node) []string {
 	return slices.DeleteFunc(out, func(p string) bool { return !filepath.IsAbs(p) })
 }
 
+// stay are the directories that are there all the time.
+func stay() []string {
+	if dir, err := os.Getwd(); err == nil {
+		return append([]string{dir}, imageDirs...)
+	}
+	return imageDirs
+}
+
 func openRoot(j job, mk layer.Maker) (*inplace.Root, error) {
-	return inplace.Open(inplace.Options{Dir: Root, Hide: RootHide, Keep: j.Keep, Ignore: j.Ignore, Make: mk, Mode: j.Snapshots})
+	return inplace.Open(inplace.Options{Dir: Root, Hide: RootHide, Keep: j.Keep, Ignore: j.Ignore, Stay: j.Stay, Make: mk, Mode: j.Snapshots})
 }
 
 // bring makes the root hold the stack top.

@@ -9,8 +9,8 @@
 //	own files <── Close ──────── own/                   phase: returning
 //
 // A spot is a path that is left alone: mount points, the store, what the caller
-// names. Spots and the directories above them stay; everything else in the
-// directory is either the container's own, and then put aside, or ours. Which of
+// names. Spots and the directories above them stay, and directories that somebody
+// works in, emptied; everything else in the directory is either the container's own, and then put aside, or ours. Which of
 // the two is told by the phase, a file that is replaced by a rename: so whatever
 // was killed at whatever moment, Recover puts the container's files back and
 // removes the rest.

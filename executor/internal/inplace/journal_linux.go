@@ -31,8 +31,8 @@ const (
 // journal is the content of the phase file.
 type journal struct {
 	Phase phase
-	// What was left alone, beside mount points.
-	Keep, Ignore []string
+	// As Options have them.
+	Keep, Ignore, Stay []string
 }
 
 func (j journal) at(p phase) journal { j.Phase = p; return j }
@@ -257,7 +257,8 @@ func Recover(o Options) error {
 	if err := endSession(o.Hide); err != nil {
 		return err
 	}
-	s, err := spots(o.Dir, append(j.Keep, o.Keep...), append(j.Ignore, o.Hide))
+	j.Keep, j.Ignore = append(j.Keep, o.Keep...), append(j.Ignore, o.Hide)
+	s, err := spots(o.Dir, j)
 	if err != nil {
 		return err
 	}

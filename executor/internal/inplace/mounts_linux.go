@@ -85,7 +85,7 @@ func (m *Mounts) add(ctx context.Context, mt *Mount) error {
 	if at != nil && at.alone() {
 		return m.inSpot(real, mt)
 	}
-	if at != nil {
+	if at != nil && at.above() {
 		return errors.New("the container has a mount of its own below it")
 	}
 	for _, d := range m.fresh {

@@ -30,8 +30,12 @@ type Options struct {
 	// Keep are absolute paths that are left alone if they are there, beside mount
 	// points and Hide; Ignore are left alone in any case.
 	Keep, Ignore []string
-	Make         layer.Maker
-	Mode         snapshot.Mode // "" is Full
+	// Stay are directories that stay in their place while what is in them is put
+	// aside: somebody works in them, or will want to after a kill. A command sees them
+	// empty where the stack has nothing there.
+	Stay []string
+	Make layer.Maker
+	Mode snapshot.Mode // "" is Full
 }
 
 // Root is a directory that holds one stack of layers after another. It is for
@@ -57,7 +61,7 @@ func Open(o Options) (*Root, error) {
 	if o.Mode == "" {
 		o.Mode = snapshot.Full
 	}
-	s, err := spots(o.Dir, o.Keep, append(slices.Clone(o.Ignore), o.Hide))
+	s, err := spots(o.Dir, journal{Keep: o.Keep, Ignore: append(slices.Clone(o.Ignore), o.Hide), Stay: o.Stay})
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +111,7 @@ func (r *Root) enter() error {
 	if r.entered {
 		return nil
 	}
-	if err := begin(r.dir, r.hide, journal{Keep: r.opts.Keep, Ignore: r.opts.Ignore}, r.spots); err != nil {
+	if err := begin(r.dir, r.hide, journal{Keep: r.opts.Keep, Ignore: r.opts.Ignore, Stay: r.opts.Stay}, r.spots); err != nil {
 		return fmt.Errorf("clear %s for the build: %w", r.opts.Dir, err)
 	}
 	r.entered = true

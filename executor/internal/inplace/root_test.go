@@ -344,6 +344,62 @@ func TestBringExtendsOrBeginsAnew(t *testing.T) {
 	}
 }
 
+// A directory that somebody works in is there all the time, without what is in it.
+func TestADirectoryThatStays(t *testing.T) {
+	p := newPlace(t)
+	p.opts.Stay = []string{filepath.Join(p.opts.Dir, "home/me"), filepath.Join(p.opts.Dir, "nowhere")}
+	if err := os.MkdirAll(filepath.Join(p.opts.Dir, "home/me/.cache"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	inode := func() (st unix.Stat_t) {
+		if err := unix.Lstat(filepath.Join(p.opts.Dir, "home/me"), &st); err != nil {
+			t.Error(err)
+		}
+		return st
+	}
+	before, own := p.dump(), inode()
+	r := p.root()
+	for _, c := range []struct {
+		entries []string
+		do      string // a shell command
+		want    []string
+	}{
+		{[]string{"f zz x"}, "test -d home/me; test -z $(ls -A home/me); mkdir -p home/me", []string{"proc/"}},
+		{[]string{"f zz y"}, "echo x >home/me/f", []string{"home/", "home/me/", "home/me/f", "proc/"}},
+		{[]string{"d home/", "d home/me/", "f home/me/f x", "d proc/"}, "rm home/me/f", []string{"home/", "home/me/", "home/me/.wh.f"}},
+		{[]string{"d home/", "d home/me/", "f home/me/f x", "d home/you/", "d proc/"}, "rm -r home/me", []string{"home/", "home/.wh.me"}},
+	} {
+		p.bring(r, p.layer(c.entries...))
+		if err := r.Run(t.Context(), "/home/me"); err != nil {
+			t.Fatal(err)
+		}
+		if ino := inode().Ino; ino != own.Ino {
+			t.Errorf("%s: another directory is in its place", c.do)
+		}
+		m, err := r.Mount(t.Context(), []inplace.Mount{{Target: "/home/me", Mode: 0o755}})
+		if err == nil {
+			err = m.Close()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		cmd := exec.Command("/bin/sh", "-ec", c.do)
+		cmd.Dir = p.opts.Dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v, %s", c.do, err, out)
+		}
+		if _, names := p.commit(r); !slices.Equal(names, c.want) {
+			t.Errorf("%s: the layer has %q, want %q", c.do, names, c.want)
+		}
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if after := p.dump(); after != before {
+		t.Errorf("the directory was\n%s\nand is\n%s", before, after)
+	}
+}
+
 // What a command would not see as it should makes it fail, and is named.
 func TestFilesOfTheStackAreNotHiddenInSilence(t *testing.T) {
 	p := newPlace(t)

@@ -13,7 +13,7 @@ import (
 	"kaniko-build/executor/internal/tree"
 )
 
-// spot is a name that is left alone, or a directory above one.
+// spot is a name that is left alone, or a directory above one or that stays.
 type spot struct {
 	kept  bool             // it, and all that is in it
 	below map[string]*spot // of a directory above spots
@@ -28,7 +28,8 @@ type spot struct {
 	full, mute bool
 }
 
-func (s *spot) add(name string, mute bool) {
+// add is the spot at name, which is made with those above it.
+func (s *spot) add(name string) *spot {
 	at := s
 	for part := range strings.SplitSeq(name, "/") {
 		if part == "" {
@@ -44,7 +45,12 @@ func (s *spot) add(name string, mute bool) {
 		}
 		at = next
 	}
-	if at != s { // never the root itself
+	return at
+}
+
+// keep leaves name alone.
+func (s *spot) keep(name string, mute bool) {
+	if at := s.add(name); at != s { // never the root itself
 		at.kept = true
 		at.mute = at.mute || mute
 	}
@@ -65,6 +71,16 @@ func (s *spot) find(name string) *spot {
 		}
 	}
 	return at
+}
+
+// above tells whether something that is kept is below it.
+func (s *spot) above() bool {
+	for _, b := range s.below {
+		if b.kept || b.above() {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *spot) alone() bool { return s.kept || s.blocked }
@@ -90,14 +106,14 @@ func (s *spot) verdict(name string) snapshot.Verdict {
 }
 
 // spots are the paths to leave alone below dir: mount points, those of ignore,
-// and those of keep that are there.
-func spots(dir string, keep, ignore []string) (*spot, error) {
+// and those of keep that are there; and the directories of stay.
+func spots(dir string, j journal) (*spot, error) {
 	mounts, err := mountPoints()
 	if err != nil {
 		return nil, err
 	}
 	s := &spot{}
-	for _, p := range keep {
+	for _, p := range j.Keep {
 		if _, there, err := lstat(p); err != nil {
 			return nil, err
 		} else if there {
@@ -106,12 +122,21 @@ func spots(dir string, keep, ignore []string) (*spot, error) {
 	}
 	for _, p := range mounts {
 		if name, ok := below(dir, p); ok {
-			s.add(name, common(name))
+			s.keep(name, common(name))
 		}
 	}
-	for _, p := range ignore {
+	for _, p := range j.Ignore {
 		if name, ok := below(dir, p); ok {
-			s.add(name, true)
+			s.keep(name, true)
+		}
+	}
+	for _, p := range j.Stay {
+		st, there, err := lstat(p)
+		if err != nil {
+			return nil, err
+		}
+		if name, ok := below(dir, p); ok && there && isDir(st) {
+			s.add(name)
 		}
 	}
 	return s, nil
