@@ -4,9 +4,10 @@
 #	./run_in_docker.sh CONTEXT DESTINATION [FLAG...]
 #
 # FLAG is any of the executor's, as --no-push. KANIKO_IMAGE names another
-# executor image than the one that `make images` loads. The credentials of gcloud
-# and docker are mounted read-only below /kaniko, which no step of a build sees
-# where the container lets us hide it.
+# executor image than the one that `make images` loads. The context and the
+# credentials of gcloud and docker are mounted read-only below /kaniko, where no
+# image has files, and which no step of a build sees where the container lets us
+# hide it.
 set -eu
 
 if [ $# -lt 2 ]; then
@@ -20,7 +21,7 @@ fi
 destination=$2
 shift 2
 
-set -- "${KANIKO_IMAGE:-kaniko-build/executor:latest}" --context /workspace --destination "$destination" "$@"
+set -- "${KANIKO_IMAGE:-kaniko-build/executor:latest}" --context /kaniko/context --destination "$destination" "$@"
 
 # Each of these puts flags of docker before what is there.
 gcloud=${CLOUDSDK_CONFIG:-$HOME/.config/gcloud}
@@ -36,4 +37,4 @@ if [ -f "$config" ]; then
 	set -- -v "$config:/kaniko/.docker/config.json:ro" "$@"
 fi
 
-exec docker run --rm -v "$context:/workspace:ro" "$@"
+exec docker run --rm -v "$context:/kaniko/context:ro" "$@"

@@ -76,6 +76,7 @@ func TestImages(t *testing.T) {
 	t.Run("tekton", func(t *testing.T) { testTekton(t, d) })
 	t.Run("kubernetes", func(t *testing.T) { testKubernetes(t, d) })
 	t.Run("run_in_docker.sh", func(t *testing.T) { testScript(t, d) })
+	t.Run("steps", func(t *testing.T) { testSteps(t, d) })
 }
 
 func testLayout(t *testing.T, d *rig.Docker) {
@@ -328,29 +329,43 @@ func testKubernetes(t *testing.T, d *rig.Docker) {
 	}
 }
 
-// testScript builds with run_in_docker.sh. Docker's default network is not there,
+// script is run_in_docker.sh with a home. Docker's default network is not there,
 // and the machine's is: so the docker that it finds adds that flag.
-func testScript(t *testing.T, d *rig.Docker) {
-	reg := rig.StartRegistry(t)
-	a := rig.NewAccount(t, rig.Superuser)
-	home := rig.Space(t, nil)
-	rig.Write(t, home, map[string]string{
+type script struct {
+	account *rig.Account
+	home    string // with a file of the calls of docker
+	env     []string
+}
+
+func newScript(t *testing.T, d *rig.Docker) *script {
+	t.Helper()
+	s := &script{account: rig.NewAccount(t, rig.Superuser), home: rig.Space(t, nil)}
+	rig.Write(t, s.home, map[string]string{
 		"bin/docker":          "#!/bin/sh\necho \"$@\" >>$HOME/calls\ncommand=$1; shift\nexec /usr/bin/docker $command --network host \"$@\"\n",
 		".docker/config.json": `{"auths":{}}`, ".config/gcloud/application_default_credentials.json": "{}",
 	})
-	script := filepath.Join(rig.Root(t), "run_in_docker.sh")
-	env := append(d.Env(), "HOME="+home, "PATH="+home+"/bin:/usr/bin:/bin")
-	env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, "DOCKER_CONFIG=") })
-	o := a.Run(t, rig.Call{Env: env, Dir: filepath.Dir(labelled(t))}, script, labelled(t), reg.Addr+"/script:1", "--label", "two words=x y")
-	if o.Code != 0 {
+	s.env = append(d.Env(), "HOME="+s.home, "PATH="+s.home+"/bin:/usr/bin:/bin")
+	s.env = slices.DeleteFunc(s.env, func(e string) bool { return strings.HasPrefix(e, "DOCKER_CONFIG=") })
+	return s
+}
+
+func (s *script) run(t *testing.T, args ...string) rig.Output {
+	t.Helper()
+	return s.account.Run(t, rig.Call{Env: s.env, Dir: s.home}, append([]string{filepath.Join(rig.Root(t), "run_in_docker.sh")}, args...)...)
+}
+
+func testScript(t *testing.T, d *rig.Docker) {
+	reg := rig.StartRegistry(t)
+	s := newScript(t, d)
+	if o := s.run(t, labelled(t), reg.Addr+"/script:1", "--label", "two words=x y"); o.Code != 0 {
 		t.Fatalf("%+v", o)
 	}
 	d.Pull(t, reg.Addr+"/script:1")
-	calls, err := os.ReadFile(filepath.Join(home, "calls"))
+	calls, err := os.ReadFile(filepath.Join(s.home, "calls"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"/.docker/config.json:/kaniko/.docker/config.json:ro", "/.config/gcloud:/kaniko/.config/gcloud:ro", ":/workspace:ro", ":/kaniko/.config/key.json:ro"} {
+	for _, want := range []string{"/.docker/config.json:/kaniko/.docker/config.json:ro", "/.config/gcloud:/kaniko/.config/gcloud:ro", ":/kaniko/context:ro", ":/kaniko/.config/key.json:ro"} {
 		if !strings.Contains(string(calls), want) {
 			t.Errorf("docker was called without %s: %s", want, calls)
 		}
@@ -360,10 +375,10 @@ func testScript(t *testing.T, d *rig.Docker) {
 			t.Errorf("docker was called with %s", f)
 		}
 	}
-	if o := a.Run(t, rig.Call{Env: env}, script, "/nowhere", "x"); o.Code != 1 {
+	if o := s.run(t, "/nowhere", "x"); o.Code != 1 {
 		t.Errorf("%+v", o)
 	}
-	if o := a.Run(t, rig.Call{Env: env}, script); o.Code != 1 || !strings.Contains(o.Stderr, "usage") {
+	if o := s.run(t); o.Code != 1 || !strings.Contains(o.Stderr, "usage") {
 		t.Errorf("%+v", o)
 	}
 }

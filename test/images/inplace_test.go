@@ -1,0 +1,286 @@
+package images
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"kaniko-build/test/mirror"
+	"kaniko-build/test/rig"
+)
+
+// testSteps builds images with steps in Docker's default container, where the
+// executor has nothing but the container's own root for them.
+func testSteps(t *testing.T, d *rig.Docker) {
+	p := &pod{d: d, bases: rig.StartMirror(t, mirror.Busybox), reg: rig.StartRegistry(t)}
+	t.Run("build", p.testBuild)
+	t.Run("flags", p.testFlags)
+	t.Run("twice", p.testTwice)
+	t.Run("token", p.testToken)
+	t.Run("mount", p.testMount)
+	t.Run("killed", p.testKilled)
+	t.Run("run_in_docker.sh", p.testScript)
+}
+
+// pod is an engine with our images, base images, and a registry to push to.
+type pod struct {
+	d          *rig.Docker
+	bases, reg *rig.Registry
+}
+
+// context is a directory with files; a Dockerfile may start with a blank line.
+func (p *pod) context(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := rig.Space(t, nil)
+	for name, text := range files {
+		files[name] = strings.TrimPrefix(text, "\n")
+	}
+	rig.Write(t, dir, files)
+	return dir
+}
+
+func (p *pod) args(name string, more ...string) []string {
+	return append([]string{"--registry-mirror", p.bases.Addr, "--destination", p.reg.Addr + "/" + name}, more...)
+}
+
+// look runs a shell command in an image that was pushed.
+func (p *pod) look(t *testing.T, name, command string) string {
+	t.Helper()
+	image := p.reg.Addr + "/" + name
+	p.d.Pull(t, image)
+	o := p.d.Run(t, rig.Container{Image: image, Entrypoint: "/bin/sh", Args: []string{"-c", command}})
+	if o.Code != 0 {
+		t.Errorf("%s in %s: %s", command, name, o.All())
+	}
+	return o.Stdout
+}
+
+func (p *pod) testBuild(t *testing.T) {
+	dir := p.context(t, map[string]string{
+		"in": "input\n",
+		"Dockerfile": `
+FROM busybox AS one
+WORKDIR /workspace
+COPY in .
+RUN cp in out && echo one >>out && chown 12:34 out && ln -s out link && rm /bin/vi
+FROM busybox
+RUN test -e /bin/vi && test ! -e /workspace/out && test -e /proc/self/exe && test -c /dev/null && mkdir /d && echo $HOME >/d/home
+COPY --from=one /workspace /w
+RUN --mount=type=secret,id=s,target=/s --mount=type=bind,target=/b --mount=type=cache,target=/c \
+    test "$(cat /s)" = hush && cp /b/in /d/bound && echo x >/c/kept && (sleep 1000 &)
+RUN test ! -e /s && test ! -e /b && test ! -e /c && ! grep -rq hush /tmp /d /w /etc /run
+USER 7:8
+RUN id -u >/tmp/id && test ! -r /kaniko/.docker/config.json
+`})
+	args := p.args("build:1", "--context", "/context", "--digest-file", "/tmp/digest", "--secret", "id=s,env=S")
+	r := p.d.Start(t, rig.Container{Image: debug, Entrypoint: "/busybox/cat", Env: []string{"S=hush"}, Mounts: []rig.Mount{{Source: dir, Target: "/context", ReadOnly: true}}})
+	if o := r.Exec(t, rig.Call{}, "/busybox/sh", "-c", "umask 077; echo '{}' >/kaniko/.docker/config.json"); o.Code != 0 {
+		t.Fatal(o.All())
+	}
+	if o := r.Exec(t, rig.Call{}, append([]string{"/kaniko/executor"}, args...)...); o.Code != 0 {
+		t.Fatal(o.All())
+	}
+	const look = `cat /w/out /d/home /d/bound /tmp/id; stat -c %u:%g /w/out; readlink /w/link; for f in /kaniko /workspace /context /busybox; do test ! -e $f || echo $f; done`
+	if got, want := p.look(t, "build:1", look), "input\none\n/root\ninput\n7\n12:34\nout\n"; got != want {
+		t.Errorf("the image has %q, want %q", got, want)
+	}
+	if o := r.Exec(t, rig.Call{}, "/busybox/ps"); strings.Contains(o.Stdout, "sleep") {
+		t.Errorf("what a step left still runs: %s", o.Stdout)
+	}
+	if o := r.Exec(t, rig.Call{}, "/busybox/cat", "/tmp/digest"); !strings.HasPrefix(o.Stdout, "sha256:") {
+		t.Errorf("the digest file: %s", o.All())
+	}
+}
+
+// testFlags uses what acts only where a walk finds the changes, and what leaves
+// paths out.
+func (p *pod) testFlags(t *testing.T) {
+	dir := p.context(t, map[string]string{"Dockerfile": `
+FROM busybox
+RUN mkdir -p /gone/sub /kept && echo 1 >/kept/f && touch -d @1000000000 /kept/f
+RUN chmod 600 /kept/f && echo 1 >/gone/f && echo 1 >/gone/sub/f
+RUN test -e /gone/f && echo 1 >/kept/g
+`})
+	for i, c := range []struct {
+		flags []string
+		want  string
+	}{
+		{nil, "600 /gone/f /gone/sub/f /kept/f /kept/g\n"},
+		{[]string{"--snapshot-mode=redo"}, "600 /gone/f /gone/sub/f /kept/f /kept/g\n"},
+		{[]string{"--snapshot-mode=time"}, "644 /gone/f /gone/sub/f /kept/f /kept/g\n"},
+		{[]string{"--ignore-path=/gone/sub"}, "600 /gone/f /kept/f /kept/g\n"},
+		{[]string{"--ignore-path=/gone", "--ignore-var-run"}, "600 /kept/f /kept/g\n"},
+	} {
+		name := fmt.Sprintf("flags:%d", i)
+		o := p.d.Run(t, rig.Container{Image: executor, Args: append(p.args(name), c.flags...), Mounts: []rig.Mount{{Source: dir, Target: "/workspace"}}})
+		if o.Code != 0 {
+			t.Errorf("%q: %s", c.flags, o.All())
+			continue
+		}
+		if got := p.look(t, name, "echo $(stat -c %a /kept/f) $(find /gone /kept -type f 2>/dev/null | sort)"); got != c.want {
+			t.Errorf("%q: the image has %q, want %q", c.flags, got, c.want)
+		}
+	}
+}
+
+// ownFiles lists what a container has of its own but for /kaniko: modes, owners,
+// sizes, times and link targets; of directories no sizes and no times.
+func ownFiles(t *testing.T, r *rig.Running) string {
+	t.Helper()
+	const list = `find / -xdev \( -path /kaniko -o -path /busybox \) -prune -o -type d -exec stat -c '%a %u:%g %n' {} + -o -exec stat -c '%a %u:%g %s %Y %N' {} + | sort -k 3`
+	o := r.Exec(t, rig.Call{}, "/busybox/sh", "-c", list)
+	if o.Code != 0 {
+		t.Fatalf("list files of the container: %s", o.All())
+	}
+	return o.Stdout
+}
+
+// testTwice builds a second time where the first build failed.
+func (p *pod) testTwice(t *testing.T) {
+	dir := p.context(t, map[string]string{
+		"first/Dockerfile":  "FROM busybox\nRUN echo x >/leak && mkdir -p /opt/leak && rm -r /home /tmp && (sleep 1000 &)\nRUN exit 42\n",
+		"second/Dockerfile": "FROM busybox\nRUN test ! -e /leak && test ! -e /opt/leak && test -d /home && test -d /tmp && ! ps | grep -q '[s]leep' && echo fine >/result\n",
+		"empty/Dockerfile":  "FROM scratch\nCOPY Dockerfile /\n",
+	})
+	r := p.d.Start(t, rig.Container{Image: debug, Entrypoint: "/busybox/cat", Mounts: []rig.Mount{{Source: dir, Target: "/src"}}})
+	const own = "mkdir -p /home/own /tmp/own && echo text >/home/own/f && chmod 4711 /home/own/f && ln -s f /home/own/link && chown 5:6 /tmp/own"
+	if o := r.Exec(t, rig.Call{}, "/busybox/sh", "-c", own); o.Code != 0 {
+		t.Fatal(o.All())
+	}
+	before := ownFiles(t, r)
+	for i, c := range []struct {
+		dir  string
+		code int
+	}{{"first", 42}, {"second", 0}, {"first", 42}, {"empty", 0}, {"second", 0}} {
+		o := r.Exec(t, rig.Call{}, append([]string{"/kaniko/executor"}, p.args("twice:1", "--context", "/src/"+c.dir)...)...)
+		if o.Code != c.code {
+			t.Errorf("build %d, %s: code %d, want %d: %s", i, c.dir, o.Code, c.code, o.All())
+		}
+		if after := ownFiles(t, r); after != before {
+			t.Errorf("build %d, %s: the container's files were\n%s\nand are\n%s", i, c.dir, before, after)
+		}
+	}
+	if got := p.look(t, "twice:1", "cat /result"); got != "fine\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// testToken has what Kubernetes mounts into each container: below a directory
+// that is a link in most images.
+func (p *pod) testToken(t *testing.T) {
+	dir := p.context(t, map[string]string{"Dockerfile": `
+FROM busybox
+RUN mkdir -p /run /var && ln -s /run /var/run
+RUN mkdir -p /var/run/app && echo ok >/var/run/app/ready && mkdir /run/lock && touch /run/lock/x
+RUN rm -r /run/lock && test -e /var/run/app/ready
+`})
+	token := p.context(t, map[string]string{"token": "tell nobody"})
+	o := p.d.Run(t, rig.Container{Image: executor, Args: p.args("token:1"), Mounts: []rig.Mount{
+		{Source: dir, Target: "/workspace"}, {Source: token, Target: "/var/run/secrets/kubernetes.io/serviceaccount", ReadOnly: true},
+	}})
+	if o.Code != 0 {
+		t.Fatal(o.All())
+	}
+	if got := p.look(t, "token:1", "readlink /var/run; cat /run/app/ready; find /run /var/run/ | sort"); got != "/run\nok\n/run\n/run/app\n/run/app/ready\n/var/run/\n/var/run/app\n/var/run/app/ready\n" {
+		t.Errorf("the image has %q", got)
+	}
+}
+
+// testMount has the context where the image has files: what a step would do there
+// is lost, so it fails, and touches nothing.
+func (p *pod) testMount(t *testing.T) {
+	dir := p.context(t, map[string]string{
+		"f": "text", "Dockerfile": "FROM busybox\nWORKDIR /workspace\nCOPY f .\n", "step/Dockerfile": "FROM busybox\nWORKDIR /workspace\nRUN echo x >made\n",
+	})
+	mounts := []rig.Mount{{Source: dir, Target: "/workspace"}}
+	o := p.d.Run(t, rig.Container{Image: executor, Args: p.args("mount:1"), Mounts: mounts})
+	if o.Code != 0 {
+		t.Fatal(o.All())
+	}
+	if got := p.look(t, "mount:1", "ls /workspace"); got != "f\n" {
+		t.Errorf("the image has %q", got)
+	}
+	o = p.d.Run(t, rig.Container{Image: executor, Args: p.args("mount:2", "--dockerfile", "step/Dockerfile"), Mounts: mounts})
+	if o.Code != 1 || !strings.Contains(o.All(), "/workspace is the container's own") || !strings.Contains(o.All(), "--ignore-path /workspace") {
+		t.Errorf("%s", o.All())
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "made")); err == nil {
+		t.Error("a step wrote into the context")
+	}
+	o = p.d.Run(t, rig.Container{Image: executor, Args: p.args("mount:2", "--context=/src", "--dockerfile=step/Dockerfile"), Mounts: []rig.Mount{{Source: dir, Target: "/src", ReadOnly: true}}})
+	if o.Code != 0 {
+		t.Fatal(o.All())
+	}
+	if got := p.look(t, "mount:2", "ls /workspace"); got != "made\n" {
+		t.Errorf("the image has %q", got)
+	}
+}
+
+// testKilled kills the executor, or the process that works in the root for it, at
+// moments that are spread over a build with several roots; the next build in the
+// container is right, and the container's own files are what they were.
+func (p *pod) testKilled(t *testing.T) {
+	dir := p.context(t, map[string]string{"f": "text\n", "Dockerfile": `
+FROM busybox AS a
+RUN mkdir /a && echo a >/a/f && rm -r /home && (sleep 1000 &)
+FROM busybox AS b
+RUN test ! -e /a && mkdir /b && echo b >/b/f
+RUN --mount=type=secret,id=s --mount=type=cache,target=/home cat /run/secrets/s >/dev/null; echo x >/etc/hosts; echo b >>/b/f
+FROM scratch AS c
+COPY --from=a /bin /bin
+COPY --from=b /b /b
+COPY f /f
+RUN test ! -e /a && test ! -e /etc/passwd && ! ps | grep -q '[s]leep' && cat /b/f /f >/result
+`})
+	r := p.d.Start(t, rig.Container{Image: debug, Entrypoint: "/busybox/cat", Mounts: []rig.Mount{{Source: dir, Target: "/src"}}, Env: []string{"S=secret value"}})
+	build := append([]string{"/kaniko/executor"}, p.args("killed:1", "--context", "/src", "--secret", "id=s,env=S", "--reproducible", "--digest-file", "/kaniko/digest")...)
+	before := ownFiles(t, r)
+	o := r.Exec(t, rig.Call{}, build...)
+	if o.Code != 0 {
+		t.Fatal(o.All())
+	}
+	took := o.Took
+	if got := p.look(t, "killed:1", "cat /result"); got != "b\nb\ntext\n" {
+		t.Fatalf("the image has %q", got)
+	}
+	want := r.Exec(t, rig.Call{}, "/busybox/cat", "/kaniko/digest").Stdout
+	// The shell, whose own file is in a place that a build leaves alone, kills by
+	// number: the executor, or the child that it has.
+	const kill = `delay=$1 whom=$2; shift 2
+"$@" >/kaniko/log 2>&1 & pid=$!
+sleep $delay
+if [ $whom = child ]; then for f in /proc/[0-9]*/stat; do read -r id name state parent rest <$f && [ "$parent" = $pid ] && kill -9 $id; done 2>/kaniko/err
+else kill -9 $pid; fi
+wait $pid`
+	const rounds = 8
+	for i := range rounds {
+		whom := []string{"executor", "child"}[i%2]
+		delay := fmt.Sprintf("%.3f", (took * time.Duration(i+1) / rounds).Seconds())
+		t.Logf("kill the %s after %s s", whom, delay)
+		r.Exec(t, rig.Call{}, append([]string{"/busybox/sh", "-c", kill, "sh", delay, whom}, build...)...)
+		if o := r.Exec(t, rig.Call{}, build...); o.Code != 0 {
+			t.Fatalf("the build after it: %s", o.All())
+		}
+		if after := ownFiles(t, r); after != before {
+			t.Fatalf("the container's files were\n%s\nand are\n%s", before, after)
+		}
+		if o := r.Exec(t, rig.Call{}, "/busybox/sh", "-c", "cat /kaniko/digest; ls -d /dev/shm/*; ps | grep '[s]leep'"); o.Stdout != want {
+			t.Fatalf("the image is %s and was %s, or something is left", o.Stdout, want)
+		}
+	}
+}
+
+// testScript has a step in what run_in_docker.sh builds, at the path where the
+// executor's images have their working directory.
+func (p *pod) testScript(t *testing.T) {
+	dir := p.context(t, map[string]string{"f": "text\n", "Dockerfile": "FROM busybox\nWORKDIR /workspace\nCOPY f .\nRUN cat f f >twice\n"})
+	if o := newScript(t, p.d).run(t, dir, p.reg.Addr+"/script:2", "--registry-mirror", p.bases.Addr); o.Code != 0 {
+		t.Fatal(o.All())
+	}
+	if got := p.look(t, "script:2", "cat /workspace/twice"); got != "text\ntext\n" {
+		t.Errorf("the image has %q", got)
+	}
+}
