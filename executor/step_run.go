@@ -20,6 +20,7 @@ import (
 	"kaniko-build/executor/internal/dockerfile"
 	"kaniko-build/executor/internal/rootfs"
 	"kaniko-build/executor/internal/sandbox"
+	"kaniko-build/schema/diag"
 )
 
 // tailLines is how much of a failed step's output its error repeats.
@@ -30,6 +31,9 @@ func (c *core) run(ctx context.Context, st *jobStage, s *jobStep, sources map[st
 	r := s.Run
 	user, err := copier.LookupUser(ctx, base.view, r.User)
 	if err != nil {
+		return err
+	}
+	if err := c.has(user); err != nil {
 		return err
 	}
 	out := &lines{emit: func(data string) { c.event(st, s, Event{Kind: Log, Data: data}) }}
@@ -122,6 +126,29 @@ func (c *core) mountpoints(ctx context.Context, spec *sandbox.RunSpec, base *sta
 		}
 	}
 	return stubs, nil
+}
+
+// has tells whether a process can be user here. With a single id it only says
+// that it is.
+func (c *core) has(user copier.User) error {
+	ids := c.job.IDs
+	if ids.Single() {
+		return nil
+	}
+	what := ""
+	if !ids.ContainsUID(user.UID) {
+		what = fmt.Sprintf("user %d", user.UID)
+	}
+	for _, g := range append(user.Groups, user.GID) {
+		if what == "" && !ids.ContainsGID(g) {
+			what = fmt.Sprintf("group %d", g)
+		}
+	}
+	if what == "" {
+		return nil
+	}
+	return &diag.Problem{What: fmt.Sprintf("no process can be %s: a build has the ids 0 to 65535 of its own, or what /etc/subuid and /etc/subgid give", what),
+		Hint: "set USER to a smaller id for RUN, and to this one after the last RUN"}
 }
 
 func hasEnv(env []string, name string) bool {

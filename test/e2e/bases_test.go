@@ -103,6 +103,38 @@ func gzipped(t *testing.T, b []byte) []byte {
 	return out.Bytes()
 }
 
+// TestLargeIDs: files may be of any owner, and keep him from one stage and layer to
+// the next. A process cannot be everybody, which is told.
+func TestLargeIDs(t *testing.T) {
+	packed := busybox(t)
+	for _, kind := range []rig.Kind{rig.Superuser, rig.Single} {
+		t.Run(string(kind), func(t *testing.T) {
+			a := rig.NewAccount(t, kind)
+			dir, space := rig.Space(t, nil), rig.Space(t, a)
+			oddBase{[]blob{{ociLayer, packed}}, map[string]any{"architecture": "amd64", "os": "linux", "rootfs": map[string]any{"type": "layers", "diff_ids": []string{sha(packed)}}}}.lay(t, filepath.Join(dir, "base"))
+			const text = "FROM base AS a\nCOPY --chown=3000000:2500000 f /d/\nRUN mv /d/f /d/g && chmod 600 /d/g\nFROM base\nCOPY --from=a /d /d\nCOPY --chown=2000000000 f /h\nUSER 70000:8\n"
+			rig.Write(t, dir, map[string]string{"good/f": "f\n", "good/Dockerfile": text, "bad/f": "f\n", "bad/Dockerfile": text + "RUN id > /tmp/id\n"})
+			rig.Give(t, dir, a)
+			build := func(context string) rig.Output {
+				return a.Run(t, rig.Call{Dir: dir, Env: []string{"KANIKO_BUILD_STATE=" + filepath.Join(space, "state")}}, rig.Binary(t), "build", "--progress", "plain",
+					"--build-context", "base=oci-layout://"+filepath.Join(dir, "base"), "-o", "type=oci,dest="+filepath.Join(space, context+".tar"), filepath.Join(dir, context))
+			}
+			if o := build("good"); o.Code != 0 {
+				t.Fatalf("exit code %d\n%s", o.Code, o.Tail(20))
+			}
+			d := describe(t, filepath.Join(space, "good.tar"))
+			for name, want := range map[string]string{"/d/g": "file 0600 3000000:2500000 ", "/h": "file 0644 2000000000:2000000000 "} {
+				if e, ok := d.Find(name); !ok || show(e) != want {
+					t.Errorf("%s is %+v, want %s", name, e, want)
+				}
+			}
+			if o := build("bad"); kind == rig.Superuser && (o.Code == 0 || !strings.Contains(o.All(), "no process can be user 70000")) {
+				t.Errorf("exit code %d\n%s", o.Code, o.Tail(20))
+			}
+		})
+	}
+}
+
 // TestOddBases builds on images as other tools make them. BuildKit v0.34.2 made the
 // same of each, entry for entry, when this was written.
 func TestOddBases(t *testing.T) {
