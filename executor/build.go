@@ -208,8 +208,8 @@ func (x *Executor) layersOf(b *baseImage) ([]baseLayer, error) {
 // an image outside, or the store.
 func (x *Executor) whereabouts(n *Node, l builtLayer) baseLayer {
 	b := baseLayer{DiffID: l.ID, Blob: l.Descriptor, Tar: l.tar()}
-	if b.Origin = x.caches.origin(l.Descriptor.Digest); b.Origin != "" {
-		b.Cached = true
+	if in := x.caches.get(l.Descriptor.Digest); in.origin != "" {
+		b.Origin, b.Cached, b.Size = in.origin, true, in.size
 	} else {
 		b.Origin = n.origin(l.Descriptor.Digest)
 	}

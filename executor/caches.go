@@ -39,23 +39,31 @@ type caches struct {
 	slots      chan struct{}
 
 	mu      sync.Mutex
-	open    map[string]*cache.Cache  // by what Request.Cache says
-	found   map[digest.Digest]string // blob -> where a cache has it
-	spoiled map[digest.Digest]bool   // blobs that turned out to be of no use
-	warned  map[string]bool          // caches that a warning was written about
+	open    map[string]*cache.Cache    // by what Request.Cache says
+	found   map[digest.Digest]cachedAt // blob -> where a cache has it
+	spoiled map[digest.Digest]bool     // blobs that turned out to be of no use
+	warned  map[string]bool            // caches that a warning was written about
 }
 
 func newCaches(ctx context.Context) *caches {
 	ctx, stop := context.WithCancelCause(ctx)
 	return &caches{
 		background: ctx, stop: stop, slots: make(chan struct{}, keepJobs),
-		open: map[string]*cache.Cache{}, found: map[digest.Digest]string{}, spoiled: map[digest.Digest]bool{},
+		open: map[string]*cache.Cache{}, found: map[digest.Digest]cachedAt{}, spoiled: map[digest.Digest]bool{},
 		warned: map[string]bool{},
 	}
 }
 
+// cachedAt says where a cache has a blob.
+type cachedAt struct {
+	origin string
+	size   int64 // of its tar
+}
+
 // origin is where a cache has a blob, "" if none does.
-func (c *caches) origin(blob digest.Digest) string {
+func (c *caches) origin(blob digest.Digest) string { return c.get(blob).origin }
+
+func (c *caches) get(blob digest.Digest) cachedAt {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.found[blob]
@@ -259,11 +267,11 @@ func (x *Executor) findCached(ctx context.Context, n *Node, k store.Key) (_ *out
 		return nil, ""
 	}
 	x.caches.mu.Lock()
-	x.caches.found[hit.Blob.Digest] = hit.Origin
+	x.caches.found[hit.Blob.Digest] = cachedAt{hit.Origin, hit.Size}
 	x.caches.mu.Unlock()
 	return &outsideLayer{
 		Entry:  store.Entry{DiffID: hit.DiffID, Layer: hit.DiffID.Encoded(), Size: hit.Size, Created: hit.Created, Full: hit.Full},
-		Layer:  baseLayer{DiffID: hit.DiffID, Blob: hit.Blob, Origin: hit.Origin, Cached: true},
+		Layer:  baseLayer{DiffID: hit.DiffID, Blob: hit.Blob, Origin: hit.Origin, Cached: true, Size: hit.Size},
 		Params: hit.Params,
 	}, ""
 }
@@ -327,7 +335,7 @@ func (x *Executor) withoutSpoiled(ctx context.Context, n *Node, do func() error)
 		}
 		tried[spoiled.Blob] = true
 		x.caches.mu.Lock()
-		from := x.caches.found[spoiled.Blob]
+		from := x.caches.found[spoiled.Blob].origin
 		delete(x.caches.found, spoiled.Blob)
 		x.caches.spoiled[spoiled.Blob] = true
 		x.caches.mu.Unlock()

@@ -206,8 +206,38 @@ func (c *core) openLayer(ctx context.Context, l rootfs.Layer) (io.ReadCloser, er
 	if !ok {
 		return nil, fmt.Errorf("internal error: layer %s is nowhere", l.DiffID)
 	}
-	return c.host.Blob(ctx, b)
+	r, err := c.host.Blob(ctx, b)
+	if err != nil || !b.Cached {
+		return r, err
+	}
+	return newCapped(r, b.Size)
 }
+
+// capped reads the tar of a blob and fails when it is larger than said: a small
+// blob may hold a tar that fills the disk.
+type capped struct {
+	io.ReadCloser
+	blob io.Closer
+	left int64
+}
+
+func newCapped(blob io.ReadCloser, size int64) (io.ReadCloser, error) {
+	tar, _, err := layer.Decompress(blob)
+	if err != nil {
+		return nil, errors.Join(err, blob.Close())
+	}
+	return &capped{tar, blob, size}, nil
+}
+
+func (r *capped) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if r.left -= int64(n); r.left < 0 {
+		return 0, errors.New("its tar is larger than its entry says")
+	}
+	return n, err
+}
+
+func (r *capped) Close() error { return errors.Join(r.ReadCloser.Close(), r.blob.Close()) }
 
 // plainBlob finds a blob of a layer as it is, without times set.
 func (c *core) plainBlob(id digest.Digest) (digest.Digest, bool) {

@@ -78,6 +78,7 @@ type baseLayer struct {
 	Tar    digest.Digest // diffID of what Blob holds, if its times were set: see core.settle
 	Origin string        // where outside finds it; opaque to the core
 	Cached bool          // from a cache outside: if it cannot be had, the step that made it is run
+	Size   int64         // of the tar, if Cached: there may be no more
 }
 
 // stageRead is a line of a step's key that stands for what another stage made.
