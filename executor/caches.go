@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -192,12 +193,24 @@ func (n *Node) markForCache() {
 	}
 }
 
-// here tells whether the store knows what a step makes.
+// here tells whether the store knows what a step makes and has its layer, which
+// it may not when the result was found outside and nobody read it.
 func (x *Executor) here(s *jobStep) bool {
 	if s.Fresh || s.ByContent {
 		return false
 	}
-	_, err := x.store.GetKey(s.Key, x.full())
+	e, err := x.store.GetKey(s.Key, x.full())
+	if err != nil {
+		return false
+	}
+	if len(x.store.Variants(e.DiffID)) > 0 {
+		return true
+	}
+	iso, err := x.isolation()
+	if err != nil {
+		return false
+	}
+	_, err = os.Lstat(x.store.LayerDir(iso.IDs.String(), e.Layer))
 	return err == nil
 }
 

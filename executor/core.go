@@ -97,7 +97,9 @@ func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.I
 	}
 	timer := time.AfterFunc(keepGrace, stop)
 	c.later.Wait()
-	timer.Stop()
+	if !timer.Stop() {
+		c.host.Event(Event{Node: j.Node, Kind: Warning, Time: time.Now(), Text: fmt.Sprintf("not all results are in the cache: compressing them took more than %s longer than the build", keepGrace)})
+	}
 	return coreResult{Layers: c.blobs, Executed: c.executed}, nil
 }
 
