@@ -179,5 +179,5 @@ func missed(ctx context.Context, where string, err error) error {
 	case errors.Is(err, image.ErrNotFound):
 		return &Miss{}
 	}
-	return &Miss{Where: where, Reason: err.Error()}
+	return &Miss{Where: where, Reason: strings.ReplaceAll(err.Error(), "\n  hint: ", "; ")} // it is a part of a line
 }
