@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -107,13 +109,33 @@ func TestCacheBetweenMachines(t *testing.T) {
 	if n := executed(second); n != 0 {
 		t.Errorf("the second machine executed %d steps\n%s", n, second.Tail(60))
 	}
+	gets := reg.Requests(t, `"GET /v2/`, "/blobs/")[before:]
 	for _, d := range image.Diff(want, describe(t, reg.Addr+"/shop/app"), image.DiffOptions{Layers: true, History: true}) {
 		t.Errorf("the images differ: %s", d)
 	}
 	if n := len(reg.Requests(t, `"PUT /v2/`, "/blobs/uploads/", " 201 ")); n != layers {
 		t.Errorf("%d blobs were uploaded again", n-layers)
 	}
-	_ = before
+	layersOf := map[string]bool{}
+	for _, name := range []string{"base", "app", "tool"} {
+		var m struct{ Layers []struct{ Digest string } }
+		if err := json.Unmarshal(raw{t, "http://" + reg.Addr + "/v2/shop/" + name}.do(http.MethodGet, "manifests/latest", "", nil, 200), &m); err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range m.Layers {
+			layersOf[l.Digest] = true
+		}
+	}
+	if len(layersOf) < 4 {
+		t.Errorf("the images have only %d layers", len(layersOf))
+	}
+	for _, line := range gets {
+		for d := range layersOf {
+			if strings.Contains(line, d) {
+				t.Errorf("a layer was downloaded: %s", line)
+			}
+		}
+	}
 	if out, err := filepath.Glob(filepath.Join(two.state, "layers", "*", "*")); err != nil || len(out) > 0 {
 		t.Errorf("layers were unpacked: %v %v", out, err)
 	}
