@@ -279,7 +279,7 @@ func (f *Fetcher) checkout(ctx context.Context, r Repo, c Commit, tmp string) er
 	}
 	if !r.NoSubmodules {
 		if _, err := os.Lstat(filepath.Join(work, ".gitmodules")); err == nil {
-			if _, err := f.git(ctx, r.Remote, repoDirs{gitDir, work}, "submodule", "update", "--init", "--recursive", "--depth=1"); err != nil {
+			if _, err := f.git(ctx, r.Remote, repoDirs{gitDir, work}, f.submodule(), "update", "--init", "--recursive", "--depth=1"); err != nil {
 				return fmt.Errorf("update submodules of %s: %w", redact(r.Remote), err)
 			}
 		}
@@ -494,6 +494,15 @@ func setTimes(dir string, sec int64) error {
 // repoDirs are the directories that a git command works on; "" is none.
 type repoDirs struct{ git, work string }
 
+// submodule is the command of that name, which is a script, or the program that
+// the script starts.
+func (f *Fetcher) submodule() string {
+	if f.Git != "" {
+		return "submodule--helper"
+	}
+	return "submodule"
+}
+
 // git runs one git command in an environment of its own: no configuration of
 // the machine or the user, no questions, and no transport but those that
 // remotes may have. "file:" as remote is our own repository.
@@ -505,7 +514,11 @@ func (f *Fetcher) git(ctx context.Context, remote string, in repoDirs, args ...s
 	if in.work != "" {
 		full = append(full, "--work-tree", in.work)
 	}
-	cmd := exec.CommandContext(ctx, "git", append(full, args...)...)
+	program := "git"
+	if f.Git != "" {
+		program = filepath.Join(f.Git, program)
+	}
+	cmd := exec.CommandContext(ctx, program, append(full, args...)...)
 	cmd.Dir = in.work
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -526,6 +539,9 @@ func (f *Fetcher) git(ctx context.Context, remote string, in repoDirs, args ...s
 	cmd.Env = append(env[:len(env):len(env)],
 		"GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=/bin/false", "SSH_ASKPASS=/bin/false", "GIT_SSH_COMMAND="+ssh, "LC_ALL=C",
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "HOME=/dev/null", "GIT_ALLOW_PROTOCOL="+allow)
+	if f.Git != "" {
+		cmd.Env = append(cmd.Env, "GIT_EXEC_PATH="+f.Git, "LD_LIBRARY_PATH="+f.Git)
+	}
 	if f.SSHAgent != "" {
 		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+f.SSHAgent)
 	}
@@ -549,7 +565,7 @@ func (f *Fetcher) git(ctx context.Context, remote string, in repoDirs, args ...s
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
-	if errors.Is(err, exec.ErrNotFound) {
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) && f.Git != "" {
 		return "", gitProblem("install git: on Debian, apt-get install git", "this source needs the git command, which is not there")
 	}
 	if err != nil {
