@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -29,8 +30,12 @@ const (
 	keepJobs = 4  // uploads at once
 )
 
-// uploadGrace is how long the end of a run waits for uploads to caches.
-const uploadGrace = 30 * time.Second
+// The end of a run waits for uploads to caches as long as they get on, and not
+// longer than uploadGrace.
+const (
+	uploadGrace = 30 * time.Second
+	uploadStall = 3 * time.Second
+)
 
 // caches is what an Executor knows of the caches outside of its nodes.
 type caches struct {
@@ -38,6 +43,8 @@ type caches struct {
 	stop       context.CancelCauseFunc
 	uploads    sync.WaitGroup
 	slots      chan struct{}
+	moved      atomic.Int64 // when an upload last read something or ended, as time.Duration since start
+	start      time.Time
 
 	mu      sync.Mutex
 	open    map[string]*cache.Cache    // by what Request.Cache says
@@ -49,7 +56,7 @@ type caches struct {
 func newCaches(ctx context.Context) *caches {
 	ctx, stop := context.WithCancelCause(ctx)
 	return &caches{
-		background: ctx, stop: stop, slots: make(chan struct{}, keepJobs),
+		background: ctx, stop: stop, slots: make(chan struct{}, keepJobs), start: time.Now(),
 		open: map[string]*cache.Cache{}, found: map[digest.Digest]cachedAt{}, spoiled: map[digest.Digest]bool{},
 		warned: map[string]bool{},
 	}
@@ -407,7 +414,7 @@ func (x *Executor) keepCached(n *Node, l keptLayer) error {
 			from = append(from, name.Context())
 		}
 	}
-	src := image.First(image.FromStore(x.store), keptBlob{x, l})
+	src := watched{image.First(image.FromStore(x.store), keptBlob{x, l}), x.caches}
 	x.caches.uploads.Go(func() {
 		ctx := x.caches.background
 		select {
@@ -415,6 +422,7 @@ func (x *Executor) keepCached(n *Node, l keptLayer) error {
 			defer func() { <-x.caches.slots }()
 		case <-ctx.Done():
 		}
+		defer x.caches.move()
 		err := c.Put(ctx, e, src, from)
 		if err == nil && len(l.Lines) > 0 {
 			e.Key, e.Lines = l.ByContent, l.Lines
@@ -422,8 +430,8 @@ func (x *Executor) keepCached(n *Node, l keptLayer) error {
 		}
 		switch {
 		case err == nil && ctx.Err() == nil:
-		case errors.Is(context.Cause(ctx), errGrace):
-			x.warnCache(n.ID, fmt.Sprintf("not all results are in the cache: the uploads took more than %s", uploadGrace))
+		case errors.Is(context.Cause(ctx), errSlow), errors.Is(context.Cause(ctx), errStalled):
+			x.warnCache(n.ID, "not all results are in the cache: "+context.Cause(ctx).Error())
 		case ctx.Err() == nil:
 			x.warnCache(n.ID, "results are not kept in the cache: "+err.Error())
 		}
@@ -431,8 +439,41 @@ func (x *Executor) keepCached(n *Node, l keptLayer) error {
 	return nil
 }
 
-// errGrace is the cause when uploads are given up at the end of a run.
-var errGrace = errors.New("the run is over")
+// The causes when uploads are given up at the end of a run.
+var (
+	errSlow    = fmt.Errorf("the uploads took more than %s longer than the build", uploadGrace)
+	errStalled = fmt.Errorf("it took nothing for %s", uploadStall)
+)
+
+// watched is a source of uploads of which it is known when something was last
+// read.
+type watched struct {
+	image.Source
+	caches *caches
+}
+
+// Open is image.Source's.
+func (w watched) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	r, err := w.Source.Open(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	w.caches.move()
+	return watchedReader{r, w.caches}, nil
+}
+
+type watchedReader struct {
+	io.ReadCloser
+	caches *caches
+}
+
+func (r watchedReader) Read(b []byte) (int, error) {
+	n, err := r.ReadCloser.Read(b)
+	r.caches.move()
+	return n, err
+}
+
+func (c *caches) move() { c.moved.Store(int64(time.Since(c.start))) }
 
 // step is the step with a key by definition.
 func (n *Node) step(k store.Key) *jobStep {
@@ -482,17 +523,33 @@ func (x *Executor) warnCache(node, text string) {
 	}
 }
 
-// finishCaches waits for uploads, for a bounded time and not when ctx has ended.
+// finishCaches waits for uploads while they get on, for a bounded time and not when
+// ctx has ended.
 func (x *Executor) finishCaches(ctx context.Context) {
 	done := make(chan struct{})
 	go func() { x.caches.uploads.Wait(); close(done) }()
-	timer := time.NewTimer(uploadGrace)
-	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
-		x.caches.stop(errGrace)
-	case <-ctx.Done():
+	x.caches.move()
+	end := time.NewTimer(uploadGrace)
+	defer end.Stop()
+	stall := time.NewTimer(uploadStall)
+	defer stall.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-done:
+			waiting = false
+		case <-ctx.Done():
+			waiting = false
+		case <-end.C:
+			x.caches.stop(errSlow)
+			waiting = false
+		case <-stall.C:
+			left := uploadStall - (time.Since(x.caches.start) - time.Duration(x.caches.moved.Load()))
+			if waiting = left > 0; waiting {
+				stall.Reset(left)
+			} else {
+				x.caches.stop(errStalled)
+			}
+		}
 	}
 	x.caches.stop(context.Canceled)
 	<-done

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"kaniko-build/test/mirror"
 	"kaniko-build/test/rig"
@@ -44,7 +45,11 @@ func TestCacheThatTakesNothing(t *testing.T) {
 			defer srv.CloseClientConnections()
 			dir := cachedShop(t, reg, strings.TrimPrefix(srv.URL, "http://")+"/cache")
 			m := newMachine(t, rig.Superuser, dir)
+			began := time.Now()
 			o := m.must("apply", "--push")
+			if d := time.Since(began); d > 20*time.Second {
+				t.Errorf("the build took %s beside such a cache", d)
+			}
 			if n := strings.Count(o.Stderr, "warning: "); n != 1 || !strings.Contains(o.Stderr, "in the cache") {
 				t.Errorf("%d warnings, want one about the cache\n%s", n, o.Tail(60))
 			}
