@@ -125,6 +125,9 @@ func (x *Executor) layout(origin string) (*image.Layout, error) {
 // streamBlob reads a layer to hand it on: what is not in the store does not go
 // there.
 func (x *Executor) streamBlob(ctx context.Context, l baseLayer) (io.ReadCloser, error) {
+	if r := x.openWarmed(l.Blob); r != nil {
+		return r, nil
+	}
 	if !strings.HasPrefix(l.Origin, layoutScheme) {
 		return x.registry.Stream(ctx, l.Origin, l.Blob)
 	}
