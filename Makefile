@@ -11,8 +11,8 @@ REPORT  := .cache/test-report
 FUZZTIME ?= 60s
 
 # Debian packages: what the demo uses, and what the tests use beside it.
-DEMO_PACKAGES := busybox-static ca-certificates git uidmap
-TEST_PACKAGES := $(DEMO_PACKAGES) bzip2 crun debootstrap docker-registry docker.io gcc libc6-dev libcap2-bin openssh-client procps \
+DEMO_PACKAGES := busybox-static ca-certificates uidmap
+TEST_PACKAGES := $(DEMO_PACKAGES) bzip2 crun debootstrap docker-registry docker.io gcc git libc6-dev libcap2-bin openssh-client procps \
 	python3 runc skopeo strace umoci xz-utils zstd
 
 .PHONY: build demo test lint check unit conformance packages-demo packages mirror mirror-stop bench golden fuzz fuzz-dockerfile property schema clean
@@ -26,7 +26,6 @@ dist: build
 	cp $(BINARY) dist/executor/kaniko-build
 	cp /etc/ssl/certs/ca-certificates.crt dist/executor/ca-certificates.crt
 	cp /bin/busybox dist/executor/busybox
-	images/executor/git.sh dist/executor/git
 	cp /bin/busybox dist/base/busybox
 .PHONY: dist
 

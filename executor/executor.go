@@ -198,7 +198,7 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	}
 	x := &Executor{
 		opts: o, store: st, registry: reg, tokens: newTokens(o.Jobs),
-		fetcher: &buildctx.Fetcher{Dir: st.FilesDir("fetched"), Git: o.Getenv("KANIKO_BUILD_GIT"), Env: gitEnv(o.Getenv), Use: st.Use},
+		fetcher: &buildctx.Fetcher{Dir: st.FilesDir("fetched"), Env: gitEnv(o.Getenv), NoCommand: iso.Rung == sandbox.InPlace, Use: st.Use},
 		hashers: map[string]*buildctx.Hasher{}, layouts: map[string]*image.Layout{},
 		isolation: func() (Isolation, error) { return iso, err },
 		caches:    newCaches(ctx),

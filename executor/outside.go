@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -60,10 +59,6 @@ func gitEnv(getenv func(string) string) []string {
 		if v := getenv(name); v != "" {
 			env = append(env, name+"="+v)
 		}
-	}
-	// Certificates that jobs add lie where Go looks, and git does not.
-	if dir := getenv("SSL_CERT_DIR"); dir != "" && getenv("KANIKO_BUILD_GIT") != "" && getenv("GIT_SSL_CAINFO") == "" {
-		env = append(env, "GIT_SSL_CAPATH="+dir, "GIT_SSL_CAINFO="+filepath.Join(dir, "ca-certificates.crt"))
 	}
 	return env
 }

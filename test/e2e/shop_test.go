@@ -174,7 +174,6 @@ func TestOwnImages(t *testing.T) {
 		files[n] = strings.NewReplacer("image: kaniko-build/", "image: "+reg.Addr+"/own/", "FROM kaniko-build/", "FROM "+reg.Addr+"/own/").Replace(read(filepath.Join(root, n)))
 	}
 	rig.Write(t, dir, files)
-	a.Must(t, rig.Call{}, filepath.Join(root, "images/executor/git.sh"), filepath.Join(dir, "dist/executor/git"))
 	o := a.Must(t, rig.Call{Dir: dir, Env: []string{"KANIKO_BUILD_STATE=" + filepath.Join(rig.Space(t, a), "state")}}, rig.Binary(t), "apply", "--push", "--progress", "plain")
 	for _, n := range []string{"executor", "executor:debug", "executor:slim", "warmer", "base", "hello"} {
 		accepted(t, reg.Addr+"/own/"+n)

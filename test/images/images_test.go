@@ -46,7 +46,6 @@ func load(t *testing.T, d *rig.Docker) {
 			t.Fatal(err)
 		}
 	}
-	a.Must(t, rig.Call{}, filepath.Join(rig.Root(t), "images/executor/git.sh"), filepath.Join(files, "git"))
 	env := []string{"KANIKO_BUILD_STATE=" + filepath.Join(a.Home, "state")}
 	for stage, name := range map[string]string{"executor": executor, "debug": debug, "slim": slim, "warmer": warmer} {
 		tar := filepath.Join(files, stage+".tar")

@@ -43,9 +43,9 @@ type Fetcher struct {
 	// none. May be nil.
 	Auth func(remote string) string
 
-	// Git, if set, is a folder with a git of its own: the program, those that it
-	// starts and their libraries, but no scripts. Else it is the one in $PATH.
-	Git string
+	// NoCommand leaves the git command alone, as where programs are those of an
+	// image that is being built.
+	NoCommand bool
 	// For git: the variables of the environment that it may see (PATH, those
 	// of proxies), the socket of an ssh agent and a known_hosts file.
 	Env        []string

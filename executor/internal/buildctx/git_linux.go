@@ -152,8 +152,11 @@ func (f *Fetcher) refs(ctx context.Context, r Repo, ref string) (string, error) 
 }
 
 // hasCommand tells whether there is a git command on the PATH that it would run
-// with.
+// with, and it may be used.
 func (f *Fetcher) hasCommand() bool {
+	if f.NoCommand {
+		return false
+	}
 	for _, dir := range filepath.SplitList(f.path()) {
 		if fi, err := os.Stat(filepath.Join(dir, "git")); err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
 			return true
@@ -279,7 +282,7 @@ func (f *Fetcher) checkout(ctx context.Context, r Repo, c Commit, tmp string) er
 	}
 	if !r.NoSubmodules {
 		if _, err := os.Lstat(filepath.Join(work, ".gitmodules")); err == nil {
-			if _, err := f.git(ctx, r.Remote, repoDirs{gitDir, work}, f.submodule(), "update", "--init", "--recursive", "--depth=1"); err != nil {
+			if _, err := f.git(ctx, r.Remote, repoDirs{gitDir, work}, "submodule", "update", "--init", "--recursive", "--depth=1"); err != nil {
 				return fmt.Errorf("update submodules of %s: %w", redact(r.Remote), err)
 			}
 		}
@@ -494,15 +497,6 @@ func setTimes(dir string, sec int64) error {
 // repoDirs are the directories that a git command works on; "" is none.
 type repoDirs struct{ git, work string }
 
-// submodule is the command of that name, which is a script, or the program that
-// the script starts.
-func (f *Fetcher) submodule() string {
-	if f.Git != "" {
-		return "submodule--helper"
-	}
-	return "submodule"
-}
-
 // git runs one git command in an environment of its own: no configuration of
 // the machine or the user, no questions, and no transport but those that
 // remotes may have. "file:" as remote is our own repository.
@@ -514,11 +508,7 @@ func (f *Fetcher) git(ctx context.Context, remote string, in repoDirs, args ...s
 	if in.work != "" {
 		full = append(full, "--work-tree", in.work)
 	}
-	program := "git"
-	if f.Git != "" {
-		program = filepath.Join(f.Git, program)
-	}
-	cmd := exec.CommandContext(ctx, program, append(full, args...)...)
+	cmd := exec.CommandContext(ctx, "git", append(full, args...)...)
 	cmd.Dir = in.work
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -539,9 +529,6 @@ func (f *Fetcher) git(ctx context.Context, remote string, in repoDirs, args ...s
 	cmd.Env = append(env[:len(env):len(env)],
 		"GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=/bin/false", "SSH_ASKPASS=/bin/false", "GIT_SSH_COMMAND="+ssh, "LC_ALL=C",
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "HOME=/dev/null", "GIT_ALLOW_PROTOCOL="+allow)
-	if f.Git != "" {
-		cmd.Env = append(cmd.Env, "GIT_EXEC_PATH="+f.Git, "LD_LIBRARY_PATH="+f.Git)
-	}
 	if f.SSHAgent != "" {
 		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+f.SSHAgent)
 	}
@@ -565,7 +552,7 @@ func (f *Fetcher) git(ctx context.Context, remote string, in repoDirs, args ...s
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
-	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) && f.Git != "" {
+	if errors.Is(err, exec.ErrNotFound) {
 		return "", gitProblem("install git: on Debian, apt-get install git", "this source needs the git command, which is not there")
 	}
 	if err != nil {
