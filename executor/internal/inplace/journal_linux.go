@@ -354,8 +354,11 @@ func endSession(hide string) error {
 		}
 		for _, pid := range pids {
 			fd, err := unix.PidfdOpen(pid, 0)
-			if err != nil {
+			if errors.Is(err, unix.ESRCH) {
 				continue // gone
+			}
+			if err != nil {
+				return fmt.Errorf("end what a killed build left running: process %d: %w", pid, err)
 			}
 			if unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil {
 				_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 1000) // until it is gone
