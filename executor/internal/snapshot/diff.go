@@ -133,7 +133,7 @@ func (d *differ) same(name string, old, now *File) (bool, error) {
 		return false, nil
 	}
 	untouched := old.Ino == now.Ino && old.Dev == now.Dev && old.Ctime == now.Ctime
-	if untouched && !old.young || now.Mode&unix.S_IFMT == unix.S_IFLNK {
+	if untouched && !old.young {
 		return true, nil
 	}
 	return d.equal(name, old, now)
