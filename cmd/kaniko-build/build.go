@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/tonistiigi/go-csvvalue"
 
+	"kaniko-build/cmd/kaniko-build/internal/dropin"
 	"kaniko-build/executor"
 	"kaniko-build/executor/runner/local"
 	"kaniko-build/schema/diag"
@@ -93,7 +94,7 @@ func (f *runFlags) open(ctx context.Context, t terminal, registries []executor.R
 		return nil, err
 	}
 	return executor.Open(ctx, executor.Options{
-		State: state, Runner: &local.Runner{Rung: f.isolation}, Jobs: f.jobs, Registries: registries,
+		State: state, Runner: &local.Runner{Rung: f.isolation, Careful: !dropin.InImage()}, Jobs: f.jobs, Registries: registries,
 		Getenv: os.Getenv, Sink: inline.sink(view.Event), Epoch: epoch, Pull: f.pull,
 	})
 }

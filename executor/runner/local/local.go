@@ -46,6 +46,9 @@ type Runner struct {
 	// Force is a user's word that "/" may be overwritten for the time of a
 	// build, where nothing else tells that this is a container.
 	Force bool
+	// Careful takes the root of a container only when Rung asks for it: somebody
+	// may work there.
+	Careful bool
 }
 
 // Start starts the core of one node.
@@ -88,7 +91,7 @@ func (r *Runner) Probe(ctx context.Context, dir string) (executor.Isolation, err
 	memo := memoPath(dir)
 	stamp := fmt.Sprint(stamp(), r.Force)
 	if iso, ok := recall(memo, stamp, r.Rung); ok {
-		return iso, nil
+		return iso, r.agrees(iso, "")
 	}
 	rep, err := r.Report(ctx, dir)
 	if err != nil {
@@ -99,7 +102,20 @@ func (r *Runner) Probe(ctx context.Context, dir string) (executor.Isolation, err
 		return executor.Isolation{}, err
 	}
 	remember(memo, remembered{Stamp: stamp, Asked: r.Rung, Isolation: iso}) // only saves time
-	return iso, nil
+	return iso, r.agrees(iso, rep.Rungs[0].Why)
+}
+
+// agrees is an error when the root of a container would be taken that nobody has
+// given. why is what the best kind of isolation lacks, if that was found out now.
+func (r *Runner) agrees(iso executor.Isolation, why string) error {
+	if iso.Rung != sandbox.InPlace || r.Rung != "" || !r.Careful {
+		return nil
+	}
+	what := "this container allows no user namespaces, and its root, which would be overwritten for as long as a build takes, is not taken unasked"
+	if why != "" {
+		what += ": " + why
+	}
+	return &executor.MachineError{What: what, Remedy: "--isolation inplace, if nothing else is at work in this container; doctor tells what is in the way of the better kinds"}
 }
 
 // Report probes Rung, or until one works, for people.

@@ -89,6 +89,19 @@ func (p Program) versionCommand() *cobra.Command {
 	})
 }
 
+// imageDir is kaniko's directory if the program lies in it, as in our images,
+// else "".
+func imageDir() string {
+	if exe, err := os.Executable(); err == nil && filepath.Base(filepath.Dir(exe)) == "kaniko" {
+		return filepath.Dir(exe)
+	}
+	return ""
+}
+
+// InImage tells whether this is a container of one of our images, in which
+// nothing is to be done but building.
+func InImage() bool { return imageDir() != "" }
+
 // stateDir is where the store lies: in kaniko's directory if that was named or
 // the program lies in it, as in our images; else where other commands have it.
 func (p Program) stateDir(kanikoDir string) (string, error) {
@@ -96,8 +109,8 @@ func (p Program) stateDir(kanikoDir string) (string, error) {
 		if kanikoDir == "" {
 			kanikoDir = os.Getenv("KANIKO_DIR")
 		}
-		if exe, err := os.Executable(); kanikoDir == "" && err == nil && filepath.Base(filepath.Dir(exe)) == "kaniko" {
-			kanikoDir = filepath.Dir(exe)
+		if kanikoDir == "" {
+			kanikoDir = imageDir()
 		}
 		if kanikoDir != "" {
 			dir, err := filepath.Abs(kanikoDir)
