@@ -10,11 +10,18 @@ import (
 const (
 	hostPattern = `(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*(?::[0-9]+)?|\[[a-fA-F0-9:]+\](?::[0-9]+)?`
 	pathPattern = `[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*`
-	tagPattern  = `[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}`
+	tagPattern  = `[A-Za-z0-9_][A-Za-z0-9_.-]*`
+)
+
+// Lengths are counted by hand: as repetitions in the patterns they would make
+// the start of every command wait for thousands of states.
+const (
+	maxTag    = 128
+	minDigest = 32 // hex digits
 )
 
 var (
-	refText = regexp.MustCompile(`^((?:` + hostPattern + `)/)?(` + pathPattern + `(?:/` + pathPattern + `)*)(?::(` + tagPattern + `))?(?:@([a-z0-9+._-]+:[0-9a-fA-F]{32,}))?$`)
+	refText = regexp.MustCompile(`^((?:` + hostPattern + `)/)?(` + pathPattern + `(?:/` + pathPattern + `)*)(?::(` + tagPattern + `))?(?:@([a-z0-9+._-]+:[0-9a-fA-F]+))?$`)
 	tagText = regexp.MustCompile(`^` + tagPattern + `$`)
 )
 
@@ -64,11 +71,16 @@ func ParseRef(s string) (r Ref, ok bool) {
 		rest = "library/" + rest
 	}
 	m := refText.FindStringSubmatch(host + "/" + rest)
-	if m == nil || len(m[1])+len(m[2]) > maxRepository {
+	if m == nil || len(m[1])+len(m[2]) > maxRepository || len(m[3]) > maxTag {
+		return Ref{}, false
+	}
+	if _, sum, ok := strings.Cut(m[4], ":"); ok && len(sum) < minDigest {
 		return Ref{}, false
 	}
 	return Ref{Repository: m[1] + m[2], Tag: m[3], Digest: m[4]}, true
 }
+
+func isTag(s string) bool { return len(s) <= maxTag && tagText.MatchString(s) }
 
 func isHost(s string) bool {
 	return strings.ContainsAny(s, ".:") || s == "localhost" || strings.ToLower(s) != s

@@ -382,7 +382,7 @@ func (d decoder) refs(e entry) []Named {
 		case tag == nil || tag.text == "":
 		case strings.ContainsAny(tag.text, "/:"):
 			add(tag.text, tag.pos)
-		case !tagText.MatchString(tag.text):
+		case !isTag(tag.text):
 			d.problems.Add(tag.pos, "letters, digits, _ . - and at most 128 of them; ${...|slug} makes a tag of any text", "%q is not a tag", tag.text)
 		default:
 			tags = append(tags, tag)
