@@ -1,10 +1,6 @@
 package conformance
 
 import (
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -20,7 +16,6 @@ const (
 	boxBinary = "/kaniko/kaniko-build"
 	boxState  = "/kaniko/state"
 	boxShared = "/kaniko/shared" // the directory of the machine that both sides see
-	boxTools  = "/kaniko/tools"
 )
 
 // TestConformanceInPlace runs the cases one after the other in one container,
@@ -32,6 +27,9 @@ func TestConformanceInPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newSuite(t)
+	if err := s.www.Smart(t.Context()); err != nil { // there is no git in the container
+		t.Fatal(err)
+	}
 	r := s.container(t, loadExceptions(t, all)[inPlace])
 	before := r.ownFiles(t)
 	for _, c := range all {
@@ -52,9 +50,9 @@ func (s *suite) container(t *testing.T, exceptions map[string]string) *rung {
 	docker.Pull(t, image)
 	box := docker.Start(t, rig.Container{
 		Image: image, Entrypoint: "/bin/sleep", Args: []string{"1000000"},
-		Env: []string{"PATH=/bin:" + boxTools, "GIT_EXEC_PATH=" + boxTools, "KANIKO_BUILD_ISOLATION="},
+		Env: []string{"PATH=/bin", "KANIKO_BUILD_ISOLATION="},
 		Mounts: []rig.Mount{
-			{Source: shared, Target: boxShared}, {Source: s.binary, Target: boxBinary, ReadOnly: true}, {Source: gitTools(t), Target: boxTools, ReadOnly: true},
+			{Source: shared, Target: boxShared}, {Source: s.binary, Target: boxBinary, ReadOnly: true},
 		},
 	})
 	s.binary = boxBinary
@@ -64,45 +62,6 @@ func (s *suite) container(t *testing.T, exceptions map[string]string) *rung {
 		t.Fatalf("another rung is better in a default container: %s", o.All())
 	}
 	return r
-}
-
-// gitTools is a directory with the machine's git that runs where nothing of the
-// machine is but this directory, as boxTools.
-func gitTools(t *testing.T) string {
-	t.Helper()
-	dir := rig.Space(t, nil)
-	from, err := exec.CommandContext(t.Context(), "git", "--exec-path").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	copyTo := func(p, to string) {
-		b, err := os.ReadFile(p)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, to), b, 0o755)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, name := range []string{"git", "git-upload-pack", "git-remote-http"} {
-		program := filepath.Join(strings.TrimSpace(string(from)), name)
-		copyTo(program, name+".real")
-		libraries, err := exec.CommandContext(t.Context(), "ldd", program).Output()
-		if err != nil {
-			t.Fatalf("ldd %s: %v", program, err)
-		}
-		for _, f := range strings.Fields(string(libraries)) {
-			if strings.HasPrefix(f, "/") {
-				copyTo(f, filepath.Base(f))
-			}
-		}
-		script := fmt.Sprintf("#!/bin/sh\nexec %[1]s/ld-linux-*.so.* --library-path %[1]s --argv0 %[2]s %[1]s/%[2]s.real \"$@\"\n", boxTools, name)
-		rig.Write(t, dir, map[string]string{name: script})
-		if err := os.Chmod(filepath.Join(dir, name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
 }
 
 // ownFiles lists what the container has of its own, without the store and

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/url"
 	"strings"
@@ -74,6 +75,9 @@ func (l library) list(ctx context.Context) (head, refs string, err error) {
 	}
 	remote := gogit.NewRemote(memory.NewStorage(), &config.RemoteConfig{Name: "origin", URLs: []string{l.r.Remote}})
 	found, err := remote.ListContext(ctx, &gogit.ListOptions{Auth: l.auth(l.r.Remote), InsecureSkipTLS: l.f.GitAnyCertificate, PeelingOption: gogit.AppendPeeled})
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return "", "", gitProblem("install git", "%s offers a repository as files only, for which the git command is needed, which is not there", redact(l.r.Remote))
+	}
 	if err != nil {
 		return "", "", l.said(ctx, err)
 	}

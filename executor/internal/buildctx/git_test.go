@@ -285,3 +285,19 @@ func contentOf(t *testing.T, tr tree.Tree, name string) string {
 	}
 	return string(b)
 }
+
+// TestGitOfFiles has a server that knows nothing of git: its command can read
+// such a repository, the library says that it cannot.
+func TestGitOfFiles(t *testing.T) {
+	g := newForge(t)
+	g.git("update-server-info")
+	s := httptest.NewServer(http.FileServer(http.Dir(filepath.Join(g.dir, ".git"))))
+	t.Cleanup(s.Close)
+	for way, env := range ways {
+		f := &buildctx.Fetcher{Env: env, Dir: t.TempDir()}
+		_, err := f.Commit(t.Context(), buildctx.Repo{Remote: s.URL, Ref: "main"})
+		if way == "command" && err != nil || way == "library" && (err == nil || !strings.Contains(err.Error(), "as files only")) {
+			t.Errorf("%s: %v", way, err)
+		}
+	}
+}

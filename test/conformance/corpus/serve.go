@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/cgi"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,6 +22,7 @@ type Server struct {
 
 	mu   sync.Mutex
 	dirs map[string]string // case name -> its www directory
+	git  string            // git's program that serves repositories, "" if they are but files
 }
 
 // Serve starts a Server. While another process holds the address it waits, but
@@ -51,6 +54,19 @@ func (s *Server) Offer(name, dir string) {
 	s.dirs[name] = dir
 }
 
+// Smart has repositories spoken for by git, in place of their files alone, which
+// not every client can do with.
+func (s *Server) Smart(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, "git", "--exec-path").Output()
+	if err != nil {
+		return fmt.Errorf("serve git: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.git = filepath.Join(strings.TrimSpace(string(out)), "git-http-backend")
+	return nil
+}
+
 // Close ends the server.
 func (s *Server) Close() error { return s.srv.Close() }
 
@@ -60,9 +76,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	s.mu.Lock()
 	dir, ok := s.dirs[name]
+	git := s.git
 	s.mu.Unlock()
 	if !ok {
 		http.NotFound(w, r)
+		return
+	}
+	if git != "" && strings.Contains(rest, ".git/") {
+		h := cgi.Handler{Path: git, Root: "/" + name, Env: []string{
+			"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
+		}}
+		h.ServeHTTP(w, r)
 		return
 	}
 	f, err := os.Open(filepath.Join(dir, filepath.FromSlash(filepath.Clean("/"+rest))))
