@@ -132,7 +132,8 @@ func (c *Cache) Put(ctx context.Context, e Entry, src image.Source, from []strin
 }
 
 // guarded gives up a place that is of no use: asking it once more for every step
-// would only take time.
+// would only take time. All who ask hear of the same entry, so that one line
+// tells it.
 type guarded struct {
 	place
 	mu   sync.Mutex
@@ -146,7 +147,10 @@ func (g *guarded) find(ctx context.Context, tag string) (image.Resolved, error) 
 	limited, cancel := context.WithTimeoutCause(ctx, findTimeout, errSlow)
 	defer cancel()
 	r, err := g.place.find(limited, tag)
-	return r, g.judge(ctx, err)
+	if g.judge(ctx, tag, err) {
+		err = g.given()
+	}
+	return r, err
 }
 
 var errSlow = fmt.Errorf("it does not answer within %s", findTimeout)
@@ -155,7 +159,9 @@ func (g *guarded) put(ctx context.Context, tag string, a image.Assembled, src im
 	if err := g.given(); err != nil {
 		return err
 	}
-	return g.judge(ctx, g.place.put(ctx, tag, a, src, origins))
+	err := g.place.put(ctx, tag, a, src, origins)
+	g.judge(ctx, tag, err)
+	return err
 }
 
 func (g *guarded) given() error {
@@ -164,14 +170,15 @@ func (g *guarded) given() error {
 	return g.gone
 }
 
-func (g *guarded) judge(ctx context.Context, err error) error {
+// judge tells whether err, met at tag, gives the place up.
+func (g *guarded) judge(ctx context.Context, tag string, err error) bool {
 	if err == nil || ctx.Err() != nil || !errors.Is(err, errSlow) && !g.useless(err) {
-		return err
+		return false
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.gone == nil {
-		g.gone = err
+		g.gone = missed(ctx, g.origin(tag), err)
 	}
-	return err
+	return true
 }

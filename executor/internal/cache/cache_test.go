@@ -9,7 +9,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -375,6 +378,33 @@ func TestUselessPlacesAreAskedOnce(t *testing.T) {
 		if _, err := c.Find(t.Context(), store.KeyOf(nil), true); !errors.As(err, &m) || m.Reason == "" {
 			t.Errorf("nobody there: %v", err)
 		}
+	}
+}
+
+// TestUselessPlacesAreToldOnce asks for many keys at once and one by one: all
+// hear the same, whichever was the first.
+func TestUselessPlacesAreToldOnce(t *testing.T) {
+	c := newCache(t, "127.0.0.1:1/layers")
+	said := make([]string, 20)
+	var asking sync.WaitGroup
+	ask := func(i int) {
+		_, err := c.Find(t.Context(), store.KeyOf([]string{strconv.Itoa(i)}), true)
+		if err == nil {
+			t.Errorf("key %d was found", i)
+			return
+		}
+		said[i] = err.Error()
+	}
+	for i := range 16 {
+		asking.Go(func() { ask(i) })
+	}
+	asking.Wait()
+	for i := 16; i < len(said); i++ {
+		ask(i)
+	}
+	slices.Sort(said)
+	if said = slices.Compact(said); len(said) != 1 || !strings.Contains(said[0], "127.0.0.1:1/layers:") {
+		t.Errorf("%d sentences for one place:\n%s", len(said), strings.Join(said, "\n"))
 	}
 }
 
