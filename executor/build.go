@@ -54,17 +54,16 @@ func (x *Executor) Build(ctx context.Context, n *Node) (Result, error) {
 // blobs, unless a cache outside has them so. cached tells that they were known, and
 // that no container was started; else executed is the number of steps that ran.
 func (x *Executor) chainOf(ctx context.Context, n *Node) (c chain, executed int, cached bool, err error) {
-	iso, isoErr := x.isolation()
-	full := isoErr != nil || !iso.IDs.Single()
 	params, err := encodeParams(n.Format.Compression, n.clamp())
 	if err != nil {
 		return chain{}, 0, false, err
 	}
-	if c, ok := x.collect(n, x.fromKeys(full, params)); ok {
+	if c, ok := x.collect(n, x.fromKeys(x.full(), params)); ok {
 		return c, 0, true, nil
 	}
-	if isoErr != nil {
-		return chain{}, 0, false, isoErr
+	iso, err := x.isolation()
+	if err != nil {
+		return chain{}, 0, false, err
 	}
 	done, err := x.runNode(ctx, n, iso)
 	if err != nil {

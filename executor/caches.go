@@ -221,12 +221,6 @@ func (x *Executor) here(s *jobStep) bool {
 	return err == nil
 }
 
-// full tells whether nodes have a full range of ids, or none are started.
-func (x *Executor) full() bool {
-	iso, err := x.isolation()
-	return err != nil || !iso.IDs.Single()
-}
-
 // findRound looks up the steps of some stages.
 func (x *Executor) findRound(ctx context.Context, stages map[*Node][]int) error {
 	type question struct {

@@ -209,6 +209,12 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	return x, nil
 }
 
+// full tells whether nodes have a full range of ids, or none are started.
+func (x *Executor) full() bool {
+	iso, err := x.isolation()
+	return err != nil || !iso.IDs.Single()
+}
+
 // Close waits a bounded time for uploads to caches, and releases the store and
 // all inspected nodes. It sweeps once more, for a
 // few seconds even when ctx has ended: containers of this run may have been

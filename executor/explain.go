@@ -345,9 +345,9 @@ func (e *explainer) start(n *Node, i int, tops [][]rootfs.Layer) []rootfs.Layer 
 // lookup tells whether the result of a step can be used, as the core will find;
 // gone says why an entry that is there cannot. top becomes the stack above it.
 func (e *explainer) lookup(s *jobStep, top *[]rootfs.Layer) (hit bool, gone string) {
-	full, dir := true, ""
+	full, dir := e.x.full(), ""
 	if iso, err := e.x.isolation(); err == nil {
-		full, dir = !iso.IDs.Single(), filepath.Dir(e.x.store.LayerDir(iso.IDs.String(), "x"))
+		dir = filepath.Dir(e.x.store.LayerDir(iso.IDs.String(), "x"))
 	}
 	below := *top
 	*top = nil
@@ -494,10 +494,7 @@ type Lines struct {
 // Keys lists the keys of a node's steps, in order. The lines of a key, hashed
 // with the scheme before them, give the key.
 func (x *Executor) Keys(n *Node) []StepKey {
-	full := true
-	if iso, err := x.isolation(); err == nil {
-		full = !iso.IDs.Single()
-	}
+	full := x.full()
 	var out []StepKey
 	for _, st := range n.job.Stages {
 		for i := range st.Steps {

@@ -602,10 +602,7 @@ func selection(c *dockerfile.Copy) copier.Select {
 // Steps counts the steps that make layers, and those of them whose result is
 // known now.
 func (x *Executor) known(n *Node) (steps, hits int) {
-	full := true
-	if iso, err := x.isolation(); err == nil {
-		full = !iso.IDs.Single()
-	}
+	full := x.full()
 	for _, st := range n.job.Stages {
 		for i := range st.Steps {
 			s := &st.Steps[i]
