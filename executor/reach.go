@@ -11,10 +11,9 @@ import (
 	"slices"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"kaniko-build/executor/internal/copier"
 	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/executor/internal/layer"
 	"kaniko-build/executor/internal/tree"
 	"kaniko-build/schema/diag"
 )
@@ -133,29 +132,15 @@ func (t *traced) names() []string {
 
 // writeEntry writes one file of a context.
 func writeEntry(ctx context.Context, out *tar.Writer, t tree.Tree, name string, e tree.Entry) error {
-	h := &tar.Header{Name: name, Mode: int64(e.Perm()), ModTime: e.ModTime, Format: tar.FormatPAX}
-	switch e.Type() {
-	case unix.S_IFDIR:
-		h.Typeflag, h.Name = tar.TypeDir, name+"/"
-	case unix.S_IFLNK:
-		h.Typeflag, h.Linkname = tar.TypeSymlink, e.Link
-	case unix.S_IFREG:
-		h.Typeflag, h.Size = tar.TypeReg, e.Size
-	case unix.S_IFIFO:
-		h.Typeflag = tar.TypeFifo
-	default:
+	h, err := layer.Header(name, e)
+	if err != nil || h.Typeflag == tar.TypeChar || h.Typeflag == tar.TypeBlock {
 		return &diag.Problem{What: name + " is a device or a socket, which no archive of a context holds", Hint: "name it in the ignore file"}
 	}
 	x, err := t.Xattrs(ctx, name)
 	if err != nil {
 		return err
 	}
-	for _, k := range slices.Sorted(maps.Keys(x)) {
-		if h.PAXRecords == nil {
-			h.PAXRecords = map[string]string{}
-		}
-		h.PAXRecords["SCHILY.xattr."+k] = string(x[k])
-	}
+	layer.AddXattrs(h, x)
 	if h.Typeflag != tar.TypeReg {
 		return out.WriteHeader(h)
 	}

@@ -436,30 +436,12 @@ func (p *packer) record(name string, e tree.Entry) error {
 	if e.Type() == unix.S_IFSOCK {
 		return nil
 	}
-	h := &tar.Header{
-		Name: name, Mode: int64(e.Perm()), Uid: int(e.UID), Gid: int(e.GID),
-		ModTime: time.Unix(e.ModTime.Unix(), 0), // down, also before 1970
-		Format:  tar.FormatPAX,
+	h, err := Header(name, e)
+	if err != nil {
+		return err
 	}
-	switch e.Type() {
-	case unix.S_IFDIR:
-		h.Typeflag, h.Name = tar.TypeDir, name+"/"
-	case unix.S_IFREG:
-		h.Typeflag, h.Size = tar.TypeReg, e.Size
-	case unix.S_IFLNK:
-		h.Typeflag, h.Linkname = tar.TypeSymlink, e.Link
-	case unix.S_IFIFO:
-		h.Typeflag = tar.TypeFifo
-	case unix.S_IFCHR, unix.S_IFBLK:
-		h.Typeflag = tar.TypeChar
-		if e.Type() == unix.S_IFBLK {
-			h.Typeflag = tar.TypeBlock
-		}
-		h.Devmajor, h.Devminor = int64(unix.Major(e.Rdev)), int64(unix.Minor(e.Rdev))
-	default:
-		return fmt.Errorf("%s: file of unknown type %o", name, e.Type())
-	}
-	var more []string // earlier names of the file, now that it is in the tar
+	h.ModTime = time.Unix(e.ModTime.Unix(), 0) // down, also before 1970
+	var more []string                          // earlier names of the file, now that it is in the tar
 	if !e.IsDir() && e.Nlink > 1 {
 		id := inode{e.Dev, e.Ino}
 		if first, ok := p.first[id]; ok {
@@ -476,7 +458,7 @@ func (p *packer) record(name string, e tree.Entry) error {
 	}
 	p.contents.capable(inode{e.Dev, e.Ino}, caps)
 	if len(caps) > 0 {
-		h.PAXRecords = map[string]string{paxXattr + capability: string(caps)}
+		AddXattrs(h, map[string][]byte{capability: caps})
 	}
 	dir := strings.TrimSuffix(path.Dir("/" + name)[1:], "/")
 	if err := p.parents(dir); err != nil {

@@ -878,38 +878,24 @@ func (u *unpacker) copyUp(below tree.Tree, name string) (string, error) {
 	}
 	real = path.Join(dir, base)
 	return real, u.keepTimes(dir, func() error {
-		h := &tar.Header{Mode: int64(e.Perm()), Uid: int(e.UID), Gid: int(e.GID), ModTime: e.ModTime, Size: e.Size, Linkname: e.Link}
+		h, err := Header(real, e)
+		if err != nil || e.IsDir() {
+			return fmt.Errorf("the target is of type %o", e.Type())
+		}
 		var body io.Reader
-		switch e.Type() {
-		case unix.S_IFREG:
-			h.Typeflag = tar.TypeReg
+		if e.IsRegular() {
 			f, err := below.Open(u.ctx, real)
 			if err != nil {
 				return err
 			}
 			defer f.Close()
 			body = f
-		case unix.S_IFLNK:
-			h.Typeflag = tar.TypeSymlink
-		case unix.S_IFIFO:
-			h.Typeflag = tar.TypeFifo
-		case unix.S_IFCHR, unix.S_IFBLK:
-			h.Typeflag = tar.TypeChar
-			if e.Type() == unix.S_IFBLK {
-				h.Typeflag = tar.TypeBlock
-			}
-			h.Devmajor, h.Devminor = int64(unix.Major(e.Rdev)), int64(unix.Minor(e.Rdev))
-		default:
-			return fmt.Errorf("the target is of type %o", e.Type())
 		}
 		x, err := below.Xattrs(u.ctx, real)
 		if err != nil {
 			return err
 		}
-		h.PAXRecords = map[string]string{}
-		for k, v := range x {
-			h.PAXRecords[paxXattr+k] = string(v)
-		}
+		AddXattrs(h, x)
 		return u.make(h, body, dirf, real, base)
 	})
 }
