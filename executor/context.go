@@ -39,6 +39,12 @@ func (x *Executor) OpenContext(ctx context.Context, p Place, stdin io.Reader) (s
 	})
 }
 
+// IgnoreFile is the ignore file of a context's own, nil if it has none.
+func IgnoreFile(ctx context.Context, dir string) ([]byte, error) {
+	i, err := buildctx.OwnIgnore(ctx, dir)
+	return i.Data, err
+}
+
 // Fetch reads a small file from the web, as a Dockerfile; more than limit bytes
 // are an error.
 func (x *Executor) Fetch(ctx context.Context, url string, limit int64) ([]byte, error) {

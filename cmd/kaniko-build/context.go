@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,23 +72,17 @@ func (f *contextFlags) pack(ctx context.Context, t terminal, x *executor.Executo
 	if err != nil {
 		return err
 	}
-	extra, err := dockerfileIn(r)
+	extra, err := dockerfileIn(ctx, r)
 	if err != nil {
 		return err
+	}
+	write := func(w io.Writer) error {
+		return gzipped(w, func(w io.Writer) error { return x.WriteContext(ctx, r, extra, w) })
 	}
 	if f.to == "" {
-		return gzipped(t.out, func(w io.Writer) error { return x.WriteContext(ctx, r, extra, w) })
+		return write(t.out)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(f.to), ".context-")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", f.to, err)
-	}
-	defer os.Remove(tmp.Name()) // is gone when all went well
-	err = gzipped(tmp, func(w io.Writer) error { return x.WriteContext(ctx, r, extra, w) })
-	if err := errors.Join(err, tmp.Chmod(0o644), tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), f.to)
+	return writeWhole(f.to, write)
 }
 
 func gzipped(w io.Writer, write func(io.Writer) error) error {
@@ -104,10 +97,10 @@ func gzipped(w io.Writer, write func(io.Writer) error) error {
 // its ignore file at the place they have, or that they get. A Dockerfile from
 // elsewhere gets an ignore file that hides both of them, so that they are no
 // more copied there than here.
-func dockerfileIn(r executor.Request) (map[string][]byte, error) {
-	own, err := os.ReadFile(filepath.Join(r.Context, ".dockerignore"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read the ignore file: %w", err)
+func dockerfileIn(ctx context.Context, r executor.Request) (map[string][]byte, error) {
+	own, err := executor.IgnoreFile(ctx, r.Context)
+	if err != nil {
+		return nil, err
 	}
 	extra := map[string][]byte{}
 	if name, ok := below(r.Context, r.Dockerfile.Name); ok {

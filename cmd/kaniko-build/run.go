@@ -251,11 +251,14 @@ func (r *run) writeMetadata(out graph.Outcome) error {
 	if err != nil {
 		return fmt.Errorf("encode metadata: %w", err)
 	}
-	return writeWhole(r.flags.metadata, append(b, '\n'))
+	return writeWhole(r.flags.metadata, func(w io.Writer) error {
+		_, err := w.Write(append(b, '\n'))
+		return err
+	})
 }
 
 // writeWhole writes a file that is complete or as it was.
-func writeWhole(name string, b []byte) error {
+func writeWhole(name string, write func(io.Writer) error) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
@@ -263,8 +266,10 @@ func writeWhole(name string, b []byte) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	if err := write(f); err != nil {
+		return errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	err = errors.Join(f.Chmod(0o644), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), name)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/moby/patternmatcher"
@@ -51,6 +52,17 @@ func readIgnore(ctx context.Context, t tree.Tree, name string) (Ignore, error) {
 		return ig, &diag.Problem{Pos: diag.Pos{File: name}, What: fmt.Sprintf("the file is larger than %d bytes", maxIgnore)}
 	}
 	return ig, nil
+}
+
+// OwnIgnore reads the ignore file of the context at root as Open does. Data is nil
+// if there is none.
+func OwnIgnore(ctx context.Context, root string) (Ignore, error) {
+	t, err := tree.OpenDir(root, tree.DirOptions{})
+	if err != nil {
+		return Ignore{}, fmt.Errorf("open context: %w", err)
+	}
+	defer t.Close()
+	return readIgnore(ctx, t, filepath.Join(root, IgnoreName))
 }
 
 // Patterns are the patterns that Open would go by for the context at root: those
