@@ -116,14 +116,14 @@ func (l library) checkout(ctx context.Context, c Commit, work string) (int64, er
 	}
 	id := plumbing.NewHash(c.ID)
 	if _, err := repo.Object(plumbing.AnyObject, id); err != nil {
-		return 0, gitProblem("build again", "fetched ref %s of %s does not match expected commit %s and commit can not be found in the repository", c.Ref, redact(l.r.Remote), c.ID)
+		return 0, hasMoved(l.r, c)
 	}
 	commit, err := peel(repo, id)
 	if err != nil {
 		return 0, fmt.Errorf("read commit %s of %s: %w", c.ID, redact(l.r.Remote), err)
 	}
 	if sum := l.r.Checksum; sum != "" && !strings.HasPrefix(c.ID, sum) && !strings.HasPrefix(commit.Hash.String(), sum) {
-		return 0, gitProblem("", "expected checksum to match %s, got %s", sum, c.ID)
+		return 0, otherChecksum(l.r, c.ID)
 	}
 	tree, err := repo.Worktree()
 	if err != nil {

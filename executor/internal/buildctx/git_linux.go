@@ -2,6 +2,7 @@ package buildctx
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -83,7 +84,7 @@ func (f *Fetcher) Commit(ctx context.Context, r Repo) (Commit, error) {
 		return Commit{}, gitProblem("", "invalid checksum %s for Git URL, expected hex commit hash", r.Checksum)
 	case fullCommit.MatchString(r.Ref):
 		if !strings.HasPrefix(r.Ref, r.Checksum) {
-			return Commit{}, gitProblem("", "expected checksum to match %s, got %s", r.Checksum, r.Ref)
+			return Commit{}, otherChecksum(r, r.Ref)
 		}
 		return Commit{Ref: r.Ref, ID: r.Ref}, nil
 	case r.FetchByCommit:
@@ -98,20 +99,9 @@ func (f *Fetcher) Commit(ctx context.Context, r Repo) (Commit, error) {
 		}
 		return Commit{Ref: ref, ID: r.Checksum}, nil
 	}
-	ref := r.Ref
-	if ref == "" {
-		head, err := f.head(ctx, r)
-		if err != nil {
-			return Commit{}, fmt.Errorf("find the default branch of %s: %w", redact(r.Remote), err)
-		}
-		if head == "" || strings.HasPrefix(head, "-") {
-			return Commit{}, gitProblem("name a branch, tag or commit after #", "could not find default branch for repository: %s", redact(r.Remote))
-		}
-		ref = head
-	}
-	out, err := f.refs(ctx, r, ref)
+	ref, out, err := f.refs(ctx, r)
 	if err != nil {
-		return Commit{}, fmt.Errorf("fetch remote %s: %w", redact(r.Remote), err)
+		return Commit{}, err
 	}
 	c, err := choose(ref, out)
 	if err != nil {
@@ -126,53 +116,65 @@ func (f *Fetcher) Commit(ctx context.Context, r Repo) (Commit, error) {
 	return c, nil
 }
 
-// head is the name of the remote's default branch, "" if it has none.
-func (f *Fetcher) head(ctx context.Context, r Repo) (string, error) {
-	if !f.hasCommand() {
-		head, _, err := library{f, r}.list(ctx)
-		return head, err
+// refs finds what r's ref is called, that of the default branch if none was named,
+// and lists the names of the remote that it may be, as `git ls-remote` does.
+func (f *Fetcher) refs(ctx context.Context, r Repo) (ref, list string, err error) {
+	command, head := f.command() != "", ""
+	switch {
+	case !command:
+		if head, list, err = (library{f, r}).list(ctx); err != nil {
+			return "", "", fmt.Errorf("fetch remote %s: %w", redact(r.Remote), err)
+		}
+	case r.Ref == "":
+		out, err := f.git(ctx, r.Remote, repoDirs{}, "ls-remote", "--symref", "--", r.Remote, "HEAD")
+		if err != nil {
+			return "", "", fmt.Errorf("find the default branch of %s: %w", redact(r.Remote), err)
+		}
+		if m := defaultBranch.FindStringSubmatch(out); m != nil {
+			head = m[1]
+		}
 	}
-	out, err := f.git(ctx, r.Remote, repoDirs{}, "ls-remote", "--symref", "--", r.Remote, "HEAD")
-	if err != nil {
-		return "", err
+	if ref = cmp.Or(r.Ref, head); ref == "" || strings.HasPrefix(ref, "-") {
+		return "", "", gitProblem("name a branch, tag or commit after #", "could not find default branch for repository: %s", redact(r.Remote))
 	}
-	if m := defaultBranch.FindStringSubmatch(out); m != nil {
-		return m[1], nil
+	if command {
+		if list, err = f.git(ctx, r.Remote, repoDirs{}, "ls-remote", "--", r.Remote, ref, ref+"^{}"); err != nil {
+			return "", "", fmt.Errorf("fetch remote %s: %w", redact(r.Remote), err)
+		}
 	}
-	return "", nil
+	return ref, list, nil
 }
 
-// refs are the names of the remote that ref may be, as `git ls-remote` has them.
-func (f *Fetcher) refs(ctx context.Context, r Repo, ref string) (string, error) {
-	if !f.hasCommand() {
-		_, refs, err := library{f, r}.list(ctx)
-		return refs, err
+// defaultPath is where programs are looked for when nobody says.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// env is the environment of git commands, before what they are not to change.
+func (f *Fetcher) env() []string {
+	if f.Env == nil {
+		return []string{"PATH=" + defaultPath}
 	}
-	return f.git(ctx, r.Remote, repoDirs{}, "ls-remote", "--", r.Remote, ref, ref+"^{}")
+	return f.Env
 }
 
-// hasCommand tells whether there is a git command on the PATH that it would run
-// with, and it may be used.
-func (f *Fetcher) hasCommand() bool {
+// command is the git on the PATH that it would run with, "" if there is none or
+// it may not be used: then the library stands in.
+func (f *Fetcher) command() string {
 	if f.NoCommand {
-		return false
+		return ""
 	}
-	for _, dir := range filepath.SplitList(f.path()) {
-		if fi, err := os.Stat(filepath.Join(dir, "git")); err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
-			return true
+	for _, v := range f.env() {
+		dirs, ok := strings.CutPrefix(v, "PATH=")
+		if !ok {
+			continue
+		}
+		for _, dir := range filepath.SplitList(dirs) {
+			program := filepath.Join(dir, "git")
+			if fi, err := os.Stat(program); err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
+				return program
+			}
 		}
 	}
-	return false
-}
-
-// path is the PATH of git commands.
-func (f *Fetcher) path() string {
-	for _, v := range f.Env {
-		if p, ok := strings.CutPrefix(v, "PATH="); ok {
-			return p
-		}
-	}
-	return "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	return ""
 }
 
 // choose finds a ref in the output of ls-remote: a full name first, then a
@@ -227,7 +229,7 @@ func (f *Fetcher) checkedOut(ctx context.Context, r Repo, c Commit) (string, err
 	}
 	defer os.RemoveAll(tmp)
 	checkout := f.checkout
-	if !f.hasCommand() {
+	if f.command() == "" {
 		checkout = f.checkoutByLibrary
 	}
 	if err := checkout(ctx, r, c, tmp); err != nil {
@@ -394,7 +396,7 @@ func (f *Fetcher) hasCommit(ctx context.Context, r Repo, c Commit, bare string) 
 	}
 	// The ref has moved since it was asked for.
 	if _, err := f.git(ctx, r.Remote, repoDirs{git: bare}, "fetch", "--tags", "--", r.Remote, c.ID); err != nil {
-		return gitProblem("build again", "fetched ref %s of %s does not match expected commit %s and commit can not be found in the repository", c.Ref, redact(r.Remote), c.ID)
+		return hasMoved(r, c)
 	}
 	return nil
 }
@@ -414,6 +416,16 @@ func (f *Fetcher) verify(ctx context.Context, r Repo, c Commit, bare string) err
 			return nil
 		}
 	}
+	return otherChecksum(r, ids...)
+}
+
+// hasMoved is the problem of a ref that changed after it was asked for.
+func hasMoved(r Repo, c Commit) error {
+	return gitProblem("build again", "fetched ref %s of %s does not match expected commit %s and commit can not be found in the repository", c.Ref, redact(r.Remote), c.ID)
+}
+
+// otherChecksum is the problem of a ref that is another commit than was said.
+func otherChecksum(r Repo, ids ...string) error {
 	return gitProblem("", "expected checksum to match %s, got %s", r.Checksum, strings.Join(ids, " or "))
 }
 
@@ -508,14 +520,11 @@ func (f *Fetcher) git(ctx context.Context, remote string, in repoDirs, args ...s
 	if in.work != "" {
 		full = append(full, "--work-tree", in.work)
 	}
-	cmd := exec.CommandContext(ctx, "git", append(full, args...)...)
+	cmd := exec.CommandContext(ctx, f.command(), append(full, args...)...)
 	cmd.Dir = in.work
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	env := f.Env
-	if env == nil {
-		env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-	}
+	env := f.env()
 	ssh := "ssh -F /dev/null -o BatchMode=yes"
 	if f.KnownHosts != "" {
 		ssh += " -o UserKnownHostsFile=" + f.KnownHosts
@@ -552,9 +561,6 @@ func (f *Fetcher) git(ctx context.Context, remote string, in repoDirs, args ...s
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
-	if errors.Is(err, exec.ErrNotFound) {
-		return "", gitProblem("install git: on Debian, apt-get install git", "this source needs the git command, which is not there")
-	}
 	if err != nil {
 		return out.String(), fmt.Errorf("git %s: %w: %s", verb(args), err, strings.TrimSpace(strings.ReplaceAll(errs.String(), remote, redact(remote))))
 	}
@@ -576,7 +582,12 @@ func verb(args []string) string {
 
 // TokenAuth is the Authorization header for a token as git hosts take it.
 func TokenAuth(token string) string {
-	return "basic " + base64.StdEncoding.EncodeToString([]byte("x-access-token:"+token))
+	return basicAuth("x-access-token", token)
+}
+
+// basicAuth is the Authorization header for a name and a password.
+func basicAuth(user, password string) string {
+	return "basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
 // authScope is the beginning of the URLs that may see the header of a remote:

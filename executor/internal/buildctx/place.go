@@ -2,7 +2,6 @@ package buildctx
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -213,5 +212,5 @@ func (g GitPlace) auth(u *url.URL) string {
 			}
 		}
 	}
-	return "basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+	return basicAuth(user, password)
 }
