@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"net/http"
-	"net/http/cgi"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -22,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"kaniko-build/test/githttp"
 	"kaniko-build/test/rig"
 )
 
@@ -236,9 +236,10 @@ func TestGitRepository(t *testing.T) {
 	rig.Write(t, work, map[string]string{"services/api/f": "changed\n"})
 	git("commit", "-q", "-a", "-m", "two")
 
-	backend := &cgi.Handler{Path: filepath.Join(git("--exec-path"), "git-http-backend"), Env: []string{
-		"GIT_PROJECT_ROOT=" + top, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
-	}}
+	backend, err := githttp.Backend(t.Context(), top)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if user, password, _ := r.BasicAuth(); user != "t0ken" || password != "" {
 			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)

@@ -3,15 +3,9 @@ package clouds
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,10 +14,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
+	"kaniko-build/test/certificate"
 	"kaniko-build/test/rig"
 )
 
@@ -37,60 +30,26 @@ func emulator(t *testing.T, name string) string {
 	return p
 }
 
-// start runs a server on a free port of loopback until the test ends. argv has
-// %s for its port.
+// start runs an emulator until the test ends. argv has %s for its port.
 func start(t *testing.T, env []string, argv ...string) (addr string) {
 	t.Helper()
-	for range 5 { // another process may take the port in between
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	var log *bytes.Buffer
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%s: %s", filepath.Base(argv[0]), log)
 		}
-		addr = l.Addr().String()
+	})
+	return rig.StartServer(t, func(addr string) *exec.Cmd {
 		_, port, _ := net.SplitHostPort(addr)
-		l.Close()
-		args := make([]string, len(argv))
-		for i, a := range argv {
-			args[i] = strings.ReplaceAll(a, "%s", port)
+		cmd := exec.Command(argv[0])
+		for _, a := range argv[1:] {
+			cmd.Args = append(cmd.Args, strings.ReplaceAll(a, "%s", port))
 		}
-		log := &bytes.Buffer{}
-		cmd := exec.Command(args[0], args[1:]...)
+		log = &bytes.Buffer{}
 		cmd.Env = append(os.Environ(), env...)
 		cmd.Stdout, cmd.Stderr = log, log
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan struct{})
-		go func() { cmd.Wait(); close(done) }()
-		if answers(addr, done) {
-			t.Cleanup(func() { cmd.Process.Kill(); <-done })
-			return addr
-		}
-		cmd.Process.Kill()
-		<-done
-		t.Logf("%s: %s", filepath.Base(argv[0]), log)
-	}
-	t.Fatalf("%s does not answer", argv[0])
-	return ""
-}
-
-// answers waits until somebody listens at addr.
-func answers(addr string, done <-chan struct{}) bool {
-	deadline := time.After(time.Minute)
-	for {
-		if c, err := net.Dial("tcp", addr); err == nil {
-			c.Close()
-			return true
-		}
-		select {
-		case <-done:
-			return false
-		case <-deadline:
-			return false
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+		return cmd
+	}, rig.Listens)
 }
 
 // authority is a certificate that signs itself, for some hosts.
@@ -100,28 +59,14 @@ type authority struct {
 
 func newAuthority(t *testing.T, hosts ...string) authority {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-		DNSNames: hosts, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
+	cert, key, err := certificate.New(hosts...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := rig.Space(t, nil)
 	a := authority{filepath.Join(dir, "ca.pem"), filepath.Join(dir, "key.pem")}
-	for file, block := range map[string]*pem.Block{a.cert: {Type: "CERTIFICATE", Bytes: der}, a.key: {Type: "PRIVATE KEY", Bytes: private}} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o644); err != nil {
+	for file, text := range map[string][]byte{a.cert: cert, a.key: key} {
+		if err := os.WriteFile(file, text, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

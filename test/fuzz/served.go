@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/cgi"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -16,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"kaniko-build/test/githttp"
 	"kaniko-build/test/rig"
 )
 
@@ -66,15 +66,12 @@ func servedSum(name string, right bool) string {
 func serve(t testing.TB) string {
 	t.Helper()
 	root := repository(t)
-	out, err := exec.CommandContext(t.Context(), rig.Need(t, "git", "git"), "--exec-path").Output()
+	backend, err := githttp.Backend(t.Context(), root)
 	if err != nil {
-		t.Fatalf("git --exec-path: %v", err)
+		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/repo.git/", &cgi.Handler{
-		Path: filepath.Join(strings.TrimSpace(string(out)), "git-http-backend"), Root: "/",
-		Env: []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
-	})
+	mux.Handle("/repo.git/", backend)
 	mux.HandleFunc("/files/{name}", func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("name")
 		b, when := servedContent(name), time.Unix(1400000000, 0)

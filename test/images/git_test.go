@@ -2,13 +2,13 @@ package images
 
 import (
 	"encoding/pem"
-	"net/http/cgi"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"kaniko-build/test/githttp"
 	"kaniko-build/test/mirror"
 	"kaniko-build/test/rig"
 )
@@ -32,9 +32,11 @@ func TestGit(t *testing.T) {
 		git(dir, "commit", "-q", "-m", "one")
 		return dir
 	}
-	s := httptest.NewTLSServer(&cgi.Handler{Path: filepath.Join(git(top, "--exec-path"), "git-http-backend"), Env: []string{
-		"GIT_PROJECT_ROOT=" + top, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
-	}})
+	backend, err := githttp.Backend(t.Context(), top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewTLSServer(backend)
 	t.Cleanup(s.Close)
 	sub := repo("sub", map[string]string{"f": "of the submodule\n"})
 	app := repo("app", map[string]string{"Dockerfile": "FROM busybox\nCOPY sub/f /f\nRUN cat /f\nADD " + s.URL + "/sub/.git /added\nRUN cat /f /added/f >/both\n"})

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"kaniko-build/test/certificate"
 )
 
 // tokenService is the audience of the tokens.
@@ -33,7 +35,7 @@ type tokens struct {
 }
 
 func newTokens(secure bool) (*tokens, error) {
-	cert, key, err := certificate()
+	cert, key, err := certificate.New()
 	if err != nil {
 		return nil, err
 	}

@@ -2,14 +2,12 @@ package rig
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,41 +25,23 @@ func StartRegistry(t testing.TB) *Registry {
 	t.Helper()
 	bin := Need(t, "docker-registry", "docker-registry")
 	dir := Space(t, nil)
-	for range 5 { // another process may take the port in between
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := &Registry{Addr: l.Addr().String(), Log: filepath.Join(dir, "log")}
-		l.Close()
-		conf := filepath.Join(dir, "config.yml")
-		if err := os.WriteFile(conf, []byte(RegistryConfig(r.Addr, filepath.Join(dir, "data"))), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		log, err := os.Create(r.Log)
-		if err != nil {
+	r := &Registry{Log: filepath.Join(dir, "log")}
+	log, err := os.Create(r.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { log.Close() })
+	conf := filepath.Join(dir, "config.yml")
+	r.Addr = StartServer(t, func(addr string) *exec.Cmd {
+		if err := os.WriteFile(conf, []byte(RegistryConfig(addr, filepath.Join(dir, "data"))), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		cmd := exec.Command(bin, "serve", conf)
 		cmd.Stdout, cmd.Stderr = log, log
 		cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		err = cmd.Start()
-		log.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan struct{})
-		go func() { cmd.Wait(); close(done) }()
-		if WaitRegistry(r.Addr, done) == nil {
-			t.Cleanup(func() { cmd.Process.Kill(); <-done })
-			return r
-		}
-		cmd.Process.Kill()
-		<-done
-	}
-	t.Fatal("docker-registry does not answer")
-	return nil
+		return cmd
+	}, WaitRegistry)
+	return r
 }
 
 // RegistryConfig is the configuration of a registry with its data in dir.

@@ -3,7 +3,6 @@ package buildctx_test
 import (
 	"io"
 	"net/http"
-	"net/http/cgi"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -16,6 +15,7 @@ import (
 
 	"kaniko-build/executor/internal/buildctx"
 	"kaniko-build/executor/internal/tree"
+	"kaniko-build/test/githttp"
 )
 
 // forge is a git host over HTTP on loopback, with one repository.
@@ -51,13 +51,9 @@ func newForge(t *testing.T) *forge {
 	f.git("branch", "old")
 	os.WriteFile(filepath.Join(f.dir, "f"), []byte("two\n"), 0o644)
 	f.commit("two")
-	out, err := exec.Command("git", "--exec-path").Output()
+	backend, err := githttp.Backend(t.Context(), top)
 	if err != nil {
 		t.Fatal(err)
-	}
-	backend := &cgi.Handler{Path: filepath.Join(strings.TrimSpace(string(out)), "git-http-backend"), Env: []string{"GIT_PROJECT_ROOT=" + top, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}}
-	if _, err := os.Stat(backend.Path); err != nil {
-		t.Skipf("needs git-http-backend: %v", err)
 	}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.auth = r.Header.Get("Authorization")

@@ -2,12 +2,7 @@ package credential_test
 
 import (
 	"bytes"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -22,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"kaniko-build/executor/internal/credential"
+	"kaniko-build/test/serviceaccount"
 )
 
 // clouds answers for every host that the clouds have, and writes down who was
@@ -173,25 +169,8 @@ func TestDockerConfigComesFirst(t *testing.T) {
 // which only look alike make nobody talk.
 func TestCloudsAreAskedForTheirOwnHosts(t *testing.T) {
 	home := alone(t)
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	account, err := json.Marshal(map[string]string{
-		"type": "service_account", "client_email": "ci@shop.example", "private_key_id": "1", "token_uri": "https://oauth2.example/token",
-		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	file := filepath.Join(home, "account.json")
-	if err := os.WriteFile(file, account, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	serviceaccount.Write(t, file, "https://oauth2.example/token")
 	for k, v := range map[string]string{
 		"GOOGLE_APPLICATION_CREDENTIALS": file,
 		"AWS_ACCESS_KEY_ID":              "AKID", "AWS_SECRET_ACCESS_KEY": "SECRET",

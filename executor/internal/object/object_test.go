@@ -2,11 +2,6 @@ package object_test
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"io"
 	"net/http"
@@ -19,6 +14,7 @@ import (
 
 	"kaniko-build/executor/internal/object"
 	"kaniko-build/schema/diag"
+	"kaniko-build/test/serviceaccount"
 )
 
 func TestIs(t *testing.T) {
@@ -99,25 +95,8 @@ func TestGoogleCredentials(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	account, err := json.Marshal(map[string]string{
-		"type": "service_account", "client_email": "ci@shop.example", "private_key_id": "1", "token_uri": "https://oauth2.example/token",
-		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	file := filepath.Join(t.TempDir(), "kaniko-secret.json")
-	if err := os.WriteFile(file, account, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	serviceaccount.Write(t, file, "https://oauth2.example/token")
 	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", file)
 	o := object.Options{Getenv: os.Getenv, Client: &http.Client{Transport: cloud{at}}}
 	r, err := object.Open(t.Context(), "gs://shop/a/b c", o)

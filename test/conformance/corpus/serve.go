@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/cgi"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"kaniko-build/test/githttp"
 )
 
 // Server offers the www directories of the cases that are being built, each
@@ -20,9 +20,9 @@ import (
 type Server struct {
 	srv *http.Server
 
-	mu   sync.Mutex
-	dirs map[string]string // case name -> its www directory
-	git  string            // git's program that serves repositories, "" if they are but files
+	mu    sync.Mutex
+	dirs  map[string]string // case name -> its www directory
+	smart bool              // git serves repositories, which else are but files
 }
 
 // Serve starts a Server. While another process holds the address it waits, but
@@ -56,15 +56,10 @@ func (s *Server) Offer(name, dir string) {
 
 // Smart has repositories spoken for by git, in place of their files alone, which
 // not every client can do with.
-func (s *Server) Smart(ctx context.Context) error {
-	out, err := exec.CommandContext(ctx, "git", "--exec-path").Output()
-	if err != nil {
-		return fmt.Errorf("serve git: %w", err)
-	}
+func (s *Server) Smart() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.git = filepath.Join(strings.TrimSpace(string(out)), "git-http-backend")
-	return nil
+	s.smart = true
 }
 
 // Close ends the server.
@@ -76,16 +71,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	s.mu.Lock()
 	dir, ok := s.dirs[name]
-	git := s.git
+	smart := s.smart
 	s.mu.Unlock()
 	if !ok {
 		http.NotFound(w, r)
 		return
 	}
-	if git != "" && strings.Contains(rest, ".git/") {
-		h := cgi.Handler{Path: git, Root: "/" + name, Env: []string{
-			"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
-		}}
+	if smart && strings.Contains(rest, ".git/") {
+		h, err := githttp.Backend(r.Context(), dir)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		h.Root = "/" + name
 		h.ServeHTTP(w, r)
 		return
 	}

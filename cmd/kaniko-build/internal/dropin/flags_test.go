@@ -2,23 +2,17 @@ package dropin
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
-	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/spf13/pflag"
 
 	"kaniko-build/executor"
 	"kaniko-build/executor/runner/local"
+	"kaniko-build/test/certificate"
 )
 
 func TestMain(m *testing.M) {
@@ -84,10 +78,13 @@ func lines(t *testing.T, name, dir string) [][]string {
 func workspace(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	cert, key := certificate(t)
+	cert, key, err := certificate.New()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, text := range map[string]string{
 		"Dockerfile": "FROM scratch AS first\nFROM first AS last\nARG VERSION\nLABEL a=$VERSION\n", "sub/Dockerfile": "FROM scratch\nLABEL sub=1\n",
-		"secret": "s", "ca.pem": cert, "cert.pem": cert, "key.pem": key,
+		"secret": "s", "ca.pem": string(cert), "cert.pem": string(cert), "key.pem": string(key),
 	} {
 		p := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
@@ -98,24 +95,6 @@ func workspace(t *testing.T) string {
 		}
 	}
 	return dir
-}
-
-func certificate(t *testing.T) (cert, key string) {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &k.PublicKey, k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pk, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pk}))
 }
 
 // TestEveryFlagBuilds builds an image from nothing with each flag.
