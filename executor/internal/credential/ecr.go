@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -21,14 +22,17 @@ import (
 )
 
 // privateECR is the host of an account's registry: account, FIPS and region.
-var privateECR = regexp.MustCompile(`^(\d{12})\.dkr[.-]ecr(-fips)?\.([a-z0-9-]+)\.(amazonaws\.com(\.cn)?|on\.aws|on\.amazonwebservices\.com\.cn|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$`)
+// It is compiled when a registry is asked for, not at every start.
+var privateECR = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(\d{12})\.dkr[.-]ecr(-fips)?\.([a-z0-9-]+)\.(amazonaws\.com(\.cn)?|on\.aws|on\.amazonwebservices\.com\.cn|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$`)
+})
 
 // publicECR is Amazon's registry that anybody may read.
 const publicECR = "public.ecr.aws"
 
 // ecr asks AWS for a token with the default chain of credentials.
 func (o Options) ecr(ctx context.Context, host string) (*login, error) {
-	m := privateECR.FindStringSubmatch(host)
+	m := privateECR().FindStringSubmatch(host)
 	if m == nil && host != publicECR {
 		return nil, nil
 	}
