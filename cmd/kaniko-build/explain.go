@@ -102,12 +102,13 @@ func (f *lookFlags) inspected(ctx context.Context, t terminal, w *workspace, p *
 	if err != nil {
 		return err
 	}
-	x, err := f.open(ctx, t, registries, w.places())
+	inline := w.places()
+	x, err := f.open(ctx, t, registries, inline)
 	if err != nil {
 		return err
 	}
 	nodes, err := x.Inspect(ctx, requests)
-	err = w.places().err(err)
+	err = inline.err(err)
 	if err == nil {
 		err = fn(x, nodes)
 	}
