@@ -69,8 +69,9 @@ func (f *lookFlags) plan(c *cobra.Command, t terminal, selection []string) error
 			if err != nil {
 				return err
 			}
+			inline := w.places()
 			for i := range states {
-				states[i].Pos = w.places().pos(states[i].Pos)
+				states[i].Pos = inline.pos(states[i].Pos)
 			}
 			if f.output == "json" {
 				return statesJSON(t.out, states)
