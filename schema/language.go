@@ -12,7 +12,7 @@ var (
 	compressions   = []string{"gzip", "zstd", "none"}
 	imageFormats   = []string{"oci", "docker"}
 	writeModes     = []string{string(WriteAuto), string(WriteAlways), string(WriteNever)}
-	progressStyles = []string{"auto", "tty", "plain", "json", "quiet"}
+	progressStyles = []string{"auto", "tty", "plain", "interleaved", "json", "quiet"}
 )
 
 var (
@@ -134,7 +134,7 @@ var runShape = &shape{what: "a mapping", fields: []field{
 	{name: "jobs", shape: &shape{what: "auto or a number", int: true, words: []string{"auto"}}},
 	{name: "push", shape: boolShape},
 	{name: "onFailure", shape: &shape{what: "stop or continue", text: true, words: failureModes}},
-	{name: "progress", shape: &shape{what: "auto, tty, plain, json or quiet", text: true, words: progressStyles}},
+	{name: "progress", shape: &shape{what: "auto, tty, plain, interleaved, json or quiet", text: true, words: progressStyles}},
 	{name: "metadataFile", shape: textShape},
 	{name: "publish"}, {name: "digestDir"}, {name: "network"},
 }}

@@ -157,7 +157,7 @@ type Run struct {
 	Jobs         int // 0: as many as the machine takes
 	Push         bool
 	KeepGoing    bool   // onFailure: continue
-	Progress     string // "" or auto, tty, plain, json, quiet
+	Progress     string // "" or auto, tty, plain, interleaved, json, quiet
 	MetadataFile string // relative to the workspace root
 }
 

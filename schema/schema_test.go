@@ -416,7 +416,7 @@ func TestScalarsReadAsTheirFieldWants(t *testing.T) {
 	_, err = parse("version: 1\ntargets: {t: {}}\nrun: {push: '${env.WORD}', jobs: '${env.WORD}', progress: '${env.WORD}'}\n", opts)
 	want := `kaniko-build.yaml:3:13: "push" must be true or false, not "word"
 kaniko-build.yaml:3:34: "jobs" must be auto or a number, not "word"
-kaniko-build.yaml:3:59: "progress" must be auto, tty, plain, json or quiet, not "word"`
+kaniko-build.yaml:3:59: "progress" must be auto, tty, plain, interleaved, json or quiet, not "word"`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}

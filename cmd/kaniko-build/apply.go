@@ -68,12 +68,13 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	if err := f.written(ctx, w.root, requests); err != nil {
 		return err
 	}
-	r := &run{term: t, flags: f.runFlags, keep: f.keepGoing, private: map[string]bool{}, outputs: map[string][]executor.Output{}}
+	r := &run{term: t, flags: f.runFlags, keep: f.keepGoing, private: map[string]bool{}, groups: map[string]string{}, outputs: map[string][]executor.Output{}}
 	if r.outputs, err = f.outputsOf(p, t); err != nil {
 		return err
 	}
 	for _, n := range p.Nodes {
 		r.private[string(n.ID)] = n.Target.Internal
+		r.groups[string(n.ID)] = n.Group
 		r.quiet = r.quiet || toStdout(r.outputs[string(n.ID)])
 	}
 	r.again = func(node string) string { return "kaniko-build apply " + p.Node(graph.ID(node)).Target.Name }
@@ -86,13 +87,14 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	if err != nil {
 		return err
 	}
-	x, err := f.open(ctx, t, registries, r.places)
-	if err != nil {
+	if r.view, err = f.show(t, w.root); err != nil {
 		return err
 	}
-	r.x = x
-	_, err = r.all(ctx, requests, p.Graph())
-	return shut(ctx, x, limit, err)
+	if r.x, err = f.open(ctx, said(r.view), registries, r.places); err == nil {
+		_, err = r.all(ctx, requests, p.Graph())
+		err = shut(ctx, r.x, limit, err)
+	}
+	return errors.Join(err, r.view.Close())
 }
 
 // defaults takes from the manifest's run what no flag says.

@@ -16,6 +16,7 @@ import (
 	"github.com/tonistiigi/go-csvvalue"
 
 	"kaniko-build/cmd/kaniko-build/internal/dropin"
+	"kaniko-build/cmd/kaniko-build/internal/progress"
 	"kaniko-build/executor"
 	"kaniko-build/executor/runner/local"
 	"kaniko-build/schema/diag"
@@ -25,6 +26,7 @@ import (
 type runFlags struct {
 	jobs      int
 	progress  string
+	logDir    string
 	isolation string
 	mirrors   []string
 	noCache   bool
@@ -42,7 +44,8 @@ type runFlags struct {
 
 func (f *runFlags) add(c *cobra.Command) {
 	fl := c.Flags()
-	fl.StringVar(&f.progress, "progress", "", "how to show progress: plain, json or quiet (default plain)")
+	fl.StringVar(&f.progress, "progress", "", "how to show progress: auto, plain (the lines of an image together), interleaved, json or quiet (default auto)")
+	fl.StringVar(&f.logDir, "log-dir", "", "write the log of each image to a file DIR/NAME.log")
 	f.addInputs(c)
 	fl.StringVar(&f.verify, "verify-cache", "", "build again without the cache and compare: all images, or a sample (sample:SEED chooses the same again)")
 	fl.Lookup("verify-cache").NoOptDefVal = "sample"
@@ -66,14 +69,10 @@ func (f *runFlags) addInputs(c *cobra.Command) {
 	fl.BoolVar(&f.pull, "pull", false, "fail when a registry cannot be asked what a tag is now, instead of taking its last answer with a warning")
 }
 
-// open opens the executor as the flags say. registries and inline are those of a
-// manifest.
-func (f *runFlags) open(ctx context.Context, t terminal, registries []executor.Registry, inline places) (*executor.Executor, error) {
+// open opens the executor as the flags say, with sink for its events. registries
+// and inline are those of a manifest.
+func (f *runFlags) open(ctx context.Context, sink executor.Sink, registries []executor.Registry, inline places) (*executor.Executor, error) {
 	state, err := stateDir()
-	if err != nil {
-		return nil, err
-	}
-	view, err := newProgress(f.progress, t.err)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +94,7 @@ func (f *runFlags) open(ctx context.Context, t terminal, registries []executor.R
 	}
 	return executor.Open(ctx, executor.Options{
 		State: state, Runner: &local.Runner{Rung: f.isolation, Careful: !dropin.InImage()}, Jobs: f.jobs, Registries: registries,
-		Getenv: os.Getenv, Sink: inline.sink(view.Event), Epoch: epoch, Pull: f.pull,
+		Getenv: os.Getenv, Sink: inline.sink(sink), Epoch: epoch, Pull: f.pull,
 	})
 }
 
@@ -227,14 +226,22 @@ func (f *buildFlags) run(c *cobra.Command, t terminal, contextDir string) error 
 	if err != nil {
 		return err
 	}
-	x, err := f.open(ctx, t, nil, nil)
+	here, err := os.Getwd()
+	if err != nil {
+		return fmt.Errorf("find the working directory: %w", err)
+	}
+	view, err := f.show(t, here)
 	if err != nil {
 		return err
 	}
-	return shut(ctx, x, limit, f.build(ctx, t, x, contextDir, cache, outputs))
+	x, err := f.open(ctx, said(view), nil, nil)
+	if err == nil {
+		err = shut(ctx, x, limit, f.build(ctx, t, x, view, contextDir, cache, outputs))
+	}
+	return errors.Join(err, view.Close())
 }
 
-func (f *buildFlags) build(ctx context.Context, t terminal, x *executor.Executor, place string, cache *executor.Cache, outputs []executor.Output) error {
+func (f *buildFlags) build(ctx context.Context, t terminal, x *executor.Executor, view progress.View, place string, cache *executor.Cache, outputs []executor.Output) error {
 	r, err := f.request(ctx, t, x, place)
 	if err != nil {
 		return err
@@ -246,7 +253,7 @@ func (f *buildFlags) build(ctx context.Context, t terminal, x *executor.Executor
 	}
 	// When every output is to have its times set, the image itself gets them so.
 	requests[0].Format.Rewrite = f.reproducible || !f.push && len(outputs) > 0 && !slices.ContainsFunc(outputs, func(o executor.Output) bool { return !o.Rewrite })
-	run := &run{x: x, term: t, flags: f.runFlags, outputs: map[string][]executor.Output{r.ID: outputs}, quiet: toStdout(outputs), again: func(string) string { return "kaniko-build build -t " + strings.Join(append(f.tags, place), " ") }}
+	run := &run{x: x, term: t, view: view, flags: f.runFlags, outputs: map[string][]executor.Output{r.ID: outputs}, quiet: toStdout(outputs), again: func(string) string { return "kaniko-build build -t " + strings.Join(append(f.tags, place), " ") }}
 	results, err := run.all(ctx, requests, nil)
 	if f.iidfile != "" && err == nil {
 		err = os.WriteFile(f.iidfile, []byte(results[r.ID].Config.Digest.String()), 0o644)

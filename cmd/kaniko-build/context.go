@@ -59,8 +59,7 @@ func (f *contextFlags) run(ctx context.Context, t terminal, dir string) error {
 	if f.to == "" && isTerminal(t.out) {
 		return usageError{errors.New("an archive is nothing to look at\n  hint: kaniko-build context . > context.tar.gz")}
 	}
-	f.progress = "quiet"
-	x, err := f.open(ctx, t, nil, nil)
+	x, err := f.open(ctx, nil, nil, nil)
 	if err != nil {
 		return err
 	}

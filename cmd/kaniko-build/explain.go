@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"kaniko-build/cmd/kaniko-build/internal/progress"
 	"kaniko-build/executor"
 	"kaniko-build/plan"
 	"kaniko-build/schema/diag"
@@ -104,7 +105,7 @@ func (f *lookFlags) inspected(ctx context.Context, t terminal, w *workspace, p *
 		return err
 	}
 	inline := w.places()
-	x, err := f.open(ctx, t, registries, inline)
+	x, err := f.open(ctx, said(progress.Interleaved(t.err, progress.CI{})), registries, inline)
 	if err != nil {
 		return err
 	}

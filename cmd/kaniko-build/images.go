@@ -19,8 +19,8 @@ func newImages(t terminal) *cobra.Command {
 		Example: "  kaniko-build images",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			f := runFlags{progress: "quiet"}
-			x, err := f.open(c.Context(), t, nil, nil)
+			f := runFlags{}
+			x, err := f.open(c.Context(), nil, nil, nil)
 			if err != nil {
 				return err
 			}

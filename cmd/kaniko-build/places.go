@@ -71,7 +71,7 @@ func (p places) err(err error) error {
 
 // sink moves events before next gets them.
 func (p places) sink(next executor.Sink) executor.Sink {
-	if len(p) == 0 {
+	if len(p) == 0 || next == nil {
 		return next
 	}
 	return func(e executor.Event) {

@@ -71,8 +71,8 @@ they were used, and what prune --all would give back if no named image went.`,
 
 // withStore opens the store for something that builds nothing.
 func withStore(ctx context.Context, t terminal, f func(context.Context, *executor.Executor) error) error {
-	flags := runFlags{progress: "quiet"}
-	x, err := flags.open(ctx, t, nil, nil)
+	flags := runFlags{}
+	x, err := flags.open(ctx, nil, nil, nil)
 	if err != nil {
 		return err
 	}

@@ -13,8 +13,10 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"kaniko-build/cmd/kaniko-build/internal/progress"
 	"kaniko-build/executor"
 	"kaniko-build/graph"
+	"kaniko-build/schema/diag"
 )
 
 // run builds nodes and tells what became of them.
@@ -26,6 +28,8 @@ type run struct {
 	outputs map[string][]executor.Output // by node
 	private map[string]bool              // nodes that are not pushed
 	places  places
+	view    progress.View
+	groups  map[string]string        // of nodes, for pictures
 	quiet   bool                     // print no table: standard output holds an image
 	again   func(node string) string // the command line that builds a node once more
 
@@ -49,7 +53,7 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 	}
 	nodes, err := r.x.Inspect(ctx, requests)
 	if err != nil {
-		return nil, r.places.err(err)
+		return nil, errors.Join(r.places.err(err), r.view.Close())
 	}
 	var ids []graph.ID
 	for _, n := range nodes {
@@ -62,18 +66,25 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 			return nil, err
 		}
 	}
+	r.begin(g)
 	out := g.Walk(ctx, graph.Options{Jobs: 2*r.x.Jobs() + 2, KeepGoing: r.keep}, r.node)
+	r.skipped(out)
 	var unsteady error
+	var verified strings.Builder // printed when the view has given the terminal back
 	if r.verifyAsked != nil && out.Err() == nil {
-		err = r.verify(ctx, r.term.err)
+		r.tell(progress.Verifying, "", "")
+		err = r.verify(ctx, &verified)
 		var v *verifyError
 		if errors.As(err, &v) && v.wrong == 0 { // no reason to hold a release back
 			unsteady, err = err, nil
 		}
 	}
 	if err == nil && out.Err() == nil && r.flags.push {
+		r.tell(progress.Tagging, "", "")
 		err = r.tag(ctx, g.Order())
 	}
+	err = errors.Join(err, r.end(ctx, errors.Join(err, out.Err()), time.Since(started)))
+	fmt.Fprint(r.term.err, verified.String())
 	if err == nil {
 		err = unsteady
 	}
@@ -89,23 +100,67 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 	return r.results, errors.Join(err, r.failure(ctx, out))
 }
 
+// begin tells of the run and its nodes.
+func (r *run) begin(g *graph.Graph) {
+	e := progress.Event{Event: executor.Event{Kind: progress.RunStarted, Time: time.Now()}, Jobs: r.x.Jobs()}
+	for _, id := range g.Order() {
+		n := progress.Node{ID: string(id), Group: r.groups[string(id)], Steps: r.nodes[string(id)].Steps()}
+		for _, p := range g.Needs(id) {
+			n.Needs = append(n.Needs, string(p))
+		}
+		e.Nodes = append(e.Nodes, n)
+	}
+	r.view.Event(e)
+}
+
+// skipped tells of the nodes that were never built.
+func (r *run) skipped(out graph.Outcome) {
+	for _, o := range out {
+		switch o.State {
+		case graph.Skipped:
+			r.tell(progress.NodeSkipped, string(o.ID), "needs "+string(o.Cause))
+		case graph.NotStarted:
+			r.tell(progress.NodeSkipped, string(o.ID), "not started")
+		}
+	}
+}
+
+// end tells how the run went, and closes the view: the terminal is ours again.
+func (r *run) end(ctx context.Context, err error, took time.Duration) error {
+	e := progress.Event{Event: executor.Event{Kind: progress.RunDone, Time: time.Now(), Text: "done", Elapsed: took}}
+	switch {
+	case errors.Is(context.Cause(ctx), errInterrupted):
+		e.Text = "interrupted"
+	case err != nil:
+		e.Text = "failed"
+	}
+	r.view.Event(e)
+	return r.view.Close()
+}
+
 // node builds one node, exports it and pushes what it consists of.
-func (r *run) node(ctx context.Context, id graph.ID) error {
-	n := r.nodes[string(id)]
+func (r *run) node(ctx context.Context, id graph.ID) (err error) {
+	n, started := r.nodes[string(id)], time.Now()
+	r.tell(progress.NodeStarted, n.ID, "")
+	defer func() { r.ended(n, err, time.Since(started)) }()
 	res, err := r.x.Build(ctx, n)
 	if err == nil {
 		for _, o := range r.outputs[n.ID] {
+			r.tell(progress.NodeWriting, n.ID, o.Dest)
 			var notes []string
 			if notes, err = r.x.Export(ctx, n, o); err != nil {
 				err = fmt.Errorf("write %s: %w", o.Dest, err)
 				break
 			}
 			for _, note := range notes {
-				fmt.Fprintf(r.term.err, "%s note: %s\n", n.ID, note)
+				r.tell(progress.Note, n.ID, note)
 			}
 		}
 	}
 	if err == nil && r.flags.push && !r.private[n.ID] {
+		if len(n.Names) > 0 {
+			r.tell(progress.NodePushing, n.ID, n.Names[0])
+		}
 		err = r.x.Push(ctx, n)
 	}
 	err = r.places.err(err)
@@ -120,6 +175,32 @@ func (r *run) node(ctx context.Context, id graph.ID) error {
 	}
 	r.results[n.ID] = res
 	return nil
+}
+
+// ended tells what became of a node.
+func (r *run) ended(n *executor.Node, err error, took time.Duration) {
+	e := progress.Event{Event: executor.Event{Node: n.ID, Kind: progress.NodeDone, Time: time.Now(), Elapsed: took}}
+	if err != nil {
+		e.Kind, e.Text = progress.NodeFailed, err.Error()
+		var step *executor.StepError
+		var problem *diag.Problem
+		switch {
+		case errors.As(err, &step):
+			e.Pos = step.Pos
+		case errors.As(err, &problem):
+			e.Pos = problem.Pos
+		}
+		r.view.Event(e)
+		return
+	}
+	r.mu.Lock()
+	res := r.results[n.ID]
+	r.mu.Unlock()
+	e.Image = &progress.Image{Digest: res.Manifest.Digest.String(), Names: res.Names, Size: res.Size, Steps: res.Steps, Executed: res.Executed, Cached: res.Cached}
+	for _, l := range n.Layers() {
+		e.Image.Layers = append(e.Image.Layers, progress.Layer{Digest: l.Digest.String(), Size: l.Size, Text: l.Text})
+	}
+	r.view.Event(e)
 }
 
 // tag puts the tags of all images, last of all.
@@ -165,14 +246,6 @@ func (r *run) failure(ctx context.Context, out graph.Outcome) error {
 		fmt.Fprintf(r.term.err, "%d not started; --keep-going builds what does not depend on a failure\n", n)
 	}
 	return reported{err}
-}
-
-func printableLines(s string) string {
-	lines := strings.Split(s, "\n")
-	for i, l := range lines {
-		lines[i] = printable(l)
-	}
-	return strings.Join(lines, "\n")
 }
 
 // table shows the images and what can be done with them.
