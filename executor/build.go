@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/executor/internal/inplace"
 	"kaniko-build/executor/internal/sandbox"
 	"kaniko-build/executor/internal/snapshot"
 	"kaniko-build/executor/internal/store"
@@ -99,7 +100,7 @@ func (x *Executor) cachedEvents(n *Node) []Event {
 func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreResult, err error) {
 	j := n.job
 	j.Rung, j.IDs = iso.Rung, iso.IDs
-	j.Keep, j.Ignore, j.Stay, j.Snapshots = x.keep(n), x.opts.IgnorePaths, stay(), snapshot.Mode(x.opts.SnapshotMode)
+	j.Keep, j.Ignore, j.Stay, j.Lent, j.Snapshots = x.keep(n), x.opts.IgnorePaths, stay(), n.lent(), snapshot.Mode(x.opts.SnapshotMode)
 	j.Stages = x.unspoiled(j.Stages)
 	why := x.why(n)
 	for i := range j.Stages {
@@ -353,6 +354,13 @@ func (s *server) handle(ctx context.Context, method string, arg json.RawMessage)
 			return nil, nil, err
 		}
 		return nil, nil, s.x.keepCached(s.node, l)
+	case callMoved:
+		var list []inplace.Moved
+		if err := json.Unmarshal(arg, &list); err != nil {
+			return nil, nil, err
+		}
+		s.node.sources.noteMoved(list)
+		return nil, nil, nil
 	case callLstat, callReadDir, callXattrs, callOpen:
 		return treeCall(ctx, s.node.sources, method, arg)
 	}

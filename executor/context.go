@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"kaniko-build/executor/internal/buildctx"
 	"kaniko-build/executor/internal/image"
+	"kaniko-build/executor/internal/inplace"
 	"kaniko-build/executor/internal/object"
+	"kaniko-build/schema/diag"
 )
 
 // Place is where a build's main context is, as kaniko's users write it.
@@ -33,10 +36,31 @@ func GitFrom(getenv func(string) string) GitPlace {
 // from there.
 func (x *Executor) OpenContext(ctx context.Context, p Place, stdin io.Reader) (string, error) {
 	o := object.Options{Getenv: x.opts.Getenv}
-	return x.fetcher.Directory(ctx, p, buildctx.Places{
+	dir, err := x.fetcher.Directory(ctx, p, buildctx.Places{
 		Stdin: stdin, IsObject: object.Is,
 		Object: func(ctx context.Context, at string) (io.ReadCloser, error) { return object.Open(ctx, at, o) },
 	})
+	if err != nil {
+		return "", err
+	}
+	return dir, atHome(dir)
+}
+
+// atHome sees to it that a directory has its own files, which a build may have put
+// aside in it that runs in another container, or was killed.
+func atHome(dir string) error {
+	if !inplace.IsLent(dir) {
+		return nil
+	}
+	err := inplace.RecoverLoan(dir)
+	if err == nil && !inplace.IsLent(dir) {
+		return nil
+	}
+	aside := filepath.Join(dir, inplace.AsideName)
+	if err != nil {
+		return &diag.Problem{What: fmt.Sprintf("context %s: a build that was killed has left its files in %s: %v", dir, aside, err), Hint: "run as root, or move them back by hand: see README there"}
+	}
+	return &diag.Problem{What: fmt.Sprintf("context %s: another build has it to itself, and its files are in %s meanwhile", dir, aside), Hint: "wait for that build, or mount another copy of the context"}
 }
 
 // IgnoreFile is the ignore file of a context's own, nil if it has none.

@@ -67,6 +67,9 @@ func (c *contexts) open(ctx context.Context, dir string, o buildctx.Options) (*d
 	}
 	c.mu.Unlock()
 	d.once.Do(func() {
+		if d.err = atHome(dir); d.err != nil {
+			return
+		}
 		if d.files, d.err = buildctx.Open(ctx, dir, o); d.err == nil {
 			d.tree = tree.Remember(d.files)
 		}

@@ -545,7 +545,8 @@ func (c *core) tree(ctx context.Context, src dockerfile.Source, sources map[stri
 	case dockerfile.FromScratch:
 		return newInlineTree(nil), func() {}, nil
 	default:
-		return c.host.Tree(contextTree(src.Context)), func() {}, nil
+		t, err := c.context(ctx, src.Context)
+		return t, func() {}, err
 	}
 }
 

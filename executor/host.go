@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"kaniko-build/executor/internal/inplace"
 	"kaniko-build/executor/internal/store"
 	"kaniko-build/executor/internal/tree"
 	"kaniko-build/executor/internal/wire"
@@ -21,6 +22,9 @@ import (
 type host interface {
 	// Tree is a context, or another source that was fetched for a step.
 	Tree(name string) tree.Tree
+	// Moved tells of files of contexts that have another change time, as they were moved
+	// and came back.
+	Moved(ctx context.Context, list []inplace.Moved) error
 	// Blob streams a base layer as its registry has it. It ends with io.EOF
 	// only when size and digest were right.
 	Blob(ctx context.Context, l baseLayer) (io.ReadCloser, error)
@@ -55,6 +59,7 @@ const (
 	callReadDir = "readdir"
 	callXattrs  = "xattrs"
 	callOpen    = "open"
+	callMoved   = "moved"
 	callBlob    = "blob"
 	callBlobEnd = "blob-end"
 	callToken   = "token"
@@ -100,6 +105,11 @@ type remote struct {
 }
 
 func (r *remote) Tree(name string) tree.Tree { return remoteTree{r.conn, name} }
+
+func (r *remote) Moved(ctx context.Context, list []inplace.Moved) error {
+	_, err := r.conn.Call(ctx, callMoved, list, nil)
+	return err
+}
 
 func (r *remote) Event(e Event) {
 	_ = r.conn.Notify(callEvent, e) // when nobody is there to hear it, the core is being ended

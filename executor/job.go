@@ -25,6 +25,7 @@ type job struct {
 	// Of rung inplace: see Site and Options.SnapshotMode.
 	Keep, Ignore []string
 	Stay         []string // directories that stay, emptied
+	Lent         []string // those of Keep that are read only by way of the host
 	Snapshots    snapshot.Mode
 	// Encode is how layers of the exported stage are compressed, and Epoch what
 	// their later times are set to (Unix seconds; nil leaves them).

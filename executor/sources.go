@@ -18,6 +18,7 @@ import (
 	"kaniko-build/executor/internal/buildctx"
 	"kaniko-build/executor/internal/copier"
 	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/executor/internal/inplace"
 	"kaniko-build/executor/internal/tree"
 	"kaniko-build/schema/diag"
 )
@@ -32,6 +33,7 @@ type sources struct {
 	mu     sync.Mutex
 	trees  map[string]tree.Tree
 	closed []func() error
+	moved  map[[2]uint64]inplace.Moved // by device and inode: the first and the last change time
 }
 
 func newSources(x *Executor, r Request, shared *contexts) *sources {
@@ -142,10 +144,34 @@ func (s *sources) unchanged(ctx context.Context, name, file string, f *os.File) 
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return fmt.Errorf("stat %s: %w", file, err)
 	}
-	if st.Ino != e.Ino || st.Size != e.Size || !time.Unix(st.Ctim.Unix()).Equal(e.Change) {
+	if st.Ino != e.Ino || st.Size != e.Size || !time.Unix(st.Ctim.Unix()).Equal(e.Change) && !s.onlyMoved(&st, e.Change) {
 		return &diag.Problem{What: fmt.Sprintf("%s changed while it was built", file), Hint: "build again when nothing writes to the context"}
 	}
 	return nil
+}
+
+// noteMoved remembers that files were moved.
+func (s *sources) noteMoved(list []inplace.Moved) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.moved == nil {
+		s.moved = map[[2]uint64]inplace.Moved{}
+	}
+	for _, m := range list {
+		id := [2]uint64{m.Dev, m.Ino}
+		if old, ok := s.moved[id]; ok && old.After.Equal(m.Before) {
+			m.Before = old.Before
+		}
+		s.moved[id] = m
+	}
+}
+
+// onlyMoved tells whether nothing but moves gave a file another change time than before.
+func (s *sources) onlyMoved(st *unix.Stat_t, before time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m, ok := s.moved[[2]uint64{st.Dev, st.Ino}]
+	return ok && m.Before.Equal(before) && m.After.Equal(time.Unix(st.Ctim.Unix()))
 }
 
 // hasher is what is remembered about the files of a directory, shared by all

@@ -56,6 +56,17 @@ func (x *Executor) keep(n *Node) []string {
 	return slices.DeleteFunc(out, func(p string) bool { return !filepath.IsAbs(p) })
 }
 
+// lent are those of keep that a node reads through host.Tree alone.
+func (n *Node) lent() []string {
+	out := []string{n.Context}
+	for _, c := range n.Contexts {
+		if filepath.IsAbs(c) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
 // stay are the directories that are there all the time.
 func stay() []string {
 	if dir, err := os.Getwd(); err == nil {
@@ -65,7 +76,7 @@ func stay() []string {
 }
 
 func openRoot(j job, mk layer.Maker) (*inplace.Root, error) {
-	return inplace.Open(inplace.Options{Dir: Root, Hide: RootHide, Keep: j.Keep, Ignore: j.Ignore, Stay: j.Stay, Make: mk, Mode: j.Snapshots})
+	return inplace.Open(inplace.Options{Dir: Root, Hide: RootHide, Keep: j.Keep, Ignore: j.Ignore, Stay: j.Stay, Lent: j.Lent, Make: mk, Mode: j.Snapshots})
 }
 
 // bring makes the root hold the stack top.
@@ -142,7 +153,7 @@ func (c *core) runHere(ctx context.Context, st *jobStage, s *jobStep, sources ma
 	var hidden *inplace.HiddenError
 	switch err := c.root.Run(ctx, r.Dir); {
 	case errors.As(err, &hidden):
-		return store.Entry{}, &diag.Problem{What: err.Error(), Hint: fmt.Sprintf("mount it in another place (and name that with --context), or let the executor leave it out of the image: --ignore-path %s", hidden.Path)}
+		return store.Entry{}, &diag.Problem{What: err.Error(), Hint: fmt.Sprintf("mount it in another place (and name that with --context), or so that it can be written to, or let the executor leave it out of the image: --ignore-path %s", hidden.Path)}
 	case err != nil:
 		return store.Entry{}, err
 	}
@@ -162,6 +173,23 @@ func (c *core) runHere(ctx context.Context, st *jobStage, s *jobStep, sources ma
 		return store.Entry{}, err
 	}
 	return c.snapshot(ctx)
+}
+
+// context is a context's tree. What commands had put aside in its directory is back
+// before it is read.
+func (c *core) context(ctx context.Context, name string) (tree.Tree, error) {
+	if c.root != nil {
+		moved, err := c.root.Yield()
+		if err != nil {
+			return nil, err
+		}
+		if len(moved) > 0 {
+			if err := c.host.Moved(ctx, moved); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return c.host.Tree(contextTree(name)), nil
 }
 
 // lacking lists what t has not of the directory name, outermost first.

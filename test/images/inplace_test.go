@@ -1,12 +1,16 @@
 package images
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"kaniko-build/test/mirror"
 	"kaniko-build/test/rig"
@@ -189,61 +193,158 @@ RUN rm -r /run/lock && test -e /var/run/app/ready
 	}
 }
 
-// testMount has the context where the image has files: what a step would do there
-// is lost, so it fails, and touches nothing.
-func (p *pod) testMount(t *testing.T) {
+// checkout is a working tree as people have it: with files that no COPY names.
+func (p *pod) checkout(t *testing.T) string {
+	t.Helper()
 	dir := p.context(t, map[string]string{
-		"f": "text", "Dockerfile": "FROM busybox\nWORKDIR /workspace\nCOPY f .\n", "step/Dockerfile": "FROM busybox\nWORKDIR /workspace\nRUN echo x >made\n",
+		".git/config": "of git\n", ".env": "PASSWORD=hush\n", "go.mod": "module x\n", "go.sum": "sums\n", "main.go": "package main\n", "api/types.go": "package api\n", "bin/old": "old\n",
+		// As kubebuilder lays it out.
+		"Dockerfile": `
+FROM busybox AS builder
+WORKDIR /workspace
+COPY go.mod go.mod
+COPY go.sum go.sum
+RUN test "$(echo *)" = "go.mod go.sum" && test ! -e .env && mkdir vendor && echo dep >vendor/dep && chown 7:8 .
+COPY main.go main.go
+COPY api/ api/
+RUN test ! -e bin && cat go.mod main.go api/types.go vendor/dep >manager && rm go.sum && cp -a . /backup && stat -c %u:%g . >/owner
+FROM busybox
+WORKDIR /
+COPY --from=builder /workspace/manager .
+COPY --from=builder /workspace /all
+COPY --from=builder /backup /backup
+COPY --from=builder /owner /owner
+RUN test ! -e /workspace/manager
+USER 65532:65532
+`,
+		"fails/Dockerfile": "FROM busybox\nWORKDIR /workspace\nCOPY main.go .\nRUN echo x >made && rm main.go && exit 3\n",
+		"slow/Dockerfile":  "FROM busybox\nWORKDIR /workspace\nCOPY main.go .\nRUN echo x >made && echo it is lent && sleep 1000\n",
 	})
+	old := time.Unix(1_600_000_000, 0)
+	err := errors.Join(os.Symlink("main.go", filepath.Join(dir, "link")), os.Link(filepath.Join(dir, "main.go"), filepath.Join(dir, "again")), os.Chmod(filepath.Join(dir, "bin"), 0o700),
+		os.Chown(filepath.Join(dir, "bin/old"), 1000, 1001), os.Chown(dir, 1000, 1001), os.Chmod(dir, 0o2775), os.Chtimes(filepath.Join(dir, "bin"), old, old), os.Chtimes(dir, old, old))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// fingerprint describes everything in a directory: names, modes, owners, times, contents.
+func fingerprint(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(p, &st); err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "%s %o %d:%d %d %d %d.%d", strings.TrimPrefix(p, dir), st.Mode, st.Uid, st.Gid, st.Ino, st.Nlink, st.Mtim.Sec, st.Mtim.Nsec)
+		if e.Type().IsRegular() {
+			text, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&b, " %q", text)
+		}
+		b.WriteByte('\n')
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// testMount has a checkout mounted where the image has its working directory, as
+// Google's Cloud Build and most pods have it: steps see what BuildKit's would, and the
+// checkout stays what it was, after a failure and after a kill too.
+func (p *pod) testMount(t *testing.T) {
+	dir := p.checkout(t)
+	before := fingerprint(t, dir)
+	same := func(when string) {
+		t.Helper()
+		if after := fingerprint(t, dir); after != before {
+			t.Errorf("%s: the checkout was\n%s\nand is\n%s", when, before, after)
+		}
+	}
 	mounts := []rig.Mount{{Source: dir, Target: "/workspace"}}
 	o := p.d.Run(t, rig.Container{Image: executor, Args: p.args("mount:1"), Mounts: mounts})
 	if o.Code != 0 {
 		t.Fatal(o.All())
 	}
-	if got := p.look(t, "mount:1", "ls /workspace"); got != "f\n" {
-		t.Errorf("the image has %q", got)
+	same("a build")
+	const look = "cat /manager /owner; cd /all; find . | sort | tr '\\n' ' '; cd /backup; find . | sort | tr '\\n' ' '; test ! -e /workspace || find /workspace"
+	const tree = ". ./api ./api/types.go ./go.mod ./main.go ./manager ./vendor ./vendor/dep "
+	if got, want := p.look(t, "mount:1", look), "module x\npackage main\npackage api\ndep\n7:8\n"+tree+tree; got != want {
+		t.Errorf("the image has %q, want %q", got, want)
 	}
-	o = p.d.Run(t, rig.Container{Image: executor, Args: p.args("mount:2", "--dockerfile", "step/Dockerfile"), Mounts: mounts})
+	o = p.d.Run(t, rig.Container{Image: executor, Args: p.args("mount:2", "--dockerfile", "fails/Dockerfile"), Mounts: mounts})
+	if o.Code != 3 {
+		t.Error(o.All())
+	}
+	same("a build that failed")
+
+	// Nothing can be put aside in what is read-only, and a step would fail there.
+	o = p.d.Run(t, rig.Container{Image: executor, Args: p.args("mount:2"), Mounts: []rig.Mount{{Source: dir, Target: "/workspace", ReadOnly: true}}})
 	if o.Code != 1 || !strings.Contains(o.All(), "/workspace is the container's own") || !strings.Contains(o.All(), "--ignore-path /workspace") {
-		t.Errorf("%s", o.All())
+		t.Error(o.All())
 	}
-	if _, err := os.Lstat(filepath.Join(dir, "made")); err == nil {
-		t.Error("a step wrote into the context")
+	same("a build on a read-only mount")
+
+	// The whole container is killed: the next one that has the directory gives it back,
+	// wherever it has it. Meanwhile no other takes it for a context.
+	r := p.d.Start(t, rig.Container{Image: executor, Args: p.args("mount:2", "--dockerfile", "slow/Dockerfile"), Mounts: mounts})
+	r.Says(t, "it is lent")
+	elsewhere := []rig.Mount{{Source: filepath.Dir(dir), Target: "/all"}}
+	build := p.args("mount:2", "--context", "/all/"+filepath.Base(dir))
+	if o := p.d.Run(t, rig.Container{Image: executor, Args: build, Mounts: elsewhere}); o.Code != 1 || !strings.Contains(o.All(), "another build has it to itself") {
+		t.Error(o.All())
 	}
-	o = p.d.Run(t, rig.Container{Image: executor, Args: p.args("mount:2", "--context=/src", "--dockerfile=step/Dockerfile"), Mounts: []rig.Mount{{Source: dir, Target: "/src", ReadOnly: true}}})
-	if o.Code != 0 {
-		t.Fatal(o.All())
+	r.Kill(t)
+	if text, err := os.ReadFile(filepath.Join(dir, ".kaniko-build-aside/own/main.go")); err != nil || string(text) != "package main\n" {
+		t.Errorf("what is put aside cannot be found: %q, %v", text, err)
 	}
-	if got := p.look(t, "mount:2", "ls /workspace"); got != "made\n" {
-		t.Errorf("the image has %q", got)
+	if o := p.d.Run(t, rig.Container{Image: executor, Args: build, Mounts: elsewhere}); o.Code != 0 {
+		t.Error(o.All())
 	}
+	same("a container that was killed")
 }
 
 // testKilled kills the executor, or the process that works in the root for it, at
-// moments that are spread over a build with several roots; the next build in the
-// container is right, and the container's own files are what they were.
+// moments that are spread over a build with several roots, one of which has the context's
+// directory to itself; the next build in the container is right, and the container's own
+// files and those of the context are what they were.
 func (p *pod) testKilled(t *testing.T) {
 	dir := p.context(t, map[string]string{"f": "text\n", "Dockerfile": `
 FROM busybox AS a
+WORKDIR /workspace
+COPY f made/
 RUN mkdir /a && echo a >/a/f && rm -r /home && (sleep 1000 &)
+COPY f again/
+RUN test -e made/f && test -e again/f && test ! -e Dockerfile && mkdir more
 FROM busybox AS b
 RUN test ! -e /a && mkdir /b && echo b >/b/f
 RUN --mount=type=secret,id=s --mount=type=cache,target=/home cat /run/secrets/s >/dev/null; echo x >/etc/hosts; echo b >>/b/f
 FROM scratch AS c
 COPY --from=a /bin /bin
 COPY --from=b /b /b
+COPY --from=a /workspace /w
 COPY f /f
-RUN test ! -e /a && test ! -e /etc/passwd && ! ps | grep -q '[s]leep' && cat /b/f /f >/result
+RUN test ! -e /a && test ! -e /etc/passwd && ! ps | grep -q '[s]leep' && cat /b/f /f /w/made/f /w/again/f >/result
 `})
-	r := p.d.Start(t, rig.Container{Image: debug, Entrypoint: "/busybox/cat", Mounts: []rig.Mount{{Source: dir, Target: "/src"}}, Env: []string{"S=secret value"}})
-	build := append([]string{"/kaniko/executor"}, p.args("killed:1", "--context", "/src", "--secret", "id=s,env=S", "--reproducible", "--digest-file", "/kaniko/digest")...)
+	files := fingerprint(t, dir)
+	r := p.d.Start(t, rig.Container{Image: debug, Entrypoint: "/busybox/cat", Mounts: []rig.Mount{{Source: dir, Target: "/workspace"}}, Env: []string{"S=secret value"}})
+	build := append([]string{"/kaniko/executor"}, p.args("killed:1", "--secret", "id=s,env=S", "--reproducible", "--digest-file", "/kaniko/digest")...)
 	before := ownFiles(t, r)
 	o := r.Exec(t, rig.Call{}, build...)
 	if o.Code != 0 {
 		t.Fatal(o.All())
 	}
 	took := o.Took
-	if got := p.look(t, "killed:1", "cat /result"); got != "b\nb\ntext\n" {
+	if got := p.look(t, "killed:1", "cat /result"); got != "b\nb\ntext\ntext\ntext\n" {
 		t.Fatalf("the image has %q", got)
 	}
 	want := r.Exec(t, rig.Call{}, "/busybox/cat", "/kaniko/digest").Stdout
@@ -266,6 +367,9 @@ wait $pid`
 		}
 		if after := ownFiles(t, r); after != before {
 			t.Fatalf("the container's files were\n%s\nand are\n%s", before, after)
+		}
+		if after := fingerprint(t, dir); after != files {
+			t.Fatalf("the context was\n%s\nand is\n%s", files, after)
 		}
 		if o := r.Exec(t, rig.Call{}, "/busybox/sh", "-c", "cat /kaniko/digest; ls -d /dev/shm/*; ps | grep '[s]leep'"); o.Stdout != want {
 			t.Fatalf("the image is %s and was %s, or something is left", o.Stdout, want)

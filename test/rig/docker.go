@@ -1,11 +1,14 @@
 package rig
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -344,6 +347,41 @@ func (r *Running) Exec(t testing.TB, c Call, argv ...string) Output {
 		args = append(args, "--workdir", c.Dir)
 	}
 	return r.d.client(t, c.Stdin, c.Timeout, append(append(args, r.ID), argv...)...)
+}
+
+// Says waits until the container's first process has written text, for a minute at
+// most.
+func (r *Running) Says(t testing.TB, text string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, dockerClient, "logs", "--follow", r.ID)
+	cmd.Env = append(os.Environ(), r.d.Env()...)
+	out, w := io.Pipe()
+	cmd.Stdout, cmd.Stderr = w, w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.CloseWithError(cmp.Or(cmd.Wait(), io.EOF))
+	}()
+	defer func() { cancel(); out.Close(); <-done }()
+	var all strings.Builder
+	for s := bufio.NewScanner(out); s.Scan(); {
+		if strings.Contains(s.Text(), text) {
+			return
+		}
+		all.WriteString(s.Text() + "\n")
+	}
+	t.Fatalf("container %s never said %q:\n%s", r.ID, text, &all)
+}
+
+// Kill ends all of the container at once.
+func (r *Running) Kill(t testing.TB) {
+	t.Helper()
+	r.d.must(t, "kill", r.ID)
 }
 
 // PID is the container's first process, as the test sees it.

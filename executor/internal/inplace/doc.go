@@ -15,6 +15,9 @@
 // was killed at whatever moment, Recover puts the container's files back and
 // removes the rest.
 //
+// Where a command would look for files of the image in a mount or a context, that
+// is lent to the stack for a while: see loan, and Yield.
+//
 // A stack is layers from the bottom up. Bring extends the present stack where it
 // can, and else begins anew. A layer is unpacked beside the root, several at
 // a time, and moved into it by renames: a file is written once.

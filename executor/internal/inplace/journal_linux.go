@@ -33,6 +33,10 @@ type journal struct {
 	Phase phase
 	// As Options have them.
 	Keep, Ignore, Stay []string
+
+	// Of a loan: the directory, as it was called, and its inode.
+	Dir string `json:",omitempty"`
+	Ino uint64 `json:",omitempty"`
 }
 
 func (j journal) at(p phase) journal { j.Phase = p; return j }
@@ -83,14 +87,14 @@ func begin(dir, hide string, j journal, s *spot) error {
 	if err := writeJournal(hide, j.at(leaving)); err != nil {
 		return err
 	}
-	if err := putAside(dir, "", filepath.Join(hide, "own"), s); err != nil {
+	if err := putAside(dir, "", filepath.Join(hide, "own"), s, move); err != nil {
 		return err
 	}
 	return writeJournal(hide, j.at(ours))
 }
 
-// putAside moves the entries of the directory name into into.
-func putAside(dir, name, into string, at *spot) error {
+// putAside moves the entries of the directory name into into, with mv.
+func putAside(dir, name, into string, at *spot, mv mover) error {
 	st, _, err := lstat(dir + "/" + name)
 	if err != nil {
 		return err
@@ -103,10 +107,10 @@ func putAside(dir, name, into string, at *spot) error {
 		from, to, s := dir+"/"+join(name, n), into+"/"+n, at.below[n]
 		switch {
 		case s == nil:
-			err = move(from, to)
+			err = mv(from, to)
 		case !s.alone():
 			if err = makeLike(from, to); err == nil {
-				err = putAside(dir, join(name, n), to, s)
+				err = putAside(dir, join(name, n), to, s, mv)
 			}
 			if err == nil {
 				err = plainAttributes(from)
@@ -182,7 +186,7 @@ func leave(dir, hide string, s *spot) error {
 			return wrap(err)
 		}
 	}
-	if err := bringBack(filepath.Join(hide, "own"), dir+"/"); err != nil {
+	if err := bringBack(filepath.Join(hide, "own"), dir+"/", move); err != nil {
 		return wrap(err)
 	}
 	// The journal goes last but the folder itself: all that is left is rubbish.
@@ -192,10 +196,10 @@ func leave(dir, hide string, s *spot) error {
 	return keepTime(dir+"/", func() error { return os.RemoveAll(hide) })
 }
 
-// bringBack moves what is in from back into to, and gives to the attributes of
+// bringBack moves what is in from back into to, with mv, and gives to the attributes of
 // from. Directories that are on both sides were left in place, or had not been
 // moved as a whole.
-func bringBack(from, to string) error {
+func bringBack(from, to string, mv mover) error {
 	names, err := list(from)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -224,7 +228,7 @@ func bringBack(from, to string) error {
 			return err
 		}
 		if there && isDir(st) && isDir(old) {
-			if err := bringBack(a, b); err != nil {
+			if err := bringBack(a, b, mv); err != nil {
 				return err
 			}
 			if err := os.Remove(a); err != nil {
@@ -232,7 +236,7 @@ func bringBack(from, to string) error {
 			}
 			continue
 		}
-		if err := move(a, b); err != nil {
+		if err := mv(a, b); err != nil {
 			return err
 		}
 	}
@@ -270,18 +274,11 @@ func RecoverIdle(o Options) error {
 	if _, there, err := lstat(o.Hide); err != nil || !there {
 		return err
 	}
-	f, err := os.Open(o.Dir)
-	if err != nil {
+	f, err := tryLock(o.Dir)
+	if err != nil || f == nil {
 		return err
 	}
 	defer f.Close()
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("lock %s: %w", o.Dir, err)
-	}
 	return Recover(o)
 }
 

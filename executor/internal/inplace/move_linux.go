@@ -27,6 +27,9 @@ func lstat(p string) (st unix.Stat_t, there bool, err error) {
 
 func isDir(st unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFDIR }
 
+// mover is move, or does more than that.
+type mover func(from, to string) error
+
 // move renames from to to. A directory of the container's image cannot be
 // renamed on an overlay (EXDEV): one like it is made, its entries are moved,
 // and it is removed. To another file system files are copied.
@@ -45,6 +48,11 @@ func move(from, to string) error {
 		}
 		return os.Remove(from)
 	}
+	return moveEntries(from, to, st, move)
+}
+
+// moveEntries moves a directory, which is st, as one that is made anew.
+func moveEntries(from, to string, st unix.Stat_t, mv mover) error {
 	if err := makeLike(from, to); err != nil {
 		return err
 	}
@@ -53,7 +61,7 @@ func move(from, to string) error {
 		return err
 	}
 	for _, n := range names {
-		if err := move(from+"/"+n, to+"/"+n); err != nil {
+		if err := mv(from+"/"+n, to+"/"+n); err != nil {
 			return err
 		}
 	}

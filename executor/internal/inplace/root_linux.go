@@ -30,6 +30,10 @@ type Options struct {
 	// Keep are absolute paths that are left alone if they are there, beside mount
 	// points and Hide; Ignore are left alone in any case.
 	Keep, Ignore []string
+	// Lent are those of Keep that are needed only after Yield, and before the first
+	// Bring. They, and mounts with nothing of Keep in them, are lent to the stack when a
+	// command would look for its files there.
+	Lent []string
 	// Stay are directories that stay in their place while what is in them is put
 	// aside: somebody works in them, or will want to after a kill. A command sees them
 	// empty where the stack has nothing there.
@@ -52,7 +56,8 @@ type Root struct {
 	dirty   bool // something ran, and what it did is not known
 	stack   []digest.Digest
 	snap    *snapshot.Snapshot // of the stack; nil: to be taken
-	n       int                // names in the hidden folder
+	loans   []*loan
+	n       int // names in the hidden folder
 }
 
 // Open gets ready. It touches nothing: the first Bring does. The caller holds
@@ -84,6 +89,9 @@ func (r *Root) Close() error {
 	err := r.tree.Close()
 	if !r.entered {
 		return err
+	}
+	for _, l := range slices.Backward(r.loans) {
+		err = errors.Join(err, l.close())
 	}
 	return errors.Join(err, leave(r.dir, r.hide, r.spots))
 }
@@ -123,7 +131,7 @@ func (r *Root) enter() error {
 // goroutines, and may block. An error leaves the root in a state that the next
 // Bring clears.
 func (r *Root) Bring(ctx context.Context, stack []digest.Digest, open func(ctx context.Context, id digest.Digest) (io.ReadCloser, error)) (err error) {
-	if err := r.enter(); err != nil {
+	if err := errors.Join(r.enter(), r.resume()); err != nil {
 		return err
 	}
 	if !r.Holds(stack) && (r.dirty || len(r.stack) > 0) {
@@ -218,6 +226,9 @@ func (r *Root) place(ctx context.Context, p *parcel) error {
 			return err
 		}
 	}
+	for _, l := range r.loans {
+		l.links = nil // inodes of the layer before
+	}
 	m := merger{ctx: ctx, root: r, plain: !p.done.Hides}
 	if p.done.Opaque {
 		if err := r.clear(); err != nil {
@@ -290,7 +301,7 @@ func (m *merger) one(src, name string, at *spot) error {
 				return err
 			}
 		}
-		return move(src, dst)
+		return m.root.carry(src, dst)
 	}
 	opaque, err := layer.Opaque(src)
 	if err != nil {
@@ -303,7 +314,7 @@ func (m *merger) one(src, name string, at *spot) error {
 		there = false
 	}
 	if !there && m.plain {
-		return move(src, dst)
+		return m.root.carry(src, dst)
 	}
 	if err := makeLike(src, dst); err != nil {
 		return err
@@ -330,7 +341,17 @@ func (m *merger) spot(src, name string, at *spot, from unix.Stat_t, gone bool) e
 		at.there, at.blocked, at.full = false, false, false
 		return m.root.sweep(name, at)
 	}
-	at.there = isDir(from)
+	at.there, at.stat = isDir(from), from
+	if at.kept && at.there && at.why == nil {
+		// A command may look for what the layer has here.
+		names, err := list(src)
+		if err != nil {
+			return err
+		}
+		if len(names) > 0 {
+			at.why = m.root.lend(name, at)
+		}
+	}
 	if at.kept {
 		if !at.there {
 			at.full = true
@@ -358,6 +379,9 @@ func (m *merger) spot(src, name string, at *spot, from unix.Stat_t, gone bool) e
 
 // discard takes a file or directory away at once. It is deleted later.
 func (r *Root) discard(p string) error {
+	if l := r.loan(p); l != nil {
+		return l.discard(p)
+	}
 	r.n++
 	return move(p, filepath.Join(r.hide, "gone", strconv.Itoa(r.n)))
 }
@@ -377,34 +401,59 @@ func (r *Root) clear() error {
 	if err := r.sweep("", r.spots); err != nil {
 		return fmt.Errorf("clear %s: %w", r.opts.Dir, err)
 	}
-	gone := filepath.Join(r.hide, "gone")
-	if err := errors.Join(os.RemoveAll(gone), os.Mkdir(gone, 0o700)); err != nil {
-		return fmt.Errorf("clear %s: %w", r.opts.Dir, err)
+	gone := []string{filepath.Join(r.hide, "gone")}
+	for _, l := range r.loans {
+		gone = append(gone, filepath.Join(l.hide, "gone"))
+	}
+	for _, dir := range gone {
+		if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
+			return fmt.Errorf("clear %s: %w", r.opts.Dir, err)
+		}
 	}
 	r.dirty = false
 	return nil
 }
 
 // HiddenError says that a command would not see what it should.
-type HiddenError struct{ Path string } // in the root: what is left alone
+type HiddenError struct {
+	Path string // in the root: what is left alone
+	Why  error  // it cannot be lent
+}
 
 func (e *HiddenError) Error() string {
-	return fmt.Sprintf("%s is the container's own, a mount or the context, and the image has files in the same place, which a RUN would not see", e.Path)
+	return fmt.Sprintf("%s is the container's own, a mount or the context, and the image has files in the same place, which a RUN would not see; to put aside what is there is not possible: %v", e.Path, e.Why)
 }
+
+func (e *HiddenError) Unwrap() error { return e.Why }
 
 // Run tells that a command is about to run, with a working directory, in a root
 // that holds what Bring brought: it takes the snapshot that Changes compares with.
 // It fails with a *HiddenError where something that is left alone stands in the way.
 func (r *Root) Run(ctx context.Context, workdir string) error {
+	if err := r.resume(); err != nil {
+		return err
+	}
 	name, err := tree.Resolve(ctx, r.Tree(), workdir)
 	if err != nil {
 		return err
 	}
-	if at := r.spots.hidden("", name); at != "" {
-		return &HiddenError{"/" + at}
+	for {
+		p, at := r.spots.hidden("", name)
+		if at == nil {
+			break
+		}
+		if at.why == nil && at.full {
+			at.why = errors.New("what the image has there is no directory")
+		}
+		if at.why == nil {
+			at.why = r.lend(p, at)
+		}
+		if at.why != nil {
+			return &HiddenError{"/" + p, at.why}
+		}
 	}
 	if r.snap == nil {
-		s, err := snapshot.Take(ctx, r.opts.Dir, r.spots.verdict)
+		s, err := snapshot.Take(ctx, r.opts.Dir, r.verdict)
 		if err != nil {
 			return err
 		}
@@ -417,7 +466,7 @@ func (r *Root) Run(ctx context.Context, workdir string) error {
 // Changes finds what was changed since Run, for layer.PackChanges with Contents;
 // once that is packed as a layer, Keep says so.
 func (r *Root) Changes(ctx context.Context) ([]layer.Change, error) {
-	now, err := snapshot.Take(ctx, r.opts.Dir, r.spots.verdict)
+	now, err := snapshot.Take(ctx, r.opts.Dir, r.verdict)
 	if err != nil {
 		return nil, err
 	}
@@ -443,6 +492,15 @@ func (r *Root) Changes(ctx context.Context) ([]layer.Change, error) {
 		out = merge(out, extra)
 	}
 	return out, nil
+}
+
+// verdict is that of the spots. What a command copied of the files that are put aside in
+// a directory which is lent to it does not count either.
+func (r *Root) verdict(name string) snapshot.Verdict {
+	if len(r.loans) > 0 && (path.Base(name) == AsideName || path.Base(name) == rubbish) {
+		return snapshot.Ignore
+	}
+	return r.spots.verdict(name)
 }
 
 // seen notes which directories above spots have something in them now.

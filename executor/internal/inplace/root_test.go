@@ -189,12 +189,14 @@ func (p *place) dump() string {
 
 // TestKilledAnywhere kills a process that switches stacks again and again, at
 // moments that differ, and looks whether Recover makes good what it left.
-func TestKilledAnywhere(t *testing.T) {
-	p := newPlace(t)
+func TestKilledAnywhere(t *testing.T) { killAnywhere(t, newPlace(t), switchIn) }
+
+func killAnywhere(t *testing.T, p *place, what string) {
+	t.Helper()
 	before := p.dump()
 	for i := range 25 {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestMain$")
-		cmd.Env = append(os.Environ(), switchIn+"="+p.opts.Dir)
+		cmd.Env = append(os.Environ(), what+"="+p.opts.Dir)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -207,7 +209,7 @@ func TestKilledAnywhere(t *testing.T) {
 		}
 		time.AfterFunc(time.Duration(i*i)*50*time.Microsecond, func() { cmd.Process.Kill() })
 		cmd.Wait()
-		if err := inplace.Recover(p.opts); err != nil {
+		if err := errors.Join(inplace.Recover(p.opts), inplace.RecoverLoans(p.opts.Lent...)); err != nil {
 			t.Fatal(err)
 		}
 		if after := p.dump(); after != before {
@@ -216,9 +218,17 @@ func TestKilledAnywhere(t *testing.T) {
 	}
 }
 
-const switchIn = "KANIKO_BUILD_TEST_SWITCH"
+// Variables with the directory in which a process switches stacks, of the place as it
+// is, or with its workspace lent.
+const (
+	switchIn = "KANIKO_BUILD_TEST_SWITCH"
+	lendIn   = "KANIKO_BUILD_TEST_LEND"
+)
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(lendIn); dir != "" {
+		os.Exit(lendAgainAndAgain(dir))
+	}
 	dir := os.Getenv(switchIn)
 	if dir == "" {
 		os.Exit(m.Run())

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"kaniko-build/executor/internal/snapshot"
 	"kaniko-build/executor/internal/tree"
 )
@@ -26,6 +28,9 @@ type spot struct {
 	// full says that the stack has files here, which a command cannot see; mute that
 	// nobody minds.
 	full, mute bool
+	mount      bool        // nothing can be renamed out of it
+	stat       unix.Stat_t // of the stack's directory, if it is there
+	why        error       // it cannot be lent
 }
 
 // add is the spot at name, which is made with those above it.
@@ -54,6 +59,33 @@ func (s *spot) keep(name string, mute bool) {
 		at.kept = true
 		at.mute = at.mute || mute
 	}
+}
+
+// mounted are the mount points below it, which stay when it is lent, and what is to
+// be ignored.
+func (s *spot) mounted() *spot {
+	out := &spot{kept: s.kept && (s.mount || s.mute), mute: s.mute, mount: s.mount}
+	for n, b := range s.below {
+		if m := b.mounted(); m.kept || len(m.below) > 0 {
+			if out.below == nil {
+				out.below = map[string]*spot{}
+			}
+			out.below[n] = m
+		}
+	}
+	return out
+}
+
+// paths are the kept ones below it, which is at dir.
+func (s *spot) paths(dir string) []string {
+	var out []string
+	for n, b := range s.below {
+		if b.kept {
+			out = append(out, dir+"/"+n)
+		}
+		out = append(out, b.paths(dir+"/"+n)...)
+	}
+	return out
 }
 
 // find is the spot at name, or the kept one above it; nil if there is none.
@@ -113,6 +145,11 @@ func spots(dir string, j journal) (*spot, error) {
 		return nil, err
 	}
 	s := &spot{}
+	for _, p := range mounts {
+		if name, ok := below(dir, p); ok && name != "" {
+			s.add(name).mount = true
+		}
+	}
 	for _, p := range j.Keep {
 		if _, there, err := lstat(p); err != nil {
 			return nil, err
@@ -150,17 +187,17 @@ func common(name string) bool {
 }
 
 // hidden is a spot where a command would not see files of the stack, or where it
-// would work beside them: a path relative to the root, or "".
-func (s *spot) hidden(name, workdir string) string {
+// would work beside them: with its path relative to the root; nil if there is none.
+func (s *spot) hidden(name, workdir string) (string, *spot) {
 	if s.kept && !s.mute && (s.full || workdir == name || strings.HasPrefix(workdir, name+"/")) {
-		return name
+		return name, s
 	}
 	for _, n := range slices.Sorted(maps.Keys(s.below)) {
-		if found := s.below[n].hidden(join(name, n), workdir); found != "" {
-			return found
+		if found, at := s.below[n].hidden(join(name, n), workdir); at != nil {
+			return found, at
 		}
 	}
-	return ""
+	return "", nil
 }
 
 // below is the path p relative to dir, if it is in it.

@@ -93,6 +93,30 @@ func (c *Contents) capableAt(p string, caps []byte) error {
 	return nil
 }
 
+// Copied says that the file at to is a copy of the one at from: what is known of
+// the one is known of the other.
+func (c *Contents) Copied(from, to string) error {
+	if c == nil {
+		return nil
+	}
+	var a, b unix.Stat_t
+	if err := unix.Lstat(from, &a); err != nil {
+		return fmt.Errorf("stat: %w", err)
+	}
+	if err := unix.Lstat(to, &b); err != nil {
+		return fmt.Errorf("stat: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if sum, ok := c.sums[inode{a.Dev, a.Ino}]; ok {
+		c.sums[inode{b.Dev, b.Ino}] = sum
+	}
+	if caps, ok := c.caps[inode{a.Dev, a.Ino}]; ok {
+		c.caps[inode{b.Dev, b.Ino}] = caps
+	}
+	return nil
+}
+
 // Equal tells whether the file name in dir, of the same size and time as
 // before, is what it was when it was the inode of old: by BuildKit's rule the
 // content counts only if the time has no fraction of a second. A file of

@@ -24,7 +24,7 @@ func startInPlace(ctx context.Context, iso executor.Isolation, at executor.Site,
 	}
 	root := inplace.Options{Dir: executor.Root, Hide: executor.RootHide, Keep: at.Keep, Ignore: at.Ignore}
 	c, err := func() (executor.Container, error) {
-		if err := inplace.Recover(root); err != nil {
+		if err := recoverAll(root); err != nil {
 			return nil, err
 		}
 		// A RUN is root beside us: it shall not read our memory, and whom we trust
@@ -41,8 +41,13 @@ func startInPlace(ctx context.Context, iso executor.Isolation, at executor.Site,
 		return nil, errors.Join(err, lock.Close())
 	}
 	return &rootContainer{Container: c, end: sync.OnceValue(func() error {
-		return errors.Join(c.Wait(), inplace.Recover(root), lock.Close())
+		return errors.Join(c.Wait(), recoverAll(root), lock.Close())
 	})}, nil
+}
+
+// recoverAll gives the root back, and the directories that were lent in it.
+func recoverAll(root inplace.Options) error {
+	return errors.Join(inplace.Recover(root), inplace.RecoverLoans(root.Keep...))
 }
 
 // rootContainer gives the root back when the node is gone.
@@ -60,5 +65,9 @@ func recoverRoot(store string) error {
 	if dir, err := os.Getwd(); err == nil {
 		keep = append(keep, dir)
 	}
-	return inplace.RecoverIdle(inplace.Options{Dir: executor.Root, Hide: executor.RootHide, Keep: keep})
+	err := inplace.RecoverIdle(inplace.Options{Dir: executor.Root, Hide: executor.RootHide, Keep: keep})
+	if sandbox.Container() != "" { // else mounts may be whatever a machine has, and slow
+		err = errors.Join(err, inplace.RecoverLoans())
+	}
+	return err
 }
