@@ -99,6 +99,7 @@ func TestBR33SecondImageInheritsTheFirst(t *testing.T) {
 		const one = "  one: {context: C, dockerfile: one.Dockerfile, image: %R/one}\n"
 		const two = "  two: {context: C, dockerfile: two.Dockerfile, image: %R/two}\n"
 		const bad = "  bad: {context: C, dockerfile: bad.Dockerfile, image: %R/bad}\n"
+		const cached = "version: 1\nregistries: {docker.io: {mirrors: [\"%M\"]}}\ndefaults: {cache: {repo: %R/cache}}\ntargets:\n"
 		before := fingerprint(l.T, l.path("C"))
 		for i, c := range []struct {
 			manifest string
@@ -110,6 +111,8 @@ func TestBR33SecondImageInheritsTheFirst(t *testing.T) {
 			{head + one + two, []string{"-j", "4"}, false},
 			{head + bad + two + one, []string{"-j", "1", "--keep-going"}, true},
 			{head + one + two, []string{"-j", "2"}, false}, // after the failure
+			{cached + bad + two + one, []string{"-j", "2", "--keep-going"}, true},
+			{cached + one + two, []string{"-j", "1"}, false}, // from the cache, in the other order
 		} {
 			l.state = filepath.Join(l.out, fmt.Sprintf("state-%d", i))
 			o, _ := l.apply(c.manifest, reg, append(c.args, "--push")...)

@@ -156,3 +156,42 @@ func TestCacheBetweenMachines(t *testing.T) {
 		t.Errorf("/app is %+v", e)
 	}
 }
+
+// A comment in a source that compiles to the same ends at the compiler on a
+// machine with an empty store, too: what copies its output is found in the cache
+// by content, and all after it by definition.
+func TestCacheEndsAChangeThatMadeNoDifference(t *testing.T) {
+	rig.NeedRoot(t)
+	reg := rig.StartMirror(t, mirror.Busybox)
+	dir := rig.Space(t, nil)
+	rig.Write(t, dir, map[string]string{
+		"kaniko-build.yaml": fmt.Sprintf(`version: 1
+registries: {docker.io: {mirrors: ["%[1]s"]}}
+targets:
+  app: {context: app, image: %[1]s/shop/app, cache: {repo: "%[1]s/ci/cache"}}
+`, reg.Addr),
+		"app/Dockerfile": `FROM busybox AS build
+COPY main /src/main
+RUN grep -v '^#' /src/main > /out
+FROM busybox
+COPY --from=build /out /app
+RUN cat /proc/sys/kernel/random/uuid > /id
+`,
+		"app/main": "# first\nmain\n",
+	})
+	one := newMachine(t, rig.Superuser, dir)
+	one.must("apply", "--push")
+	manifest := func() string {
+		return string(raw{t, "http://" + reg.Addr + "/v2/shop/app"}.do(http.MethodGet, "manifests/latest", "", nil, 200))
+	}
+	want := manifest()
+
+	rig.Write(t, dir, map[string]string{"app/main": "# second\nmain\n"})
+	o := one.fresh().must("apply", "--push")
+	if n := executed(o); n != 2 {
+		t.Errorf("%d steps were executed, want the copy of the source and its compilation\n%s", n, o.Tail(60))
+	}
+	if got := manifest(); got != want {
+		t.Errorf("the image is %s, want that of before, %s\n%s", got, want, o.Tail(60))
+	}
+}
