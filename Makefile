@@ -9,6 +9,7 @@ MIRROR  ?= 127.0.0.1:5000
 SUDO    := $(if $(filter 0,$(shell id -u)),,sudo)
 REPORT  := .cache/test-report
 FUZZTIME ?= 60s
+ROUNDS ?= 5
 
 # Debian packages: what the demo uses, and what the tests use beside it.
 DEMO_PACKAGES := busybox-static ca-certificates uidmap
@@ -103,6 +104,15 @@ mirror-stop:
 bench: packages build
 	go build -o bin/bench ./test/cmd/bench
 	$(SUDO) env "PATH=$$PATH" bin/bench -binary $(BINARY)
+	$(MAKE) bench-container
+
+# The executor image in Docker's default container, with the cache off and on.
+# KANIKO names a static executor of kaniko's, built elsewhere: it takes turns with
+# ours, and the ratio of their times is judged. WORKLOADS chooses.
+bench-container: packages build
+	go build -o bin/bench ./test/cmd/bench
+	$(SUDO) env "PATH=$$PATH" bin/bench -container -binary $(BINARY) $(if $(KANIKO),-peer $(KANIKO)) -n $(ROUNDS) $(WORKLOADS)
+.PHONY: bench-container
 
 # Rewrites golden files; read the difference before you commit it.
 golden:

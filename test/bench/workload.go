@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -28,6 +29,12 @@ type Workload struct {
 	Knows string
 	// Big says that one cold build takes long enough to be measured once.
 	Big bool
+	// Peer is the share of another builder's time that a cold build in a container
+	// may take; 0: it is not built in one.
+	Peer float64
+	// Within is the memory, in bytes, with which a container has to be content; 0 was
+	// not asked.
+	Within int64
 }
 
 // Change is an edit of one file.
@@ -51,9 +58,9 @@ const noOp = 150 * time.Millisecond
 
 // All are the workloads, in the order of their cost.
 var All = []Workload{
-	{Name: "steps", What: "40 RUNs that change one small file each", Needs: []string{"debian"}, Write: steps, Steps: [2]int{1, 40},
+	{Name: "steps", What: "40 RUNs that change one small file each", Needs: []string{"debian"}, Write: steps, Steps: [2]int{1, 40}, Peer: 0.5,
 		Budgets: map[string]time.Duration{"a step": aStep, firstLine: 30 * time.Millisecond, "no-op": noOp}},
-	{Name: "bigctx", What: "a context of 20,000 files, 160 MB, copied whole", Needs: []string{"debian"}, Write: bigctx,
+	{Name: "bigctx", What: "a context of 20,000 files, 160 MB, copied whole", Needs: []string{"debian"}, Write: bigctx, Peer: 1,
 		Budgets: map[string]time.Duration{"no-op": noOp},
 		Changes: []Change{{"one file", "src/d1/f1.txt", "changed %d"}}},
 	{Name: "wide", What: "20 images over one context of 20,000 files", Needs: []string{"debian"}, Big: true,
@@ -64,7 +71,7 @@ var All = []Workload{
 		Budgets: map[string]time.Duration{"no-op": time.Second},
 		Write:   func(dir, registry string) error { return many(dir, registry, 1000) },
 		Changes: []Change{{"one file", "images/img0500/number", "changed %d"}}},
-	{Name: "mono", What: "a base and 20 services of two stages on it", Needs: []string{"debian"},
+	{Name: "mono", What: "a base and 20 services of two stages on it", Needs: []string{"debian"}, Peer: 1,
 		Budgets: map[string]time.Duration{"no-op": noOp},
 		Write:   func(dir, registry string) error { return mono(dir, registry, 20, true) },
 		Changes: []Change{
@@ -72,7 +79,7 @@ var All = []Workload{
 			{"library", "lib/lib.go", "\nconst Changed = %d\n"},
 			{"comment", "lib/lib.go", "\n// changed %d\n"},
 		}},
-	{Name: "monogo", What: "a base and 6 Go services that are compiled", Needs: []string{"debian", "golang"}, Big: true,
+	{Name: "monogo", What: "a base and 6 Go services that are compiled", Needs: []string{"debian", "golang"}, Big: true, Peer: 1,
 		Budgets: map[string]time.Duration{"no-op": noOp},
 		Write:   func(dir, registry string) error { return mono(dir, registry, 6, false) },
 		Changes: []Change{
@@ -83,9 +90,9 @@ var All = []Workload{
 	{Name: "copies", What: "two copies onto a base of 560 MB", Needs: []string{"golang"}, Write: copies, Big: true, Knows: "indexes",
 		Budgets: map[string]time.Duration{"no-op": noOp},
 		Changes: []Change{{"one file", "app/f1", "changed %d"}}},
-	{Name: "tree", What: "100,000 files, ten changes, a deletion and a move", Needs: []string{"debian"}, Write: tree, Big: true, Steps: [2]int{2, 11},
+	{Name: "tree", What: "100,000 files, ten changes, a deletion and a move", Needs: []string{"debian"}, Write: tree, Big: true, Steps: [2]int{2, 11}, Peer: 0.5,
 		Budgets: map[string]time.Duration{"a step": aStep, "no-op": noOp}},
-	{Name: "biglayer", What: "one layer of 1 GB, half of it compressible", Needs: []string{"debian"}, Big: true,
+	{Name: "biglayer", What: "one layer of 1 GB, half of it compressible", Needs: []string{"debian"}, Big: true, Peer: 0.5, Within: 200 << 20,
 		Budgets: map[string]time.Duration{"no-op": noOp},
 		Write:   func(dir, registry string) error { return biglayer(dir, registry, 1024) }},
 	{Name: "biglayer2", What: "one layer of 2 GB, half of it compressible", Needs: []string{"debian"}, Big: true,
@@ -101,8 +108,10 @@ type repo struct {
 }
 
 type target struct {
-	name, dockerfile, context string
-	deps                      []string
+	Name       string
+	Dockerfile string   // relative to the workload, as Context is
+	Context    string   // of which Dockerfile is a file
+	Deps       []string `json:",omitempty"` // named contexts, each another target
 }
 
 // put writes one file with a time in the past, so that no cache thinks that it
@@ -125,14 +134,23 @@ var past = time.Unix(1700000000, 0)
 
 func (r *repo) text(name, text string) { r.put(name, []byte(strings.TrimLeft(text, "\n"))) }
 
-// finish writes the manifest.
+// targetsFile has the targets of a workload for builders that know no manifest, in
+// the order of their builds.
+const targetsFile = "targets.json"
+
+// finish writes the manifest and the list of targets.
 func (r *repo) finish() error {
+	list, err := json.MarshalIndent(r.targets, "", " ")
+	if err != nil {
+		return err
+	}
+	r.put(targetsFile, list)
 	name := filepath.Base(r.dir)
 	var b strings.Builder
 	fmt.Fprintf(&b, "version: 1\nregistries:\n  docker.io: {mirrors: [%q]}\n  %q: {insecure: true}\nrun: {push: true}\ntargets:\n", r.registry, r.registry)
 	for _, t := range r.targets {
-		fmt.Fprintf(&b, "  %s:\n    context: %s\n    dockerfile: //%s\n    image: %s/lab/%s-%s\n    tags: [latest]\n", t.name, t.context, t.dockerfile, r.registry, name, t.name)
-		for _, d := range t.deps {
+		fmt.Fprintf(&b, "  %s:\n    context: %s\n    dockerfile: //%s\n    image: %s/lab/%s-%s\n    tags: [latest]\n", t.Name, t.Context, t.Dockerfile, r.registry, name, t.Name)
+		for _, d := range t.Deps {
 			fmt.Fprintf(&b, "    contexts: {%s: \"target:%s\"}\n", d, d)
 		}
 	}
@@ -144,7 +162,7 @@ func (r *repo) finish() error {
 func single(dir, registry, dockerfile string) error {
 	r := &repo{dir: dir, registry: registry}
 	r.text("Dockerfile", dockerfile)
-	r.targets = []target{{name: filepath.Base(dir), dockerfile: "Dockerfile", context: "."}}
+	r.targets = []target{{Name: filepath.Base(dir), Dockerfile: "Dockerfile", Context: "."}}
 	return r.finish()
 }
 
@@ -158,7 +176,7 @@ RUN mkdir -p /opt/platform && for i in $(seq 1 300); do echo "platform $i" > /op
 RUN useradd -r -u 900 app
 ENV PLATFORM=1
 `)
-	r.targets = []target{{name: "base", dockerfile: "base/Dockerfile", context: "base"}}
+	r.targets = []target{{Name: "base", Dockerfile: "base/Dockerfile", Context: "base"}}
 	r.text("go.mod", "module lab\n\ngo 1.26\n")
 	r.text("lib/lib.go", "package lib\n\nimport \"fmt\"\n\nfunc Hello(s string) string { return fmt.Sprintf(\"hello %s\", s) }\n")
 	rnd := random(7)
@@ -268,7 +286,7 @@ func wide(dir, registry string, n int) error {
 	for i := range n {
 		name := fmt.Sprintf("img%02d", i)
 		r.text("images/"+name+"/Dockerfile", fmt.Sprintf("FROM debian:bookworm-slim\nCOPY src /src\nRUN echo %d > /number\n", i))
-		r.targets = append(r.targets, target{name: name, dockerfile: "images/" + name + "/Dockerfile", context: "."})
+		r.targets = append(r.targets, target{Name: name, Dockerfile: "images/" + name + "/Dockerfile", Context: "."})
 	}
 	return r.finish()
 }
@@ -280,7 +298,7 @@ func many(dir, registry string, n int) error {
 		name := fmt.Sprintf("img%04d", i)
 		r.text("images/"+name+"/number", fmt.Sprintln(i))
 		r.text("images/"+name+"/Dockerfile", "FROM debian:bookworm-slim\nCOPY number /number\n")
-		r.targets = append(r.targets, target{name: name, dockerfile: "images/" + name + "/Dockerfile", context: "images/" + name})
+		r.targets = append(r.targets, target{Name: name, Dockerfile: "images/" + name + "/Dockerfile", Context: "images/" + name})
 	}
 	return r.finish()
 }

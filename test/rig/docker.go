@@ -67,7 +67,21 @@ func startDocker(t testing.TB, open bool) *Docker {
 	for _, program := range []string{"dockerd", "containerd", "runc", dockerClient} {
 		Need(t, program, "docker.io")
 	}
-	dir := Space(t, nil)
+	d, stop, err := RunDocker(Space(t, nil), open)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+// RunDocker starts an engine for who is no test, with all of its files in dir, an
+// empty directory; open leaves the seccomp filter out. It runs until stop.
+func RunDocker(dir string, open bool) (_ *Docker, stop func() error, err error) {
 	d := &Docker{
 		Host: "unix://" + dir + "/docker.sock", Log: filepath.Join(dir, "log"),
 		dir: dir, parent: "/" + filepath.Base(dir),
@@ -88,17 +102,17 @@ address = "%[1]s/containerd.sock"
 `, dir),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
+			return nil, nil, err
 		}
 	}
 	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: dir + "/ready"})
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	defer ready.Close()
 	log, err := os.Create(d.Log)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	defer log.Close()
 	cmd := exec.Command("/bin/sh", "-c", engine, "sh", dir, d.parent)
@@ -119,26 +133,22 @@ address = "%[1]s/containerd.sock"
 		}
 	}()
 	if err := <-started; err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
-	t.Cleanup(func() {
+	stop = func() error {
 		cmd.Process.Kill()
 		<-done // its namespaces and all that ran in them are gone
-		d.removeCgroups(t)
-	})
-	// A daemon tells systemd that it is ready; here the test is systemd.
-	if err := ready.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
-		t.Fatal(err)
+		return d.removeCgroups()
 	}
-	for b := make([]byte, 4096); ; {
-		n, err := ready.Read(b)
-		if err != nil {
-			t.Fatalf("docker does not start: %v\n%s", err, d.logTail())
-		}
-		if strings.Contains(string(b[:n]), "READY=1") {
-			return d
+	// A daemon tells systemd that it is ready; here it is us.
+	err = ready.SetReadDeadline(time.Now().Add(time.Minute))
+	for b := make([]byte, 4096); err == nil; {
+		var n int
+		if n, err = ready.Read(b); strings.Contains(string(b[:n]), "READY=1") {
+			return d, stop, nil
 		}
 	}
+	return nil, nil, errors.Join(fmt.Errorf("docker does not start: %w\n%s", err, d.logTail()), stop())
 }
 
 func (d *Docker) logTail() string {
@@ -148,7 +158,8 @@ func (d *Docker) logTail() string {
 
 // removeCgroups removes the cgroups of its containers, deepest first, in every
 // hierarchy of version 1, or in the one of version 2.
-func (d *Docker) removeCgroups(t testing.TB) {
+func (d *Docker) removeCgroups() error {
+	var err error
 	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
 		tops, _ := filepath.Glob(pattern + d.parent)
 		for _, top := range tops {
@@ -160,12 +171,11 @@ func (d *Docker) removeCgroups(t testing.TB) {
 				return nil
 			})
 			for _, p := range slices.Backward(dirs) {
-				if err := removeCgroup(p); err != nil {
-					t.Errorf("remove cgroup: %v", err)
-				}
+				err = errors.Join(err, removeCgroup(p))
 			}
 		}
 	}
+	return err
 }
 
 // removeCgroup waits for processes in it that are just ending.
@@ -288,13 +298,27 @@ func (c *Container) args() []string {
 	return append(append(append(args, c.Flags...), c.Image), c.Args...)
 }
 
-// create makes a container and looks at what the engine made of it.
+// create makes a container that is removed by whoever asked for it.
 func (d *Docker) create(t testing.TB, c Container) string {
 	t.Helper()
-	if f := refused(c.Flags); f != "" {
-		t.Fatalf("rig: %s makes another container than the default one", f)
+	id, err := d.Create(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
 	}
-	id := strings.TrimSpace(d.must(t, c.args()...))
+	return id
+}
+
+// Create makes a container and looks at what the engine made of it: a default
+// one, or an error. It is removed by Remove.
+func (d *Docker) Create(ctx context.Context, c Container) (id string, err error) {
+	if f := refused(c.Flags); f != "" {
+		return "", fmt.Errorf("rig: %s makes another container than the default one", f)
+	}
+	out, err := d.Command(ctx, c.args()...).Output()
+	if err != nil {
+		return "", d.failed("create", err)
+	}
+	id = strings.TrimSpace(string(out))
 	var got []struct {
 		HostConfig struct {
 			Privileged                             bool
@@ -302,14 +326,43 @@ func (d *Docker) create(t testing.TB, c Container) string {
 			PidMode, UsernsMode, UTSMode           string
 		}
 	}
-	if err := json.Unmarshal([]byte(d.must(t, "inspect", id)), &got); err != nil || len(got) != 1 {
-		t.Fatalf("docker inspect: %d answers, %v", len(got), err)
+	if out, err = d.Command(ctx, "inspect", id).Output(); err != nil {
+		return "", d.failed("inspect", err)
+	}
+	if err := json.Unmarshal(out, &got); err != nil || len(got) != 1 {
+		return "", fmt.Errorf("docker inspect: %d answers, %w", len(got), err)
 	}
 	h := got[0].HostConfig
 	if h.Privileged || len(h.CapAdd)+len(h.SecurityOpt)+len(h.Devices)+len(h.GroupAdd) > 0 || h.PidMode+h.UsernsMode+h.UTSMode != "" {
-		t.Fatalf("rig: not a default container: %+v", h)
+		return "", fmt.Errorf("rig: not a default container: %+v", h)
 	}
-	return id
+	return id, nil
+}
+
+// Remove ends a container, if it runs, and takes away all of it, also when ctx
+// has ended.
+func (d *Docker) Remove(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if out, err := d.Command(ctx, "rm", "--force", "--volumes", id).CombinedOutput(); err != nil {
+		return fmt.Errorf("docker rm: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// Command prepares a call of the docker command, for who is no test.
+func (d *Docker) Command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, dockerClient, args...)
+	cmd.Env = append(os.Environ(), d.Env()...)
+	return cmd
+}
+
+func (d *Docker) failed(what string, err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return fmt.Errorf("docker %s: %w\n%s\n%s", what, err, exit.Stderr, d.logTail())
+	}
+	return fmt.Errorf("docker %s: %w", what, err)
 }
 
 // Run makes a container, runs it to its end and removes it.
@@ -404,42 +457,38 @@ func (r *Running) PID(t testing.TB) int {
 // kernel gives that up first, so only a limit tells what a program needs.
 func (r *Running) PeakMemory(t testing.TB) int64 {
 	t.Helper()
-	dir := r.cgroup(t, "memory")
-	for _, name := range []string{"memory.max_usage_in_bytes", "memory.peak"} {
-		if b, err := os.ReadFile(filepath.Join(dir, name)); err == nil {
-			n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return n
-		}
+	n, err := peakOf(r.cgroup(t, "memory"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatalf("no peak of memory in %s", dir)
-	return 0
+	return n
 }
 
 // cgroup is the container's directory for a controller.
 func (r *Running) cgroup(t testing.TB, controller string) string {
 	t.Helper()
+	dir := r.d.cgroup(controller, r.ID)
+	if dir == "" {
+		t.Fatalf("no cgroup of container %s for %s", r.ID, controller)
+	}
+	return dir
+}
+
+// cgroup is the directory of a container's cgroup; "" when there is none.
+func (d *Docker) cgroup(controller, id string) string {
 	for _, top := range []string{"/sys/fs/cgroup/" + controller, "/sys/fs/cgroup"} {
-		dir := filepath.Join(top, r.d.parent, r.ID)
+		dir := filepath.Join(top, d.parent, id)
 		if _, err := os.Stat(dir); err == nil {
 			return dir
 		}
 	}
-	t.Fatalf("no cgroup of container %s for %s", r.ID, controller)
 	return ""
 }
 
-// remove ends the container, if it runs, and takes away all of it. The test's
-// context may have ended.
+// remove takes the container away. The test's context may have ended.
 func (r *Running) remove(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, dockerClient, "rm", "--force", "--volumes", r.ID)
-	cmd.Env = append(os.Environ(), r.d.Env()...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("docker rm: %v\n%s", err, out)
+	if err := r.d.Remove(t.Context(), r.ID); err != nil {
+		t.Error(err)
 	}
 }

@@ -2,10 +2,16 @@
 // nothing to do, and after small changes, each beside its budget.
 //
 //	bench [-binary bin/kaniko-build] [-dir DIR] [-n RUNS] [WORKLOAD...]
+//	bench -container [-peer EXECUTOR] [-binary …] [-dir …] [-n ROUNDS] [WORKLOAD...]
 //
 // It starts a registry of its own on loopback, which has the bases and takes
 // the images. The disk needs 10 GB for all workloads. It ends with 1 when a
 // process uses more memory than it may; times depend on the machine.
+//
+// With -container it builds as pipelines do, in Docker's default container and by
+// our executor image, with the cache off and on; and by turns with a peer, which is
+// a program with kaniko's command line, in an image of the same layout. It is to be
+// started in the top folder of the repository.
 package main
 
 import (
@@ -32,7 +38,9 @@ func main() {
 	dir := flag.String("dir", "", "folder for workloads and states (default: a temporary one)")
 	write := flag.String("write", "", "only write the workloads below this folder, for -registry")
 	registry := flag.String("registry", "127.0.0.1:5000", "registry that written workloads use")
-	runs := flag.Int("n", 5, "each time is the median of as many; cold builds of big workloads run once")
+	runs := flag.Int("n", 5, "each time is the median of as many; cold builds of big workloads run once, but for -container")
+	inContainers := flag.Bool("container", false, "measure in Docker's default container")
+	peer := flag.String("peer", "", "with -container: static program with kaniko's command line, to compare with")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [flags] [WORKLOAD...]")
 		flag.PrintDefaults()
@@ -44,10 +52,13 @@ func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	var err error
-	if *write != "" {
+	switch {
+	case *write != "":
 		err = writeOnly(*write, *registry, flag.Args())
-	} else {
-		err = run(ctx, *binary, *dir, max(*runs, 1), flag.Args())
+	case *inContainers:
+		err = withBases(ctx, *binary, *dir, flag.Args(), func(w work) error { return contained(ctx, w, *peer, max(*runs, 1)) })
+	default:
+		err = withBases(ctx, *binary, *dir, flag.Args(), func(w work) error { return alone(ctx, w, max(*runs, 1)) })
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -84,7 +95,20 @@ func writeOnly(dir, registry string, names []string) error {
 	return nil
 }
 
-func run(ctx context.Context, binary, dir string, runs int, names []string) (err error) {
+// work is what there is to measure.
+type work struct {
+	binary    string
+	dir       string // for everything
+	workloads []bench.Workload
+	layouts   []string // their bases
+}
+
+func (w work) registry(ctx context.Context, fn func(reg *rig.Registry) error) error {
+	return withRegistry(ctx, filepath.Join(w.dir, "registry"), w.layouts, fn)
+}
+
+// withBases runs fn when the bases of the named workloads are there.
+func withBases(ctx context.Context, binary, dir string, names []string, fn func(work) error) (err error) {
 	list, err := chosen(names)
 	if err != nil {
 		return err
@@ -97,6 +121,9 @@ func run(ctx context.Context, binary, dir string, runs int, names []string) (err
 			return err
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
 	}
 	var needs []string
 	for _, w := range list {
@@ -114,12 +141,14 @@ func run(ctx context.Context, binary, dir string, runs int, names []string) (err
 	if err != nil {
 		return err
 	}
+	return fn(work{binary, dir, list, layouts})
+}
+
+// alone measures the program itself.
+func alone(ctx context.Context, w work, runs int) error {
 	slow, tooMuch := 0, 0
 	b := bench.Bench{
-		Binary: binary, Dir: dir, Runs: runs,
-		Registry: func(ctx context.Context, fn func(reg *rig.Registry) error) error {
-			return withRegistry(ctx, filepath.Join(dir, "registry"), layouts, fn)
-		},
+		Binary: w.binary, Dir: w.dir, Runs: runs, Registry: w.registry,
 		Say: func(s bench.Sample) {
 			fmt.Println(s)
 			if s.Slow() {
@@ -131,14 +160,63 @@ func run(ctx context.Context, binary, dir string, runs int, names []string) (err
 		},
 	}
 	fmt.Println(bench.Header)
-	for _, w := range list {
-		if err := b.Measure(ctx, w); err != nil {
+	for _, one := range w.workloads {
+		if err := b.Measure(ctx, one); err != nil {
 			return err
 		}
 	}
 	fmt.Printf("\n%d times and %d processes are over their budgets, which are for an idle machine with two CPUs\n", slow, tooMuch)
 	if tooMuch > 0 {
 		return errors.New("a process used more memory than it may")
+	}
+	return nil
+}
+
+// contained measures the executor image.
+func contained(ctx context.Context, w work, peer string, rounds int) (err error) {
+	engine, err := os.MkdirTemp(w.dir, "docker-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(engine)) }()
+	docker, stop, err := rig.RunDocker(engine, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	c := bench.Containers{Docker: docker, Dir: w.dir, Rounds: rounds, Registry: w.registry}
+	if c.Ours, err = c.Load(ctx, w.binary, "ours", w.binary); err != nil {
+		return err
+	}
+	if peer != "" {
+		other, err := c.Load(ctx, w.binary, "peer", peer)
+		if err != nil {
+			return err
+		}
+		c.Peer = &other
+	}
+	slow, tooMuch := 0, 0
+	c.Say = func(s bench.Contained) {
+		fmt.Println(s)
+		if s.Slow() {
+			slow++
+		}
+		if s.TooMuch() {
+			tooMuch++
+		}
+	}
+	fmt.Printf("Docker's default container, memory of cgroups, medians of %d\n%s\n", rounds, bench.ContainedHeader)
+	for _, one := range w.workloads {
+		if one.Peer == 0 {
+			continue
+		}
+		if err := c.Measure(ctx, one); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("\n%d ratios and %d containers are over what they may be\n", slow, tooMuch)
+	if slow+tooMuch > 0 {
+		return errors.New("a container took more time or memory than it may")
 	}
 	return nil
 }
