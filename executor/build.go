@@ -135,6 +135,14 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 	if err != nil {
 		return coreResult{}, err
 	}
+	if iso.Rung == sandbox.InPlace { // credentials are put aside with the rest
+		back, err := x.keys.Away(imagePlaces[0])
+		if err != nil {
+			conn.Close()
+			return coreResult{}, err
+		}
+		defer back()
+	}
 	container, err := x.opts.Runner.Start(ctx, iso, Site{
 		Store: x.store.Dir(), Keep: j.Keep, Ignore: j.Ignore,
 		Waiting: func() {

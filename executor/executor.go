@@ -136,6 +136,7 @@ type Executor struct {
 	opts     Options
 	store    *store.Store
 	registry *registry.Client
+	keys     *credential.Keychain
 	tokens   *tokens
 	fetcher  *buildctx.Fetcher
 	caches   *caches
@@ -192,12 +193,13 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	if err2 := st.Hold(); err2 != nil {
 		return nil, errors.Join(err2, st.Close())
 	}
-	reg, err2 := newRegistry(o, st)
+	keys := credential.New(credential.Options{Sources: o.CredentialSources, Getenv: o.Getenv})
+	reg, err2 := newRegistry(o, st, keys)
 	if err2 != nil {
 		return nil, errors.Join(err2, st.Close())
 	}
 	x := &Executor{
-		opts: o, store: st, registry: reg, tokens: newTokens(o.Jobs),
+		opts: o, store: st, registry: reg, keys: keys, tokens: newTokens(o.Jobs),
 		fetcher: &buildctx.Fetcher{Dir: st.FilesDir("fetched"), Env: gitEnv(o.Getenv), NoCommand: iso.Rung == sandbox.InPlace, Use: st.Use},
 		hashers: map[string]*buildctx.Hasher{}, layouts: map[string]*image.Layout{},
 		isolation: func() (Isolation, error) { return iso, err },

@@ -21,9 +21,9 @@ import (
 
 const layoutScheme = "oci-layout://"
 
-func newRegistry(o Options, st *store.Store) (*registry.Client, error) {
+func newRegistry(o Options, st *store.Store, keys *credential.Keychain) (*registry.Client, error) {
 	ro := registry.Options{
-		Hosts: map[string]registry.Host{}, Keychain: credential.New(credential.Options{Sources: o.CredentialSources, Getenv: o.Getenv}), UserAgent: userAgent(o.Getenv),
+		Hosts: map[string]registry.Host{}, Keychain: keys, UserAgent: userAgent(o.Getenv),
 		Others: registryHost(o.Others), PrivatePlain: o.PrivatePlain, Retries: o.Retries,
 	}
 	for _, r := range o.Registries {

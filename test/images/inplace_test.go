@@ -1,6 +1,7 @@
 package images
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kaniko-build/test/mirror"
+	"kaniko-build/test/registrytest"
 	"kaniko-build/test/rig"
 )
 
@@ -25,6 +27,7 @@ func testSteps(t *testing.T, d *rig.Docker) {
 	t.Run("twice", p.testTwice)
 	t.Run("token", p.testToken)
 	t.Run("mount", p.testMount)
+	t.Run("credentials", p.testCredentials)
 	t.Run("killed", p.testKilled)
 	t.Run("run_in_docker.sh", p.testScript)
 }
@@ -311,6 +314,32 @@ func (p *pod) testMount(t *testing.T) {
 		t.Error(o.All())
 	}
 	same("a container that was killed")
+}
+
+// testCredentials has them in a home that is put aside while / is an image's, whose own
+// helper on PATH is not run.
+func (p *pod) testCredentials(t *testing.T) {
+	closed := registrytest.Start(t, registrytest.Options{Auth: true})
+	script := func(user string) string {
+		return fmt.Sprintf("#!/busybox/sh\ncat >/dev/null; echo '{\"ServerURL\":\"x\",\"Username\":\"%s\",\"Secret\":\"%s\"}'\n", user, registrytest.Password)
+	}
+	dir := p.context(t, map[string]string{
+		"helper": script("nobody"), "base/Dockerfile": "FROM busybox\nCOPY --chmod=755 helper /usr/local/bin/docker-credential-mine\nRUN mkdir -p /root/.docker && echo bad >/root/.docker/config.json\n",
+		"app/Dockerfile": "FROM " + closed.Host + "/base\nRUN test \"$(cat /root/.docker/config.json)\" = bad && echo x >/x\nFROM busybox\nCOPY --from=" + closed.Host + "/base /root /root\nRUN touch /y\n",
+	})
+	auths := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, closed.Host, base64.StdEncoding.EncodeToString([]byte(registrytest.User+":"+registrytest.Password)))
+	mine := fmt.Sprintf(`{"credHelpers":{%q:"mine"}}`, closed.Host)
+	r := p.d.Start(t, rig.Container{Image: debug, Entrypoint: "/busybox/cat", Env: []string{"DOCKER_CONFIG="}, Mounts: []rig.Mount{{Source: dir, Target: "/src"}}})
+	for _, c := range []struct{ name, config string }{{"base", auths}, {"app", auths}, {"app", mine}} {
+		const lay = `mkdir -p ~/.docker && echo "$1" >~/.docker/config.json && echo "$2" >/kaniko/docker-credential-mine && chmod 755 /kaniko/docker-credential-mine && rm -rf /kaniko/state`
+		if o := r.Exec(t, rig.Call{}, "/busybox/sh", "-c", lay, "sh", c.config, script(registrytest.User)); o.Code != 0 {
+			t.Fatal(o.All())
+		}
+		o := r.Exec(t, rig.Call{}, "/kaniko/executor", "--registry-mirror", p.bases.Addr, "--context", "/src", "--dockerfile", "/src/"+c.name+"/Dockerfile", "--destination", closed.Host+"/"+c.name)
+		if o.Code != 0 {
+			t.Errorf("%s with %s: %s", c.name, c.config, o.All())
+		}
+	}
 }
 
 // testKilled kills the executor, or the process that works in the root for it, at

@@ -3,24 +3,40 @@ package credential
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/config/configfile"
+	"github.com/docker/cli/cli/config/types"
+	"github.com/docker/docker-credential-helpers/client"
+	"github.com/docker/docker-credential-helpers/credentials"
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
 )
 
 // docker finds credentials as docker and podman do: in $DOCKER_CONFIG/config.json,
 // else ~/.docker/config.json, else $REGISTRY_AUTH_FILE, else containers/auth.json
 // below $XDG_RUNTIME_DIR or the user's configuration. Credential helpers
 // (credHelpers, credsStore) are run from $PATH of this process, never inside a
-// build. An entry of auths may name a path below a host (podman's
+// build; see Away. An entry of auths may name a path below a host (podman's
 // "quay.io/team"): the longest that fits wins, before the host's own.
-func docker(ctx context.Context, r authn.Resource) (authn.Authenticator, error) {
-	f := readEntries()
+func (k *Keychain) docker(ctx context.Context, r authn.Resource) (authn.Authenticator, error) {
+	k.mu.Lock()
+	f := k.config
+	k.mu.Unlock()
+	if f == nil {
+		var err error
+		if f, err = readConfig(); err != nil {
+			return nil, err
+		}
+	}
 	for name := r.String(); name != r.RegistryStr(); {
 		if f.scoped[name] {
-			a, err := authn.Resolve(ctx, authn.DefaultKeychain, entry(name))
+			a, err := k.entry(f, name)
 			if err != nil || a != authn.Anonymous {
 				return a, err
 			}
@@ -34,14 +50,93 @@ func docker(ctx context.Context, r authn.Resource) (authn.Authenticator, error) 
 	if f.pathsOnly(r.RegistryStr()) {
 		return authn.Anonymous, nil
 	}
-	return authn.Resolve(ctx, authn.DefaultKeychain, entry(r.RegistryStr()))
+	return k.entry(f, r.RegistryStr())
 }
 
-// entry is the name of one entry in a config.
-type entry string
+// entry is what one entry of a config says.
+func (k *Keychain) entry(f *dockerConfig, key string) (authn.Authenticator, error) {
+	if key == name.DefaultRegistry {
+		key = authn.DefaultAuthKey
+	}
+	helper := f.CredentialsStore
+	if h, ok := f.CredentialHelpers[key]; ok {
+		helper = h
+	}
+	var c types.AuthConfig
+	var err error
+	if helper != "" {
+		c, err = configfile.New("").GetAuthConfig(key) // of $DOCKER_AUTH_CONFIG, which counts first
+		if c.ServerAddress = ""; err == nil && c == (types.AuthConfig{}) {
+			c, err = k.help(helper, key)
+		}
+	} else {
+		c, err = f.GetAuthConfig(key)
+	}
+	c.ServerAddress = ""
+	switch {
+	case err != nil:
+		return nil, err
+	case c == (types.AuthConfig{}):
+		return authn.Anonymous, nil
+	}
+	return authn.FromConfig(authn.AuthConfig{Username: c.Username, Password: c.Password, Auth: c.Auth, IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken}), nil
+}
 
-func (e entry) String() string      { return string(e) }
-func (e entry) RegistryStr() string { return string(e) }
+// help asks a credential helper.
+func (k *Keychain) help(helper, key string) (types.AuthConfig, error) {
+	program := "docker-credential-" + helper
+	k.mu.Lock()
+	dir := k.away
+	kept, known := k.helped[helper+" "+key]
+	k.mu.Unlock()
+	if dir != "" {
+		inside := filepath.Join(dir, program)
+		if _, err := os.Stat(inside); err == nil {
+			program = inside
+		} else if known {
+			return kept, nil
+		} else {
+			return kept, fmt.Errorf("ask %s for %s: it is not in %s, and no other is run while / is that of an image", program, key, dir)
+		}
+	}
+	got, err := client.Get(client.NewShellProgramFunc(program), key)
+	if err != nil {
+		if credentials.IsErrCredentialsNotFound(err) {
+			return types.AuthConfig{}, nil
+		}
+		return types.AuthConfig{}, fmt.Errorf("ask %s for %s: %w", program, key, err)
+	}
+	c := types.AuthConfig{Username: got.Username, Password: got.Secret}
+	if got.Username == "<token>" {
+		c = types.AuthConfig{IdentityToken: got.Secret}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.helped[helper+" "+key] = c
+	return c, nil
+}
+
+// dockerConfig is a docker config that was read.
+type dockerConfig struct {
+	*configfile.ConfigFile
+	entries
+}
+
+// readConfig reads the file as it is now; none is empty.
+func readConfig() (*dockerConfig, error) {
+	b, err := os.ReadFile(configFile())
+	if errors.Is(err, os.ErrNotExist) {
+		return &dockerConfig{ConfigFile: configfile.New("")}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read credentials: %w", err)
+	}
+	f, err := config.LoadFromReader(strings.NewReader(string(b)))
+	if err != nil {
+		return nil, fmt.Errorf("read credentials in %s: %w", configFile(), err)
+	}
+	return &dockerConfig{f, readEntries(b)}, nil
+}
 
 // entries are the names in a docker config. The values are the library's
 // business.
@@ -51,12 +146,8 @@ type entries struct {
 	store  bool // a helper that may know any host
 }
 
-func readEntries() entries {
+func readEntries(b []byte) entries {
 	out := entries{scoped: map[string]bool{}, hosts: map[string]bool{}}
-	b, err := os.ReadFile(configFile())
-	if err != nil {
-		return out
-	}
 	var f struct {
 		Auths       map[string]json.RawMessage `json:"auths"`
 		CredHelpers map[string]string          `json:"credHelpers"`

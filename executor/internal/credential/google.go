@@ -37,6 +37,9 @@ func (o Options) google(ctx context.Context, host string) (*login, error) {
 	if o.Getenv("GOOGLE_APPLICATION_CREDENTIALS") != "" {
 		return nil, fmt.Errorf("read what GOOGLE_APPLICATION_CREDENTIALS names: %w", err)
 	}
+	if o.away() {
+		return nil, nil // gcloud, if there is one now, is an image's
+	}
 	a, err := gcr.NewGcloudAuthenticator(ctx)
 	if err != nil {
 		return nil, nil // gcloud is not there, or knows nobody

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/docker/cli/cli/config/types"
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
@@ -23,6 +24,8 @@ type Options struct {
 	Sources []string
 	Getenv  func(string) string // nil knows nothing
 	Client  *http.Client        // for tokens of clouds; nil is http.DefaultClient
+
+	away func() bool // see Keychain.Away
 }
 
 // login is a name and a password, or what stands in their place.
@@ -39,8 +42,12 @@ type source func(ctx context.Context, host string) (*login, error)
 type Keychain struct {
 	sources []source
 
-	mu   sync.Mutex
-	kept map[string]*kept // by host
+	mu     sync.Mutex
+	kept   map[string]*kept // by host
+	away   string           // see Away; "": nobody has said so
+	aways  int              // who did, and has not come back
+	config *dockerConfig    // as it was then; nil: it is read each time
+	helped map[string]types.AuthConfig
 }
 
 // kept is what the sources said of one host.
@@ -55,7 +62,8 @@ func New(o Options) *Keychain {
 	if o.Getenv == nil {
 		o.Getenv = func(string) string { return "" }
 	}
-	k := &Keychain{kept: map[string]*kept{}}
+	k := &Keychain{kept: map[string]*kept{}, helped: map[string]types.AuthConfig{}}
+	o.away = func() bool { k.mu.Lock(); defer k.mu.Unlock(); return k.away != "" }
 	for _, name := range Sources() {
 		if o.Sources == nil || slices.Contains(o.Sources, name) {
 			k.sources = append(k.sources, o.source(name))
@@ -108,7 +116,7 @@ func (k *Keychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
 
 // ResolveContext is what go-containerregistry asks.
 func (k *Keychain) ResolveContext(ctx context.Context, r authn.Resource) (authn.Authenticator, error) {
-	a, err := docker(ctx, r)
+	a, err := k.docker(ctx, r)
 	if err != nil || a != authn.Anonymous {
 		return a, err
 	}
@@ -120,6 +128,28 @@ func (k *Keychain) ResolveContext(ctx context.Context, r authn.Resource) (authn.
 		return authn.Anonymous, nil
 	}
 	return authn.FromConfig(l.AuthConfig), nil
+}
+
+// Away says that until back is called the files of this machine are not its own, but
+// for those in dir: the docker config is kept as it is now, what helpers have said stays
+// known, and no program is run but from dir.
+func (k *Keychain) Away(dir string) (back func(), err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.aways == 0 {
+		if k.config, err = readConfig(); err != nil {
+			return nil, err
+		}
+		k.away = dir
+	}
+	k.aways++
+	return func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.aways--; k.aways == 0 {
+			k.away, k.config = "", nil
+		}
+	}, nil
 }
 
 // forgetNobody is how long a host is not asked for again whom nobody knows.
