@@ -22,6 +22,7 @@ func (p *planner) target(t *schema.Target) *targetPlan {
 		e.contexts()
 		e.references()
 		e.order()
+		p.policy.check(t, e.bases, &p.problems, &p.warnings)
 	}
 	return tp
 }
@@ -46,21 +47,26 @@ func (p *planner) nodes(t *schema.Target) []Node {
 // edgeFinder finds what one node needs.
 type edgeFinder struct {
 	*planner
-	node *Node
-	plan *targetPlan
+	node  *Node
+	plan  *targetPlan
+	bases []Reference // images that no target makes
 }
 
 // contexts adds the parents that named contexts name.
-func (f edgeFinder) contexts() {
+func (f *edgeFinder) contexts() {
 	for _, c := range f.node.Target.Contexts {
-		if _, here := f.contextName(c); here && c.Kind == schema.ContextTarget {
-			f.parent(c.Value, Edge{Kind: ByContext, Use: "contexts", Name: c.Name, Pos: c.Pos}, f.node.Platform)
+		_, here := f.contextName(c)
+		switch {
+		case here && c.Kind == schema.ContextTarget:
+			f.parent(c.Value, Edge{Kind: ByContext, Use: "contexts", Name: c.Name, Pos: c.Pos, Weak: c.Weak}, f.node.Platform)
+		case here && c.Kind == schema.ContextImage:
+			f.bases = append(f.bases, Reference{Name: c.Value, Pos: c.Pos, Use: "contexts"})
 		}
 	}
 }
 
 // references adds the parents whose images the Dockerfile names.
-func (f edgeFinder) references() {
+func (f *edgeFinder) references() {
 	t := f.node.Target
 	refs, err := f.files.References(*t, f.node.Platform)
 	if err != nil {
@@ -70,6 +76,9 @@ func (f edgeFinder) references() {
 	for _, r := range refs {
 		switch {
 		case f.isNamedContext(r.Name):
+		case r.Unresolved && t.Infer == schema.InferStrict:
+			f.problems.Add(r.Pos, "give the ARG a value", "target %q: %s %s has no value here, and infer is strict", t.Name, r.Use, printable(r.Name))
+		case r.Unresolved && t.Infer == schema.InferNo:
 		case r.Unresolved:
 			f.warnings.Add(r.Pos, "give the ARG a default, or name the target in needs or contexts",
 				"target %q: %s %s has no value here, so it makes no edge", t.Name, r.Use, printable(r.Name))
@@ -80,7 +89,7 @@ func (f edgeFinder) references() {
 }
 
 // isNamedContext tells whether the target gives a context for that image.
-func (f edgeFinder) isNamedContext(image string) bool {
+func (f *edgeFinder) isNamedContext(image string) bool {
 	return slices.ContainsFunc(f.node.Target.Contexts, func(c schema.NamedContext) bool {
 		name, here := f.contextName(c)
 		return here && plainName(name) == plainName(image)
@@ -89,7 +98,7 @@ func (f edgeFinder) isNamedContext(image string) bool {
 
 // contextName is the name of a context without its "::platform", and whether it
 // is one for the node's platform.
-func (f edgeFinder) contextName(c schema.NamedContext) (name string, here bool) {
+func (f *edgeFinder) contextName(c schema.NamedContext) (name string, here bool) {
 	name, platform, some := strings.Cut(c.Name, "::")
 	return name, !some || schema.NormalPlatform(platform) == f.node.Platform
 }
@@ -104,15 +113,19 @@ func plainName(name string) string {
 }
 
 // image adds the parent that makes the image r, if there is one.
-func (f edgeFinder) image(r Reference) {
+func (f *edgeFinder) image(r Reference) {
 	t := f.node.Target
-	owners := f.images.match(r.Name)
+	var owners []string
+	if t.Infer != schema.InferNo {
+		owners = f.images.match(r.Name)
+	}
 	platform := f.node.Platform
 	if r.Platform != "" {
 		platform = schema.NormalPlatform(r.Platform)
 	}
 	switch {
 	case len(owners) == 0:
+		f.bases = append(f.bases, r)
 	case len(owners) > 1:
 		f.problems.Add(r.Pos, "name one of their tags, or a target in contexts",
 			"target %q: %s %s is the image of several targets: %s", t.Name, r.Use, r.Name, strings.Join(owners, ", "))
@@ -126,11 +139,18 @@ func (f edgeFinder) image(r Reference) {
 
 // parent adds an edge to the node of a target for a platform, and the name that
 // the node is handed over by.
-func (f edgeFinder) parent(name string, e Edge, platform string) {
+func (f *edgeFinder) parent(name string, e Edge, platform string) {
+	if cells := f.manifest.Cells(name); len(cells) > 1 {
+		f.problems.Add(e.Pos, "name one of them", "target %q: %q is a matrix of several targets: %s", f.node.Target.Name, name, strings.Join(cells, ", "))
+		return
+	} else if len(cells) == 1 {
+		name = cells[0]
+	}
 	parent := f.known(name, e)
 	if parent == nil {
 		return
 	}
+	e.Weak = e.Weak || slices.ContainsFunc(f.node.Target.Weak, func(w schema.Named) bool { return w.Name == parent.Name || w.Name == parent.Base })
 	nodes := f.nodes(parent)
 	i := slices.IndexFunc(nodes, func(n Node) bool { return n.Platform == platform })
 	if i < 0 && len(nodes) == 1 && (platform == "" || nodes[0].Platform == "") {
@@ -142,6 +162,11 @@ func (f edgeFinder) parent(name string, e Edge, platform string) {
 		return
 	}
 	id := nodes[i].ID
+	if e.Weak {
+		e.Node, e.Needs = f.node.ID, id
+		f.plan.weak = append(f.plan.weak, weakEdge{e, parent})
+		return
+	}
 	if old, taken := f.node.Parents[e.Name]; taken && old != id {
 		f.problems.Add(e.Pos, "name one of them as a context", "target %q uses %s for two platforms, which is not built yet", f.node.Target.Name, e.Name)
 		return
@@ -151,19 +176,25 @@ func (f edgeFinder) parent(name string, e Edge, platform string) {
 }
 
 // order adds the edges of needs: every platform waits for every platform.
-func (f edgeFinder) order() {
+func (f *edgeFinder) order() {
 	for _, n := range f.node.Target.Needs {
 		e := Edge{Kind: ByNeeds, Use: "needs", Name: n.Name, Pos: n.Pos}
-		if parent := f.known(n.Name, e); parent != nil {
-			for _, node := range f.nodes(parent) {
-				f.add(n.Name, node.ID, e)
+		cells := f.manifest.Cells(n.Name)
+		if cells == nil {
+			cells = []string{n.Name}
+		}
+		for _, name := range cells {
+			if parent := f.known(name, e); parent != nil {
+				for _, node := range f.nodes(parent) {
+					f.add(name, node.ID, e)
+				}
 			}
 		}
 	}
 }
 
 // known is the target of that name, unless it is missing or the node's own.
-func (f edgeFinder) known(name string, e Edge) *schema.Target {
+func (f *edgeFinder) known(name string, e Edge) *schema.Target {
 	t := f.node.Target
 	parent := f.manifest.Target(name)
 	switch {
@@ -176,7 +207,7 @@ func (f edgeFinder) known(name string, e Edge) *schema.Target {
 	return parent
 }
 
-func (f edgeFinder) targetNames() []string {
+func (f *edgeFinder) targetNames() []string {
 	var out []string
 	for _, t := range f.manifest.Targets {
 		out = append(out, t.Name)
@@ -184,7 +215,7 @@ func (f edgeFinder) targetNames() []string {
 	return out
 }
 
-func (f edgeFinder) add(target string, id graph.ID, e Edge) {
+func (f *edgeFinder) add(target string, id graph.ID, e Edge) {
 	e.Node, e.Needs = f.node.ID, id
 	if !slices.Contains(f.plan.edges, e) {
 		f.plan.edges = append(f.plan.edges, e)

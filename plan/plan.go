@@ -30,6 +30,9 @@ type Node struct {
 	// Parents tells which nodes take the place of what this one names: the name of a
 	// named context, or an image as its Dockerfile writes it after ARG resolution.
 	Parents map[string]graph.ID
+	// Published tells which images stand for weak parents that are not in the plan,
+	// by the name of a named context.
+	Published map[string]string
 }
 
 // EdgeKind says where an edge comes from.
@@ -49,6 +52,7 @@ type Edge struct {
 	Kind  EdgeKind
 	Use   string   // "contexts", "FROM", "COPY --from", "RUN --mount=from", "needs"
 	Name  string   // as written: the context, the image, the target
+	Weak  bool     // the parent is in the plan for another reason
 	Pos   diag.Pos // of what says so
 }
 
@@ -81,7 +85,8 @@ type Facts struct {
 // Make plans the targets that selection names (see schema.Manifest.Select) and all
 // they need. Mistakes come as a diag.Problems.
 func Make(m *schema.Manifest, selection []string, facts Facts, files Dockerfiles) (*Plan, error) {
-	p := &planner{manifest: m, images: indexImages(m), facts: facts, files: files, done: map[string]*targetPlan{}}
+	p := &planner{manifest: m, images: indexImages(m), facts: facts, files: files, done: map[string]*targetPlan{}, policy: newPolicy(m.Policy)}
+	p.warnings.AddErr(diag.Pos{}, m.Warnings)
 	p.checkRefs()
 	selected, err := m.Select(selection, p.targetEdges)
 	if err != nil {
@@ -130,6 +135,7 @@ type planner struct {
 	problems diag.List
 	warnings diag.List
 	done     map[string]*targetPlan
+	policy   policy
 }
 
 // targetPlan is the nodes of one target with their edges.
@@ -137,6 +143,13 @@ type targetPlan struct {
 	nodes []Node
 	edges []Edge
 	needs []string // targets, each once
+	weak  []weakEdge
+}
+
+// weakEdge is an edge that counts only if its parent is in the plan.
+type weakEdge struct {
+	Edge
+	parent *schema.Target
 }
 
 // checkRefs reports images that two targets would write.
@@ -182,21 +195,66 @@ func (p *planner) plan(selected []string) (*Plan, error) {
 	}
 	out := &Plan{}
 	groups := p.groups()
+	picked := map[string]bool{}
+	for _, name := range selected {
+		picked[name] = true
+	}
 	for _, t := range p.manifest.Targets {
 		if !needed[t.Name] {
 			continue
 		}
-		for _, n := range p.done[t.Name].nodes {
-			n.Selected = slices.Contains(selected, t.Name)
+		tp := p.done[t.Name]
+		edges := p.weaken(tp, needed)
+		for _, n := range tp.nodes {
+			n.Selected = picked[t.Name]
 			n.Group = groups[t.Name]
 			out.Nodes = append(out.Nodes, n)
 		}
-		out.Edges = append(out.Edges, p.done[t.Name].edges...)
+		out.Edges = append(out.Edges, edges...)
 	}
 	if err := p.problems.Err(); err != nil {
 		return nil, err
 	}
 	return p.order(out)
+}
+
+// weaken is the edges of a target, those of weak parents among them that are in the
+// plan; for others the published image takes the parent's place.
+func (p *planner) weaken(tp *targetPlan, needed map[string]bool) []Edge {
+	edges := tp.edges
+	for _, w := range tp.weak {
+		n := &tp.nodes[slices.IndexFunc(tp.nodes, func(n Node) bool { return n.ID == w.Node })]
+		switch {
+		case needed[w.parent.Name]:
+			n.Parents[w.Name] = w.Needs
+			if !slices.Contains(edges, w.Edge) {
+				edges = append(edges, w.Edge)
+			}
+		case w.Kind == ByImage: // it names the image already
+		default:
+			image := published(w.parent)
+			if image == "" {
+				p.problems.Add(w.Pos, "give it a tag of another kind, or build it in the same run", "no image of %q is known while it is not built", w.parent.Name)
+				continue
+			}
+			if n.Published == nil {
+				n.Published = map[string]string{}
+			}
+			n.Published[w.Name] = image
+		}
+	}
+	return edges
+}
+
+// published is the image that a target is found by when it is not built: its
+// identity tag, else its first; "" when all of them tell what it is built of.
+func published(t *schema.Target) string {
+	for _, refs := range [][]schema.Named{t.IdentityRefs, t.Refs} {
+		if len(refs) > 0 {
+			return refs[0].Name
+		}
+	}
+	return ""
 }
 
 // order adds the graph, or answers with the circle that prevents it.

@@ -26,7 +26,7 @@ func (p *Plan) Table(w io.Writer) error {
 		if n.Selected {
 			because = "selected"
 		}
-		row(t, strconv.Itoa(i+1), string(id), orDash(n.Platform), because, dockerfileOf(n), strings.Join(n.Target.RefNames(), ", "))
+		row(t, strconv.Itoa(i+1), string(id), orDash(n.Platform), because, dockerfileOf(n), strings.Join(imagesOf(n), ", "))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -77,6 +77,15 @@ func orDash(s string) string {
 	return s
 }
 
+// imagesOf is the refs of a node, those that name its input digest as written.
+func imagesOf(n *Node) []string {
+	out := n.Target.RefNames()
+	for _, r := range n.Target.InputRefs {
+		out = append(out, r.Text)
+	}
+	return out
+}
+
 // dockerfileOf is the Dockerfile, or where in the manifest it stands.
 func dockerfileOf(n *Node) string {
 	if n.Target.Inline != nil {
@@ -89,8 +98,9 @@ func dockerfileOf(n *Node) string {
 // ones may come, none goes away or changes its meaning.
 //
 //	{"nodes": [{"id", "target", "platform", "selected", "internal", "context",
-//	            "dockerfile", "stage", "args", "images", "parents": {name: id}}],
-//	 "edges": [{"node", "needs", "kind", "use", "name", "at": {"file", "line", "col"}}],
+//	            "dockerfile", "stage", "args", "images", "parents": {name: id},
+//	            "published": {name: image}}],
+//	 "edges": [{"node", "needs", "kind", "use", "name", "weak", "at": {"file", "line", "col"}}],
 //	 "order": [id], "levels": [[id]],
 //	 "warnings": [{"at", "text", "hint"}]}
 func (p *Plan) JSON(w io.Writer) error {
@@ -107,6 +117,7 @@ func (p *Plan) JSON(w io.Writer) error {
 		Args       map[string]string   `json:"args,omitempty"`
 		Images     []string            `json:"images"`
 		Parents    map[string]graph.ID `json:"parents,omitempty"`
+		Published  map[string]string   `json:"published,omitempty"`
 	}
 	type edge struct {
 		Node  graph.ID `json:"node"`
@@ -114,6 +125,7 @@ func (p *Plan) JSON(w io.Writer) error {
 		Kind  EdgeKind `json:"kind"`
 		Use   string   `json:"use"`
 		Name  string   `json:"name"`
+		Weak  bool     `json:"weak,omitempty"`
 		At    diag.Pos `json:"at"`
 	}
 	type warning struct {
@@ -133,11 +145,11 @@ func (p *Plan) JSON(w io.Writer) error {
 		out.Nodes = append(out.Nodes, node{
 			ID: n.ID, Target: t.Name, Platform: n.Platform, Selected: n.Selected, Internal: t.Internal,
 			Context: t.Context, Dockerfile: dockerfileOf(&n), Inline: t.Inline != nil, Stage: t.Stage,
-			Args: t.Args, Images: t.RefNames(), Parents: n.Parents,
+			Args: t.Args, Images: imagesOf(&n), Parents: n.Parents, Published: n.Published,
 		})
 	}
 	for _, e := range p.Edges {
-		out.Edges = append(out.Edges, edge{e.Node, e.Needs, e.Kind, e.Use, e.Name, e.Pos})
+		out.Edges = append(out.Edges, edge{e.Node, e.Needs, e.Kind, e.Use, e.Name, e.Weak, e.Pos})
 	}
 	for _, problem := range p.Warnings {
 		out.Warnings = append(out.Warnings, warning{problem.Pos, problem.What, problem.Hint})

@@ -65,10 +65,32 @@ func workTree(start string, owners Owners) (string, error) {
 	}
 }
 
+// overrideNames is what the file beside a manifest may be called that is merged
+// over it on a developer's machine.
+var overrideNames = []string{"kaniko-build.override.yaml", "kaniko-build.override.yml"}
+
+// Override is the override file beside a manifest that Discover found, or "". It is
+// refused as a manifest is.
+func Override(manifest string, uid uint32, owners Owners) (string, error) {
+	return oneOf(overrideNames, filepath.Dir(manifest), uid, owners)
+}
+
+// Trust refuses a file that belongs to another user than root or uid, as Discover
+// does; a missing one is for others to report.
+func Trust(file string, uid uint32, owners Owners) error {
+	_, err := oneOf([]string{filepath.Base(file)}, filepath.Dir(file), uid, owners)
+	return err
+}
+
 // manifestIn is the manifest of one directory, or "".
 func manifestIn(dir string, uid uint32, owners Owners) (string, error) {
+	return oneOf(fileNames, dir, uid, owners)
+}
+
+// oneOf is the file of a directory that has one of the names, or "".
+func oneOf(names []string, dir string, uid uint32, owners Owners) (string, error) {
 	found := ""
-	for _, name := range fileNames {
+	for _, name := range names {
 		path := filepath.Join(dir, name)
 		uids, err := owners(path)
 		if errors.Is(err, fs.ErrNotExist) {

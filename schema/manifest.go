@@ -14,13 +14,23 @@ import (
 type Manifest struct {
 	Version    int
 	Name       string     // of the workspace
-	Targets    []Target   // as declared
-	Groups     []Group    // those of the groups section as declared, then those only targets name
+	Targets    []Target   // as declared, each matrix as its cells, those of included files behind
+	Groups     []Group    // those of the groups sections as declared, then those only targets name
 	Registries []Registry // as declared
+	Policy     Policy
 	Run        Run
+	Runner     Runner
+	Affected   Affected
+	Watch      Watch
 	Lint       Lint
-	Secrets    []Secret // as declared
-	SSH        []SSH    // as declared; "default" exists without being here
+	Secrets    []Secret      // as declared
+	SSH        []SSH         // as declared; "default" exists without being here
+	Files      []string      // every manifest file that was read, relative to the workspace root
+	Warnings   diag.Problems // what may be a mistake; sorted
+
+	byName map[string]int   // of Targets
+	cells  map[string][]int // of Targets, by the name of their matrix
+	parts  *printed         // what Print shows besides targets
 }
 
 // Target is one image to build.
@@ -28,7 +38,9 @@ type Manifest struct {
 // Paths are slash-separated and relative to the workspace root, "." for the root
 // itself; none of them leaves it.
 type Target struct {
-	Name          string
+	Name          string   // of a matrix's cell with its variant
+	Base          string   // as written: cells of a matrix share it
+	Variant       string   // "" without a matrix
 	Pos           diag.Pos // of its name
 	Context       string   // directory
 	ContextPos    diag.Pos // zero if nobody wrote one
@@ -38,10 +50,15 @@ type Target struct {
 	Stage         string // "" is the last one
 	Args          map[string]string
 	Contexts      []NamedContext // sorted by name
-	Refs          []Named        // every image with every tag, each once, at least one
+	Refs          []Named        // every image with every tag that is known, each once; none only if there are InputRefs
+	InputRefs     []InputRef     // those that name the input digest
+	IdentityRefs  []Named        // of Refs, those whose tag has the role identity
 	Labels        map[string]string
+	Annotations   []Annotation
 	Needs         []Named // targets to build before this one
-	Internal      bool    // built when needed, never pushed
+	Weak          []Named // targets whose published image does unless they are in the run
+	Infer         Infer
+	Internal      bool // built when needed, never pushed
 	Platforms     []string
 	Secrets       []Grant
 	SSH           []Named
@@ -49,6 +66,119 @@ type Target struct {
 	NoCacheStages []string // for these
 	Cache         *Cache   // nil is none
 	Executor      Executor
+	Network       string // of RUN: none, host or "" for the default
+	Skip          Skip
+	Attest        Attest
+	Outputs       []Output
+	Before        []Hook
+	After         []Hook
+	Inputs        Inputs
+	Resources     Resources
+	Timeout       time.Duration // 0 is none
+	Rules         []WatchRule
+
+	body *value // resolved, for Print
+}
+
+// InputRef is a ref with ${input.digest} in it. Expand gives it its value, 64 hex
+// digits.
+type InputRef struct {
+	Text     string
+	Identity bool // its tag has the role identity
+	Pos      diag.Pos
+}
+
+// Annotation is one annotation at one level.
+type Annotation struct {
+	Level string // manifest, index, manifest-descriptor, index-descriptor
+	Name  string
+	Value string
+	Pos   diag.Pos
+}
+
+// Infer says whether the images that a Dockerfile names make edges.
+type Infer string
+
+// The ways to infer edges.
+const (
+	InferYes    Infer = "true"
+	InferNo     Infer = "false"
+	InferStrict Infer = "strict" // and a name without a value is a mistake
+)
+
+// Skip says when a target is not built at all.
+type Skip string
+
+// The reasons to skip a target.
+const (
+	SkipNever     Skip = "never"
+	SkipUnchanged Skip = "unchanged" // the store records the same input digest
+	SkipPublished Skip = "published" // the registry has the identity tag
+)
+
+// Attest is what is attested beside an image.
+type Attest struct {
+	Provenance string // min, max or "" for none
+	SBOM       string // its format, spdx-json, or "" for none
+	Pos        diag.Pos
+}
+
+// Output is one thing written besides the registry.
+type Output struct {
+	Type string // registry, oci, docker, tar, local, none
+	Dest string // relative to the workspace root; "" for registry and none
+	Pos  diag.Pos
+}
+
+// Command is what a hook runs: Words, or Line by the shell.
+type Command struct {
+	Words []string
+	Line  string
+	Dir   string // relative to the workspace root
+	Pos   diag.Pos
+}
+
+// HookTime says after which builds a hook runs.
+type HookTime string
+
+// When hooks run.
+const (
+	OnSuccess HookTime = "success"
+	OnFailure HookTime = "failure"
+	Always    HookTime = "always"
+)
+
+// Hook is a command before or after a build. The texts of its command go through
+// Expand when it runs.
+type Hook struct {
+	Command
+	Inputs    []string // patterns, relative to the workspace root: without a change in these it need not run
+	When      HookTime
+	Platforms []string // none is all
+	Always    bool     // run although the target is skipped
+}
+
+// Inputs corrects what a target depends on. Patterns are relative to the
+// workspace root.
+type Inputs struct {
+	Extra  []Named
+	Ignore []Named
+}
+
+// Resources is what a node may use; zero is no limit.
+type Resources struct {
+	MilliCPU int   // thousandths of a CPU
+	Memory   int64 // bytes
+}
+
+// WatchRule says what a change of some paths leads to.
+type WatchRule struct {
+	Paths  []string // patterns, relative to the context
+	Action string   // sync, rebuild, none
+	To     string   // directory in the container
+	Via    string   // kubectl:, docker: or compose: and a name
+	Exec   Command  // zero is none
+	Pos    diag.Pos
 }
 
 // Executor says how a target's image is written.
@@ -56,6 +186,8 @@ type Executor struct {
 	Pos              diag.Pos // zero if nobody wrote one
 	Compression      string   // gzip, zstd, none; "" is the default
 	CompressionLevel int      // 0 is the compression's default
+	SnapshotMode     string   // full, redo, time; "" is the default
+	ExtraArgs        []Named  // flags of kaniko's executor
 	Docker           bool     // Docker's image format, not OCI's
 	Reproducible     bool     // file times of our layers are at most the commit's, or SOURCE_DATE_EPOCH
 }
@@ -125,6 +257,7 @@ type NamedContext struct {
 	Name  string
 	Kind  ContextKind
 	Value string
+	Weak  bool     // of a target: its published image does unless it is in the run
 	Pos   diag.Pos // of the value
 }
 
@@ -150,16 +283,73 @@ type Registry struct {
 	Insecure bool   // plain http, or https with any certificate
 	Fallback bool   // ask the registry itself when no mirror has it; true unless switched off
 	CA       string // PEM file: absolute, or relative to the workspace root
+	Cert     string // PEM file of a client certificate, as CA
+	Key      string // PEM file of its key, as CA
+	Exists   string // onTagExists: overwrite, skip, fail; "" is the default
+	Retries  int    // -1 is the default
+}
+
+// Level says how much a broken rule matters.
+type Level string
+
+// The levels of policies.
+const (
+	LevelOff   Level = "off"
+	LevelWarn  Level = "warn"
+	LevelError Level = "error"
+)
+
+// Policy is what base images and tags must be like.
+type Policy struct {
+	PinBases     Level
+	AllowedBases []Named // patterns; none allows all
+	ForbidTags   []Named // patterns
+}
+
+// Runner is where nodes run.
+type Runner struct {
+	Type           string // local, docker, kubernetes
+	Namespace      string
+	ServiceAccount string
+	NodeSelector   map[string]map[string]string // by platform
+	Pos            diag.Pos
+}
+
+// Affected is what changes are looked for since.
+type Affected struct {
+	Base   string  // a revision; "" leaves it to others
+	Global []Named // patterns of files that affect everything, relative to the workspace root
+	Strict bool    // onUnknown: error
+}
+
+// Watch is how the command watch behaves. Zero times are the defaults.
+type Watch struct {
+	Trigger                         string // notify, poll, manual
+	Debounce, MaxWait, PollInterval time.Duration
+	OnChange                        string   // restart, queue, ignore
+	Ignore                          []string // patterns, relative to the workspace root
+	OnSuccess                       Command  // zero is none
 }
 
 // Run is how apply behaves when no flag says otherwise.
 type Run struct {
 	Jobs         int // 0: as many as the machine takes
 	Push         bool
+	Publish      Publish
 	KeepGoing    bool   // onFailure: continue
 	Progress     string // "" or auto, tty, plain, interleaved, json, quiet
 	MetadataFile string // relative to the workspace root
+	DigestDir    string // relative to the workspace root
 }
+
+// Publish says when tags are put.
+type Publish string
+
+// The times to put tags.
+const (
+	PublishTogether Publish = "together" // when every image is there
+	PublishEach     Publish = "each"     // when its own image is
+)
 
 // Lint is how the lint rules apply to Dockerfiles that have no check directive of
 // their own.
@@ -201,6 +391,22 @@ type Options struct {
 	Vars []Setting
 	// VarFiles is --var-file in the order given: YAML mappings of names to values.
 	VarFiles []File
+	// Over is what is merged over the manifest, weakest first: an override file,
+	// further files of -f. Names are relative to the workspace root, and the paths
+	// in a file count from where its name says it is.
+	Over []File
+	// Profiles is --profile; "none" switches off those that a condition turns on.
+	Profiles []string
+	// Sets is --set in the order given: a target or pattern with a path, and YAML.
+	Sets []Setting
+	// AllowFS is directories outside of the workspace that paths may lead to, each
+	// absolute or, as a path that starts with "..", relative to the workspace root.
+	AllowFS []string
+	// Trust tells whether an included file may be used, by its name in the fs.FS; a
+	// *diag.Problem says why not. nil trusts all.
+	Trust func(name string) error
+	// Now is ${build.date}; the zero time gives it no value.
+	Now time.Time
 }
 
 // Setting is a name and its value.
@@ -223,27 +429,20 @@ func (o Options) lookupEnv(name string) (string, bool) {
 }
 
 // Parse reads the manifest of that name in fsys, whose root is the workspace
-// root. Mistakes in it come as a diag.Problems, all at once.
+// root, with all that it includes. Mistakes come as a diag.Problems, all at once.
 func Parse(fsys fs.FS, name string, opts Options) (*Manifest, error) {
 	text, err := readFile(fsys, name)
 	if err != nil {
 		return nil, fmt.Errorf("read manifest: %w", err)
 	}
 	var l diag.List
-	root := readYAML(name, text, &l)
+	files := &loader{fsys: fsys, opts: opts, problems: &l}
+	root := files.root(name, text)
 	if root == nil {
 		return nil, l.Err()
 	}
-	if root.kind != mapKind {
-		l.Add(root.pos, "the smallest manifest is: version: 1, and targets", "a manifest must be a mapping, not %s", root.kind)
-		return nil, l.Err()
-	}
-	checkVersion(root, &l)
-	if l.Len() > 0 && root.get("version").str() != "1" {
-		return nil, l.Err() // another version is another language: more would only be noise
-	}
-	p := &parser{problems: &l, root: manifestShape.check(root, "the manifest", written, &l)}
-	m := p.manifest(opts)
+	p := &parser{pathReader: pathReader{&l, opts.AllowFS}, fsys: fsys, root: root}
+	m := p.manifest(opts, files)
 	if err := l.Err(); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -15,27 +16,39 @@ type merger struct {
 	lone func(*value) *value
 }
 
+// asWritten is the lone of a merger before there is anything to expand with.
+func asWritten(v *value) *value { return v }
+
 // body merges two mappings with the given fields. Either may be nil. Within one
 // body the plain key comes first, then key-, then key+.
-func (m merger) body(base, over *value, fields *shape) *value {
+func (m merger) body(base, over *value, s *shape) *value {
 	if over == nil {
 		return base
 	}
 	out := newBag(base)
+	operators := false
 	for _, e := range over.entries {
-		if f := fields.field(e.name); f != nil && f.insteadOf != "" {
+		if f := s.field(e.name); f != nil && f.insteadOf != "" {
 			out.put(entry{name: f.insteadOf}, nil)
 		}
 	}
 	for _, e := range over.entries {
-		if !isOperator(e.name) {
-			out.put(e, m.plain(out.get(e.name), e.value, fields.field(e.name)))
+		if f := s.field(e.name); f != nil {
+			out.put(e, m.plain(out.get(e.name), e.value, f.shape, f.byID))
+		} else if _, op := cutOperator(e.name); op != "" && s.field(e.name[:len(e.name)-1]) != nil {
+			operators = true
+		} else if s.dict != nil {
+			out.put(e, m.plain(out.get(e.name), e.value, s.dict, false))
 		}
 	}
 	for _, op := range []string{"-", "+"} {
+		if !operators {
+			break
+		}
 		for _, e := range over.entries {
-			if name, ok := strings.CutSuffix(e.name, op); ok {
-				out.put(entry{name, e.pos, e.value}, m.operate(op, out.get(name), e.value, fields.field(name)))
+			name, is := cutOperator(e.name)
+			if f := s.field(name); is == op && f != nil {
+				out.put(entry{name, e.pos, e.value}, m.operate(op, out.get(name), e.value, f.shape, f.byID))
 			}
 		}
 	}
@@ -43,38 +56,60 @@ func (m merger) body(base, over *value, fields *shape) *value {
 }
 
 // plain is what a key without operator makes of base; nil takes the key out.
-func (m merger) plain(base, over *value, f *field) *value {
+func (m merger) plain(base, over *value, s *shape, byID bool) *value {
 	switch {
 	case over.kind == nullKind:
 		return nil
-	case f.shape.fields != nil && f.shape.list == nil && over.kind == mapKind && (base == nil || base.kind == mapKind):
-		return m.body(base, over, f.shape)
+	case s.keys() != nil && over.kind == mapKind && (base == nil || base.kind == mapKind):
+		return m.body(base, over, s)
+	case s.keys() == nil && s.dict != nil && (base != nil || over.kind == mapKind):
+		return m.dict(base, over, s.dict)
 	case base == nil:
 		return withoutNulls(over)
-	case f.byID:
+	case byID:
 		return m.byID(base, over)
-	case f.shape.dict != nil:
-		return m.dict(m.lone(base), m.lone(over))
 	default:
 		return over
 	}
 }
 
-// dict merges two mappings whose keys are the user's.
-func (m merger) dict(base, over *value) *value {
-	if base == nil || over == nil || base.kind != mapKind || over.kind != mapKind {
+// dict merges two mappings whose keys are the user's. Values that are lists have
+// operators, as keys of ours have.
+func (m merger) dict(base, over *value, item *shape) *value {
+	if base = m.lone(base); base != nil && base.kind != mapKind {
+		base = nil
+	}
+	if over = m.lone(over); over == nil || over.kind != mapKind {
 		return over
 	}
 	out := newBag(base)
+	operators := false
 	for _, e := range over.entries {
-		out.put(e, e.value)
+		if _, op := cutOperator(e.name); op != "" && item.many() {
+			operators = true
+			continue
+		}
+		out.put(e, m.plain(out.get(e.name), e.value, item, false))
 	}
-	return withoutNulls(out.mapping(over.pos))
+	for _, op := range []string{"-", "+"} {
+		if !operators {
+			break
+		}
+		for _, e := range over.entries {
+			if name, is := cutOperator(e.name); is == op && item.many() {
+				out.put(entry{name, e.pos, e.value}, m.operate(op, out.get(name), e.value, item, false))
+			}
+		}
+	}
+	return out.mapping(over.pos)
 }
 
-func (m merger) operate(op string, base, over *value, f *field) *value {
+func (m merger) operate(op string, base, over *value, s *shape, byID bool) *value {
 	if base != nil {
 		base = m.lone(base)
+	}
+	if over.kind == nullKind {
+		return base
 	}
 	if over = m.lone(over); over == nil {
 		return base
@@ -83,10 +118,10 @@ func (m merger) operate(op string, base, over *value, f *field) *value {
 		return removeItems(base, over)
 	}
 	switch {
-	case f.byID:
+	case byID:
 		return m.byID(base, over)
-	case f.shape.list == nil:
-		return m.dict(base, withoutNulls(over))
+	case s.list == nil || s.dict != nil && (over.kind == mapKind || base != nil && base.kind == mapKind):
+		return m.dict(base, over, s.dict)
 	default:
 		return appendItems(over.pos, base.list(), over.list())
 	}
@@ -135,19 +170,29 @@ func removeItems(base, over *value) *value {
 	}))
 }
 
-// itemID is what a list item goes by: its text, or its id or tag.
+// itemID is what a list item goes by: its text, or its id, tag or path.
 func itemID(v *value) string {
 	if v.kind != mapKind {
 		return v.text
 	}
-	if id := v.get("id"); id != nil {
-		return id.str()
+	for _, key := range []string{"id", "tag"} {
+		if id := v.get(key); id != nil {
+			return id.str()
+		}
 	}
-	return v.get("tag").str()
+	return v.get("path").str()
 }
 
 // canonical tells equal items from others.
 func canonical(v *value) string {
+	if v.kind == listKind {
+		var b strings.Builder
+		b.WriteString("list")
+		for _, item := range v.items {
+			fmt.Fprintf(&b, " %q", canonical(item))
+		}
+		return b.String()
+	}
 	if v.kind != mapKind {
 		return "text " + v.text
 	}
@@ -161,7 +206,7 @@ func canonical(v *value) string {
 
 // withoutNulls leaves out the keys that a mapping wants removed.
 func withoutNulls(v *value) *value {
-	if v.kind != mapKind {
+	if v.kind != mapKind || !slices.ContainsFunc(v.entries, func(e entry) bool { return e.value.kind == nullKind }) {
 		return v
 	}
 	return newMap(v.pos, slices.DeleteFunc(slices.Clone(v.entries), func(e entry) bool { return e.value.kind == nullKind }))

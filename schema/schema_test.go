@@ -121,6 +121,48 @@ func show(m *schema.Manifest) string {
 		for _, s := range t.SSH {
 			line(s.Pos, "  ssh %s", s.Name)
 		}
+		if t.Variant != "" {
+			line(none, "  variant %s of %s", t.Variant, t.Base)
+		}
+		for _, r := range t.InputRefs {
+			line(r.Pos, "  input ref %s identity=%v", r.Text, r.Identity)
+		}
+		for _, r := range t.IdentityRefs {
+			line(r.Pos, "  identity ref %s", r.Name)
+		}
+		for _, a := range t.Annotations {
+			line(a.Pos, "  annotation %s %s=%s", a.Level, a.Name, a.Value)
+		}
+		for _, n := range t.Weak {
+			line(n.Pos, "  weak %s", n.Name)
+		}
+		for _, o := range t.Outputs {
+			line(o.Pos, "  output %s %s", o.Type, o.Dest)
+		}
+		for _, h := range t.Before {
+			line(h.Pos, "  before %q%q in %s inputs=%v always=%v", h.Words, h.Line, h.Dir, h.Inputs, h.Always)
+		}
+		for _, h := range t.After {
+			line(h.Pos, "  after %q%q in %s when=%s platforms=%v always=%v", h.Words, h.Line, h.Dir, h.When, h.Platforms, h.Always)
+		}
+		for _, g := range t.Inputs.Extra {
+			line(g.Pos, "  extra input %s", g.Name)
+		}
+		for _, g := range t.Inputs.Ignore {
+			line(g.Pos, "  no input %s", g.Name)
+		}
+		for _, r := range t.Rules {
+			line(r.Pos, "  watch %v: %s to=%q via=%q exec=%q%q", r.Paths, r.Action, r.To, r.Via, r.Exec.Words, r.Exec.Line)
+		}
+		if t.Infer != schema.InferYes || t.Skip != schema.SkipNever || t.Timeout != 0 || t.Network != "" || t.Resources != (schema.Resources{}) {
+			line(none, "  infer=%s skip=%s timeout=%v network=%q %+v", t.Infer, t.Skip, t.Timeout, t.Network, t.Resources)
+		}
+		if a := t.Attest; a != (schema.Attest{}) {
+			line(a.Pos, "  attest provenance=%q sbom=%q", a.Provenance, a.SBOM)
+		}
+		if e := t.Executor; e.Pos != none {
+			line(e.Pos, "  executor %s %d docker=%v reproducible=%v %s %v", e.Compression, e.CompressionLevel, e.Docker, e.Reproducible, e.SnapshotMode, names(e.ExtraArgs))
+		}
 		line(none, "  platforms %v", t.Platforms)
 		if c := t.Cache; c != nil {
 			line(c.Pos, "  cache %q from=%q ttl=%v write=%s run=%v copy=%v", c.Repo, c.From, c.TTL, c.Write, c.Run, c.Copy)
@@ -134,6 +176,9 @@ func show(m *schema.Manifest) string {
 	}
 	for _, r := range m.Registries {
 		line(r.Pos, "registry %s mirrors=%v insecure=%v fallback=%v ca=%q", r.Host, r.Mirrors, r.Insecure, r.Fallback, r.CA)
+		if r.Cert != "" || r.Exists != "" || r.Retries >= 0 {
+			line(r.Pos, "  cert=%q key=%q exists=%q retries=%d", r.Cert, r.Key, r.Exists, r.Retries)
+		}
 	}
 	for _, s := range m.Secrets {
 		line(s.Pos, "secret %s file=%q env=%q optional=%v", s.ID, s.File, s.Env, s.Optional)
@@ -142,7 +187,33 @@ func show(m *schema.Manifest) string {
 		line(s.Pos, "ssh %s %v", s.ID, s.Keys)
 	}
 	line(none, "run %+v", m.Run)
+	if p := m.Policy; p.PinBases != schema.LevelOff || p.AllowedBases != nil || p.ForbidTags != nil {
+		line(none, "policy pinBases=%s allowedBases=%v forbidTags=%v", p.PinBases, names(p.AllowedBases), names(p.ForbidTags))
+	}
+	if m.Runner.Pos != none {
+		line(m.Runner.Pos, "runner %s namespace=%q serviceAccount=%q %v", m.Runner.Type, m.Runner.Namespace, m.Runner.ServiceAccount, m.Runner.NodeSelector)
+	}
+	if a := m.Affected; a.Base != "" || a.Global != nil {
+		line(none, "affected %q %v strict=%v", a.Base, names(a.Global), a.Strict)
+	}
+	if w := m.Watch; w.Trigger != "" {
+		line(w.OnSuccess.Pos, "watch %s %v %v %v %s %v %q%q", w.Trigger, w.Debounce, w.MaxWait, w.PollInterval, w.OnChange, w.Ignore, w.OnSuccess.Words, w.OnSuccess.Line)
+	}
+	if len(m.Files) > 1 {
+		line(none, "files %v", m.Files)
+	}
+	for _, w := range m.Warnings {
+		line(w.Pos, "warning %s", w.What)
+	}
 	return b.String()
+}
+
+func names(list []schema.Named) []string {
+	var out []string
+	for _, n := range list {
+		out = append(out, n.Name)
+	}
+	return out
 }
 
 // parse reads text as a manifest.

@@ -1,12 +1,14 @@
 package schema
 
 import (
+	"errors"
 	"io"
 	"io/fs"
-	"path"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"kaniko-build/schema/diag"
 )
@@ -34,88 +36,240 @@ func checkVersion(root *value, l *diag.List) {
 
 // parser holds what the sections of one manifest share.
 type parser struct {
-	problems *diag.List
-	root     *value
+	pathReader
+	fsys     fs.FS
+	root     *unit
+	units    []*unit // includers before what they include
 	scope    *scope
 	expander expander // for what is outside of targets
-	declared map[string]declaration
+
+	spaces    spaces
+	templates map[string]*stack
+	targets   []*stack // as declared
+	shown     []entry  // resolved sections, for Print
+	warnings  diag.List
 }
 
-// declaration is a name of the space that targets, templates and groups share.
+// spaces are the three spaces of names: targets, templates and groups share one.
+type spaces struct{ bodies, secrets, ssh map[string]declaration }
+
+// declaration is a name, in full.
 type declaration struct {
 	what string
 	pos  diag.Pos
+	unit *unit
 }
 
-func (p *parser) manifest(opts Options) *Manifest {
+func (p *parser) manifest(opts Options, files *loader) *Manifest {
+	p.units = files.ordered
 	p.scope = &scope{
-		opts: opts, workspace: opts.WorkspaceName, problems: p.problems, budget: &budget{},
-		vars: map[string]*variable{}, given: map[string]given{}, values: map[string]*value{}, git: map[string]*value{},
+		opts: opts, workspace: opts.WorkspaceName, problems: p.problems, budget: &budget{}, units: files.units, root: p.root,
+		envFile: map[string]string{}, given: map[string]given{}, git: map[string]*value{},
 	}
 	p.expander = p.scope.expander()
-	p.scope.declare(p.root.get("vars"))
+	p.scope.early = "envFiles"
+	p.envFiles()
+	p.scope.early = ""
+	for _, u := range p.units {
+		p.scope.declare(u, p.section(u, "vars", asWritten))
+	}
 	p.scope.override()
 	p.scope.settle()
 	m := &Manifest{Version: 1, Name: opts.WorkspaceName}
-	if v := p.resolved("name", textShape); v != nil {
+	if v := p.resolved(p.root, "name"); v != nil {
 		m.Name = v.text
 		p.scope.workspace = v.text
 	}
+	p.showVars()
 	p.declare()
 	m.Secrets, m.SSH = p.secrets(), p.ssh()
-	m.Registries, m.Run, m.Lint = p.registries(), p.run(), p.lint()
-	m.Targets = p.targets(m)
+	m.Registries, m.Policy, m.Run = p.registries(), p.policy(), p.run()
+	m.Runner, m.Affected, m.Watch, m.Lint = p.runner(), p.affected(), p.watch(), p.lint()
+	m.Targets = p.allTargets()
+	m.index()
 	m.Groups = p.groups()
 	p.checkNames(m)
+	p.checkTags(m)
+	p.unused(m)
+	if err := p.warnings.Err(); err != nil {
+		errors.As(err, &m.Warnings) // a List answers with nothing else
+	}
+	for _, u := range p.units {
+		m.Files = append(m.Files, u.file)
+	}
+	for _, f := range opts.Over {
+		m.Files = append(m.Files, f.Name)
+	}
+	m.parts = &printed{name: m.Name, sections: p.shown}
 	return m
 }
 
+// index makes names findable.
+func (m *Manifest) index() {
+	m.byName, m.cells = make(map[string]int, len(m.Targets)), map[string][]int{}
+	for i, t := range m.Targets {
+		m.byName[t.Name] = i
+		if t.Variant != "" {
+			m.cells[t.Base] = append(m.cells[t.Base], i)
+		}
+	}
+}
+
+// section is a key of a unit's layers, merged; nil without one.
+func (p *parser) section(u *unit, key string, lone func(*value) *value) *value {
+	return mergedKey(u.layers, key, manifestShape, lone)
+}
+
+// mergedKey merges what layers say of one key.
+func mergedKey(layers []*value, key string, s *shape, lone func(*value) *value) *value {
+	var out *value
+	for _, layer := range layers {
+		var only []entry
+		for _, e := range layer.entries {
+			if e.name == key || len(e.name) == len(key)+1 && strings.HasPrefix(e.name, key) {
+				only = append(only, e)
+			}
+		}
+		if only != nil {
+			out = merger{lone}.body(out, newMap(layer.pos, only), s)
+		}
+	}
+	return out.get(key)
+}
+
 // resolved is a section with its references expanded and its shape checked again.
-func (p *parser) resolved(key string, sh *shape) *value {
-	v := p.root.get(key)
-	if v == nil || v.kind == nullKind {
+func (p *parser) resolved(u *unit, key string) *value {
+	v := p.section(u, key, p.expander.lone)
+	if v == nil {
 		return nil
 	}
 	if v = p.expander.expand(v); v == nil {
 		return nil
 	}
-	return sh.check(v, key, resolved, p.problems)
+	v = manifestShape.field(key).shape.check(v, key, resolved, p.problems)
+	if v != nil && key != "name" && key != "groups" {
+		p.show(key, v)
+	}
+	return v
 }
 
-var nameText = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
+// envFiles reads the files of variables. Later ones are stronger.
+func (p *parser) envFiles() {
+	for _, item := range p.section(p.root, "envFiles", asWritten).list() {
+		at, optional := item, false
+		if item.kind == mapKind {
+			at, optional = item.get("path"), item.get("optional").isTrue()
+		}
+		if hasReference(at.text) {
+			if at = p.expander.expand(at); at == nil {
+				continue
+			}
+		}
+		name := p.path(at)
+		text, err := readFile(p.fsys, name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && optional:
+		case err != nil:
+			p.problems.AddErr(at.pos, cannotRead(at.pos, name, err))
+		default:
+			readEnv(name, string(text), p.scope.envFile, p.problems)
+		}
+	}
+}
+
+var envLine = regexp.MustCompile(`^(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.]*)[ \t]*=[ \t]*(.*?)[ \t]*$`)
+
+// readEnv reads lines NAME=VALUE, with # for comments, an optional "export" and
+// values in quotes; only in double ones \n, \t, \" and \\ stand for something.
+func readEnv(name, text string, into map[string]string, l *diag.List) {
+	for i, line := range strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		pos := diag.Pos{File: name, Line: i + 1}
+		m := envLine.FindStringSubmatch(line)
+		if m == nil {
+			l.Add(pos, "write NAME=VALUE", "not the line of a file of variables")
+			continue
+		}
+		v := m[2]
+		switch {
+		case len(v) > 1 && v[0] == '\'' && v[len(v)-1] == '\'':
+			v = v[1 : len(v)-1]
+		case len(v) > 1 && v[0] == '"' && v[len(v)-1] == '"':
+			v = strings.NewReplacer(`\n`, "\n", `\t`, "\t", `\"`, `"`, `\\`, `\`).Replace(v[1 : len(v)-1])
+		case v != "" && (v[0] == '\'' || v[0] == '"'):
+			l.Add(pos, "a value is one line; close its quote", "the value of %s has no end", m[1])
+			continue
+		default:
+			if at := strings.Index(v, " #"); at >= 0 {
+				v = strings.TrimSpace(v[:at])
+			}
+		}
+		into[m[1]] = v
+	}
+}
+
+var nameText = regexp.MustCompile(namePattern)
 
 // declare collects the names of targets, templates and groups.
 func (p *parser) declare() {
-	p.declared = map[string]declaration{}
-	for _, section := range []struct{ key, what string }{{"targets", "target"}, {"templates", "template"}, {"groups", "group"}} {
-		v := p.root.get(section.key)
-		if v == nil {
-			continue
+	p.spaces = spaces{map[string]declaration{}, map[string]declaration{}, map[string]declaration{}}
+	p.templates = map[string]*stack{}
+	for _, u := range p.units {
+		p.targets = append(p.targets, p.stacks(u, "targets", "target")...)
+		for _, t := range p.stacks(u, "templates", "template") {
+			p.templates[t.name] = t
 		}
-		for _, e := range v.entries {
-			p.declareName(e.name, section.what, e.pos)
+		if v := p.section(u, "groups", asWritten); v != nil {
+			for _, e := range v.entries {
+				p.declareName(e.name, "group", e.pos, u)
+			}
 		}
 	}
-	if v := p.root.get("targets"); v == nil || len(v.entries) == 0 {
-		p.problems.Add(p.root.pos, "add targets: {name: {context: directory}}", "the manifest has no targets")
+	if len(p.targets) == 0 {
+		p.problems.Add(p.root.layers[0].pos, "add targets: {name: {context: directory}}", "the manifest has no targets")
 	}
 }
 
-func (p *parser) declareName(name, what string, pos diag.Pos) {
+// declareName declares a unit's name.
+func (p *parser) declareName(name, what string, pos diag.Pos, u *unit) {
 	if !nameText.MatchString(name) {
 		p.problems.Add(pos, "use lower-case letters and digits, with single . _ - between", "%q is not a name for a %s", name, what)
 	}
-	if old, taken := p.declared[name]; taken {
-		p.problems.Add(pos, "rename one of them", "%s %q has the name of the %s at %s", what, name, old.what, old.pos)
+	full := u.prefix + name
+	if old, taken := p.spaces.bodies[full]; taken {
+		p.problems.Add(pos, "rename one of them", "%s %q has the name of the %s at %s", what, full, old.what, old.pos)
 		return
 	}
-	p.declared[name] = declaration{what, pos}
+	p.spaces.bodies[full] = declaration{what, pos, u}
 }
 
-// namesOf is the declared names of a kind, for suggestions.
-func (p *parser) namesOf(what string) []string {
+// find is the declaration that a name in a file means: of those with the prefix of
+// the file's unit, then of its includers, the first that fits.
+func (p *parser) find(in map[string]declaration, name, file string, fits func(declaration) bool) (full string, d declaration, known bool) {
+	for _, u := range p.scope.unit(file).chain {
+		if d, ok := in[u.prefix+name]; ok && (fits == nil || fits(d)) {
+			return u.prefix + name, d, true
+		}
+	}
+	return "", declaration{}, false
+}
+
+// seenFrom tells whether a file sees what a unit declares for itself and those
+// that it includes.
+func (p *parser) seenFrom(file string) func(declaration) bool {
+	from := p.scope.unit(file)
+	return func(d declaration) bool {
+		return slices.Contains(from.chain, d.unit) || slices.Contains(d.unit.chain, from)
+	}
+}
+
+// namesOf is the names of a kind, for suggestions.
+func namesOf(in map[string]declaration, what string) []string {
 	var out []string
-	for name, d := range p.declared {
+	for name, d := range in {
 		if d.what == what {
 			out = append(out, name)
 		}
@@ -124,64 +278,99 @@ func (p *parser) namesOf(what string) []string {
 	return out
 }
 
-func (p *parser) secrets() []Secret {
-	section := p.resolved("secrets", manifestShape.field("secrets").shape)
-	if section == nil {
-		return nil
+// declared calls fn with the entries of a section of all units, by their full
+// names, and reports a name that two units give.
+func (p *parser) declared(key string, in map[string]declaration, what string, fn func(full string, e entry)) {
+	for _, u := range p.units {
+		section := p.resolved(u, key)
+		if section == nil {
+			continue
+		}
+		for _, e := range section.entries {
+			full := u.prefix + e.name
+			if old, taken := in[full]; taken {
+				p.problems.Add(e.pos, "keep one of them, or include the file with a prefix", "%s %q is already declared at %s", what, full, old.pos)
+				continue
+			}
+			in[full] = declaration{what, e.pos, u}
+			fn(full, e)
+		}
 	}
+}
+
+func (p *parser) secrets() []Secret {
 	var out []Secret
-	for _, e := range section.entries {
+	p.declared("secrets", p.spaces.secrets, "secret", func(full string, e entry) {
 		file, env := e.value.get("file"), e.value.get("env")
-		s := Secret{ID: e.name, Pos: e.pos, Env: env.str(), Optional: e.value.get("optional").isTrue()}
+		s := Secret{ID: full, Pos: e.pos, Env: env.str(), Optional: e.value.get("optional").isTrue()}
 		if file != nil {
 			s.File = p.outsidePath(file)
 		}
 		if (file == nil) == (env == nil) {
-			p.problems.Add(e.pos, "write {env: NAME} or {file: PATH}", "secret %q needs either file or env", e.name)
+			p.problems.Add(e.pos, "write {env: NAME} or {file: PATH}", "secret %q needs either file or env", full)
 		}
 		out = append(out, s)
-	}
+	})
 	return out
 }
 
 func (p *parser) ssh() []SSH {
-	section := p.resolved("ssh", manifestShape.field("ssh").shape)
-	if section == nil {
-		return nil
-	}
 	var out []SSH
-	for _, e := range section.entries {
-		s := SSH{ID: e.name, Pos: e.pos}
+	p.declared("ssh", p.spaces.ssh, "ssh agent", func(full string, e entry) {
+		s := SSH{ID: full, Pos: e.pos}
 		for _, key := range e.value.get("keys").list() {
 			s.Keys = append(s.Keys, p.outsidePath(key))
 		}
 		out = append(out, s)
-	}
+	})
 	return out
 }
 
 func (p *parser) registries() []Registry {
-	section := p.resolved("registries", manifestShape.field("registries").shape)
-	if section == nil {
-		return nil
-	}
 	var out []Registry
-	for _, e := range section.entries {
-		r := Registry{Host: e.name, Pos: e.pos, Insecure: e.value.get("insecure").isTrue(), Fallback: true}
-		p.checkHost(e.name, e.pos)
-		if f := e.value.get("fallback"); f != nil {
-			r.Fallback = f.isTrue()
+	hosts := map[string]diag.Pos{}
+	for _, u := range p.units {
+		section := p.resolved(u, "registries")
+		if section == nil {
+			continue
 		}
-		for _, mirror := range e.value.get("mirrors").list() {
-			p.checkHost(mirror.text, mirror.pos)
-			r.Mirrors = append(r.Mirrors, mirror.text)
+		for _, e := range section.entries {
+			if old, taken := hosts[e.name]; taken {
+				p.problems.Add(e.pos, "keep one of them", "registry %q is already described at %s", e.name, old)
+				continue
+			}
+			hosts[e.name] = e.pos
+			out = append(out, p.registry(e))
 		}
-		if ca := e.value.get("ca"); ca != nil {
-			r.CA = p.outsidePath(ca)
-		}
-		out = append(out, r)
 	}
 	return out
+}
+
+func (p *parser) registry(e entry) Registry {
+	r := Registry{Host: e.name, Pos: e.pos, Insecure: e.value.get("insecure").isTrue(), Fallback: true, Exists: e.value.get("onTagExists").str(), Retries: -1}
+	p.checkHost(e.name, e.pos)
+	if f := e.value.get("fallback"); f != nil {
+		r.Fallback = f.isTrue()
+	}
+	for _, mirror := range e.value.get("mirrors").list() {
+		p.checkHost(mirror.text, mirror.pos)
+		r.Mirrors = append(r.Mirrors, mirror.text)
+	}
+	for _, file := range []struct {
+		key string
+		to  *string
+	}{{"ca", &r.CA}, {"clientCert", &r.Cert}, {"clientKey", &r.Key}} {
+		if v := e.value.get(file.key); v != nil {
+			*file.to = p.outsidePath(v)
+		}
+	}
+	if (r.Cert == "") != (r.Key == "") {
+		p.problems.Add(e.pos, "give both", "registry %q needs clientCert and clientKey together", e.name)
+	}
+	if n := e.value.get("retries"); n != nil {
+		r.Retries, _ = strconv.Atoi(n.text) // the shape lets only short numbers through
+	}
+	return r
 }
 
 // mirrorText is a registry's host, with a path for mirrors that keep several
@@ -194,17 +383,41 @@ func (p *parser) checkHost(host string, pos diag.Pos) {
 	}
 }
 
+func (p *parser) policy() Policy {
+	v := p.resolved(p.root, "policy")
+	out := Policy{PinBases: LevelOff, AllowedBases: namedList(v.get("allowedBases")), ForbidTags: namedList(v.get("forbidTags"))}
+	if pin := v.get("pinBases"); pin != nil {
+		out.PinBases = Level(pin.text)
+	}
+	return out
+}
+
+// namedList is a list's texts with their places, each once.
+func namedList(v *value) []Named {
+	var out []Named
+	for _, item := range v.list() {
+		if !slices.ContainsFunc(out, func(n Named) bool { return n.Name == item.text }) {
+			out = append(out, Named{item.text, item.pos})
+		}
+	}
+	return out
+}
+
 func (p *parser) lint() Lint {
-	v := p.resolved("lint", manifestShape.field("lint").shape).get("dockerfile")
+	v := p.resolved(p.root, "lint").get("dockerfile")
 	return Lint{Skip: v.get("skip").strings(), FailOnWarnings: v.get("fail").str() == "warning"}
 }
 
 func (p *parser) run() Run {
-	v := p.resolved("run", runShape)
+	v := p.resolved(p.root, "run")
 	r := Run{
 		Push:      v.get("push").isTrue(),
+		Publish:   PublishTogether,
 		KeepGoing: v.get("onFailure").str() == "continue",
 		Progress:  v.get("progress").str(),
+	}
+	if publish := v.get("publish"); publish != nil {
+		r.Publish = Publish(publish.text)
 	}
 	if jobs := v.get("jobs"); jobs != nil && jobs.text != "auto" {
 		r.Jobs, _ = strconv.Atoi(jobs.text) // the shape lets only short numbers through
@@ -215,37 +428,177 @@ func (p *parser) run() Run {
 	if f := v.get("metadataFile"); f != nil {
 		r.MetadataFile = p.path(f)
 	}
+	if d := v.get("digestDir"); d != nil {
+		r.DigestDir = p.path(d)
+	}
 	return r
 }
 
-// groups is the groups section, and then the groups that targets say they are in.
-func (p *parser) groups() []Group {
-	var out []Group
-	if section := p.resolved("groups", manifestShape.field("groups").shape); section != nil {
-		for _, e := range section.entries {
-			g := Group{Name: e.name, Pos: e.pos}
-			for _, item := range e.value.list() {
-				g.Patterns = append(g.Patterns, Named{item.text, item.pos})
-			}
-			out = append(out, g)
-		}
-	}
-	targets := p.root.get("targets")
-	if targets == nil {
+func (p *parser) runner() Runner {
+	v := p.resolved(p.root, "runner")
+	out := Runner{Type: "local"}
+	if v == nil {
 		return out
 	}
-	for _, e := range targets.entries {
-		for _, g := range p.expandedList(e.value.get("groups")) {
-			i := slices.IndexFunc(out, func(old Group) bool { return old.Name == g.text })
-			if i < 0 {
-				i = len(out)
-				out = append(out, Group{Name: g.text, Pos: g.pos})
-				p.declareName(g.text, "group", g.pos)
+	out.Pos = v.pos
+	if t := v.get("type"); t != nil {
+		out.Type = t.text
+	}
+	k := v.get("kubernetes")
+	out.Namespace, out.ServiceAccount = k.get("namespace").str(), k.get("serviceAccount").str()
+	if selector := k.get("nodeSelector"); selector != nil {
+		out.NodeSelector = map[string]map[string]string{}
+		for _, e := range selector.entries {
+			platform := NormalPlatform(e.name)
+			if !platformText.MatchString(platform) {
+				p.problems.Add(e.pos, "write os/architecture, such as linux/amd64", "%q is not a platform", e.name)
 			}
-			out[i].Patterns = append(out[i].Patterns, Named{e.name, g.pos})
+			out.NodeSelector[platform] = texts(e.value)
 		}
 	}
 	return out
+}
+
+func (p *parser) affected() Affected {
+	v := p.resolved(p.root, "affected")
+	out := Affected{Base: v.get("base").str(), Strict: v.get("onUnknown").str() == "error"}
+	for _, g := range v.get("global").list() {
+		out.Global = append(out.Global, Named{p.pattern(g), g.pos})
+	}
+	return out
+}
+
+func (p *parser) watch() Watch {
+	v := p.resolved(p.root, "watch")
+	out := Watch{
+		Trigger: v.get("trigger").str(), OnChange: v.get("onChange").str(),
+		Debounce: p.duration(v.get("debounce")), MaxWait: p.duration(v.get("maxWait")), PollInterval: p.duration(v.get("pollInterval")),
+	}
+	for _, g := range v.get("ignore").list() {
+		out.Ignore = append(out.Ignore, p.pattern(g))
+	}
+	if run := v.get("onSuccess").get("run"); run != nil {
+		out.OnSuccess = p.command(run)
+	}
+	return out
+}
+
+// duration is a time, which is not zero; 0 for nothing.
+func (p *parser) duration(v *value) time.Duration {
+	if v == nil {
+		return 0
+	}
+	d, err := time.ParseDuration(v.text)
+	if err != nil || d <= 0 {
+		p.problems.Add(v.pos, "write hours, minutes or seconds, such as 1h30m or 300ms", "%q is not a time", v.text)
+		return 0
+	}
+	return d
+}
+
+// pattern is a pattern of files, taken from the workspace root.
+func (p *parser) pattern(v *value) string {
+	text, not := strings.CutPrefix(v.text, "!")
+	w := *v
+	w.text = text
+	out := p.path(&w)
+	if not {
+		return "!" + out
+	}
+	return out
+}
+
+// command is the run of a hook.
+func (p *parser) command(v *value) Command {
+	c := Command{Dir: p.dir(v.pos), Pos: v.pos}
+	if v.kind == listKind {
+		c.Words = v.strings()
+	} else {
+		c.Line = v.text
+	}
+	if len(c.Words) == 0 && strings.TrimSpace(c.Line) == "" {
+		p.problems.Add(v.pos, "write a line for the shell, or a list of words", "the command is empty")
+	}
+	return c
+}
+
+// groups is the groups sections, and then the groups that targets say they are in.
+func (p *parser) groups() []Group {
+	var out []Group
+	index := map[string]int{}
+	for _, u := range p.units {
+		section := p.resolved(u, "groups")
+		if section == nil {
+			continue
+		}
+		for _, e := range section.entries {
+			g := Group{Name: u.prefix + e.name, Pos: e.pos}
+			for _, item := range e.value.list() {
+				g.Patterns = append(g.Patterns, Named{p.qualified(item), item.pos})
+			}
+			index[g.Name] = len(out)
+			out = append(out, g)
+		}
+	}
+	for _, t := range p.targets {
+		for _, g := range p.expandedList(t.own("groups")) {
+			full, d, known := p.find(p.spaces.bodies, g.text, g.pos.File, func(d declaration) bool { return d.what == "group" })
+			if full == "" {
+				full = p.scope.unit(g.pos.File).prefix + g.text
+			}
+			if _, there := index[full]; !known && !there {
+				p.declareName(g.text, "group", g.pos, p.scope.unit(g.pos.File))
+				d = p.spaces.bodies[full]
+			}
+			if d.what != "group" {
+				continue // told
+			}
+			i, there := index[full]
+			if !there {
+				i = len(out)
+				index[full] = i
+				out = append(out, Group{Name: full, Pos: g.pos})
+			}
+			out[i].Patterns = append(out[i].Patterns, Named{t.name, g.pos})
+		}
+	}
+	return out
+}
+
+// qualified is a pattern of a group with full names in it.
+func (p *parser) qualified(v *value) string {
+	file := v.pos.File
+	u := p.scope.unit(file)
+	rest, not := strings.CutPrefix(v.text, "!")
+	rest, above := strings.CutPrefix(rest, "...")
+	rest, below := strings.CutSuffix(rest, "...")
+	group, isGroup := strings.CutPrefix(rest, "@")
+	switch {
+	case isGroup:
+		full, _, known := p.find(p.spaces.bodies, group, file, func(d declaration) bool { return d.what == "group" })
+		if !known {
+			full = group // of a target's own, or unknown
+		}
+		rest = "@" + full
+	case strings.ContainsAny(rest, "*?"):
+		rest = u.prefix + rest
+	default:
+		if full, _, known := p.find(p.spaces.bodies, rest, file, func(d declaration) bool { return d.what == "target" }); known {
+			rest = full
+		}
+	}
+	for _, part := range []struct {
+		text string
+		on   bool
+	}{{"...", above}, {"!", not}} {
+		if part.on {
+			rest = part.text + rest
+		}
+	}
+	if below {
+		rest += "..."
+	}
+	return rest
 }
 
 // expandedList is the scalars of a list with their references expanded.
@@ -259,60 +612,29 @@ func (p *parser) expandedList(v *value) []*value {
 	return slices.DeleteFunc(slices.Clone(v.list()), func(item *value) bool { return !item.isScalar() })
 }
 
-// checkNames reports names that no target, secret or ssh agent has.
-func (p *parser) checkNames(m *Manifest) {
-	secrets, agents := make([]string, 0, len(m.Secrets)), []string{"default"}
-	for _, s := range m.Secrets {
-		secrets = append(secrets, s.ID)
-	}
-	for _, s := range m.SSH {
-		agents = append(agents, s.ID)
-	}
-	for i := range m.Targets {
-		t := &m.Targets[i]
-		for _, n := range t.Needs {
-			p.checkTarget(t.Name, n.Name, n.Pos)
-		}
-		for _, c := range t.Contexts {
-			if c.Kind == ContextTarget {
-				p.checkTarget(t.Name, c.Value, c.Pos)
-			}
-		}
-		for _, g := range t.Secrets {
-			if !slices.Contains(secrets, g.ID) {
-				p.problems.Add(g.Pos, suggestFrom(g.ID, secrets), "target %q uses unknown secret %q", t.Name, g.ID)
-			}
-		}
-		for _, s := range t.SSH {
-			if !slices.Contains(agents, s.Name) {
-				p.problems.Add(s.Pos, suggestFrom(s.Name, agents), "target %q uses unknown ssh agent %q", t.Name, s.Name)
-			}
-		}
-	}
-	if p.problems.Len() == 0 {
-		p.checkGroups(m)
-	}
-}
-
-func (p *parser) checkTarget(target, needed string, pos diag.Pos) {
-	d, known := p.declared[needed]
-	switch {
-	case !known:
-		p.problems.Add(pos, diag.Suggest(needed, p.namesOf("target")), "target %q depends on unknown target %q", target, needed)
-	case d.what != "target":
-		p.problems.Add(pos, "", "target %q depends on %q, which is a %s", target, needed, d.what)
-	}
-}
-
-// checkGroups tries every group, so that a misspelt name is told even if nobody
+// checkNames tries every group, so that a misspelt name is told even if nobody
 // selects the group.
-func (p *parser) checkGroups(m *Manifest) {
+func (p *parser) checkNames(m *Manifest) {
+	if p.problems.Len() > 0 {
+		return
+	}
 	s := newSelector(m, p.problems, nil)
 	for _, g := range m.Groups {
 		s.group(g.Name, g.Pos)
 	}
 }
 
-// path is a path relative to the file that wrote it, or to the workspace root if
-// it starts with "//", taken from the workspace root.
-func (p *parser) path(v *value) string { return p.pathFrom(v, path.Dir(v.pos.File)) }
+// checkTags reports tags that the policy forbids.
+func (p *parser) checkTags(m *Manifest) {
+	for _, forbidden := range m.Policy.ForbidTags {
+		matches := Glob(forbidden.Name)
+		for _, t := range m.Targets {
+			for _, ref := range t.Refs {
+				r, _ := ParseRef(ref.Name)
+				if matches(r.Tag) {
+					p.problems.Add(ref.Pos, "", "target %q has tag %q, which the policy forbids (%s)", t.Name, r.Tag, forbidden.Pos)
+				}
+			}
+		}
+	}
+}

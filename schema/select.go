@@ -17,7 +17,7 @@ type Edges func() (map[string][]string, error)
 // Select is the targets that patterns name, as declared. Without patterns it is
 // the group "default", and without that every target that is not internal.
 //
-//	api      the target
+//	api      the target, or every cell of its matrix
 //	web-*    targets by glob; * stops at "/", ** does not; never internal ones
 //	@group   the targets of a group
 //	x...     and what x depends on
@@ -131,8 +131,8 @@ func (s *selector) one(pattern string, pos diag.Pos, mustMatch bool) []string {
 		if len(found) == 0 && mustMatch {
 			s.problems.Add(pos, "", "no target matches %q", core)
 		}
-	case s.m.Target(core) != nil:
-		found = []string{core}
+	case s.m.Cells(core) != nil:
+		found = s.m.Cells(core)
 	default:
 		s.unknown(core, pos)
 	}
@@ -168,14 +168,23 @@ func (s *selector) group(name string, pos diag.Pos) map[string]bool {
 // glob is the targets that match, internal ones left out: they are built when
 // something needs them.
 func (s *selector) glob(pattern string) []string {
-	re := globPattern(pattern)
+	matches := Glob(pattern)
 	var out []string
 	for _, t := range s.m.Targets {
-		if !t.Internal && re.MatchString(t.Name) {
+		if !t.Internal && matches(t.Name) {
 			out = append(out, t.Name)
 		}
 	}
 	return out
+}
+
+// Glob tells which names a pattern matches: * is any text without "/", ** any text,
+// ? one character that is no "/".
+func Glob(pattern string) (matches func(name string) bool) {
+	if !strings.ContainsAny(pattern, "*?") {
+		return func(name string) bool { return name == pattern }
+	}
+	return globPattern(pattern).MatchString
 }
 
 // globPattern is a glob as a regular expression.
@@ -254,10 +263,26 @@ func reach(from []string, edges map[string][]string) []string {
 
 // Target is the target of that name, or nil.
 func (m *Manifest) Target(name string) *Target {
-	for i := range m.Targets {
-		if m.Targets[i].Name == name {
-			return &m.Targets[i]
-		}
+	i, ok := m.byName[name]
+	if m.byName == nil { // made by hand
+		i = slices.IndexFunc(m.Targets, func(t Target) bool { return t.Name == name })
+		ok = i >= 0
 	}
-	return nil
+	if !ok {
+		return nil
+	}
+	return &m.Targets[i]
+}
+
+// Cells is the names of the targets that a name of the manifest stands for: its own,
+// or those of the cells of its matrix; none for an unknown one.
+func (m *Manifest) Cells(name string) []string {
+	if m.Target(name) != nil {
+		return []string{name}
+	}
+	var out []string
+	for _, i := range m.cells[name] {
+		out = append(out, m.Targets[i].Name)
+	}
+	return out
 }

@@ -10,32 +10,50 @@ import (
 // shape says what may stand in one place of a manifest. It may allow a scalar,
 // a list and a mapping at once; what it allows is what is set.
 type shape struct {
-	what   string   // for messages: "a list of platforms"
-	text   bool     // any scalar, read as written
-	bool   bool     // true or false
-	int    bool     // a whole number, not negative
-	words  []string // with text: the only texts; else texts allowed beside bool and int
-	list   *shape   // a list of these
-	dict   *shape   // a mapping with keys of the user's choice
-	fields []field  // a mapping with keys of ours
+	what      string   // for messages: "a list of platforms"
+	text      bool     // any scalar, read as written
+	bool      bool     // true or false
+	int       bool     // a whole number, not negative
+	words     []string // with text: the only texts; else texts allowed beside bool and int
+	pattern   string   // of texts, for the JSON Schema; who reads the value checks it
+	condition bool     // the text is a condition
+	list      *shape   // a list of these
+	fields    []field  // a mapping with keys of ours
+	dict      *shape   // a mapping with keys of the user's choice, beside fields if there are any
+	names     bool     // keys of the user's choice are names of targets, templates or groups
+	body      bool     // what makes a target: keys may have operators and null. Without fields it is bodyShape
 }
 
 // field is one key of a mapping.
 type field struct {
-	name   string
-	shape  *shape // nil: a key of the language that is not built yet
-	own    bool   // not inherited from defaults and templates
-	byID   bool   // list items with the same id replace each other; see itemID
-	needed bool   // the mapping is wrong without it
+	name    string
+	about   string // for people who write manifests; whole sentences
+	shape   *shape // nil: a key of the language that is not built yet
+	dflt    string // as JSON; "" without one, or when about says it
+	own     bool   // not inherited from defaults and templates
+	byID    bool   // list items with the same id replace each other; see itemID
+	needed  bool   // the mapping is wrong without it
+	literal bool   // it declares, so that no reference can stand for it
 	// insteadOf is the key that this one makes void in weaker bodies.
 	insteadOf string
+	// late are namespaces that get their values only when the target is built.
+	late []string
+}
+
+// keys is the fields of a mapping with keys of ours.
+func (s *shape) keys() []field {
+	if s.body && s.fields == nil {
+		return bodyShape.fields
+	}
+	return s.fields
 }
 
 // field is the field of that name, or nil.
 func (s *shape) field(name string) *field {
-	for i := range s.fields {
-		if s.fields[i].name == name {
-			return &s.fields[i]
+	fields := s.keys()
+	for i := range fields {
+		if fields[i].name == name {
+			return &fields[i]
 		}
 	}
 	return nil
@@ -44,19 +62,12 @@ func (s *shape) field(name string) *field {
 // many tells whether the operators key+ and key- make sense.
 func (s *shape) many() bool { return s.list != nil || s.dict != nil }
 
-// takesReference tells whether one reference may stand for the whole value: not
-// where names are declared, for those must be known before references are.
-func (s *shape) takesReference() bool {
-	declares := s.dict != nil && (s.dict.fields != nil || s.dict.list != nil)
-	return s.text || s.bool || s.int || s.list != nil || s.dict != nil && !declares
-}
-
 // stage tells what a check may still expect in a value.
 type stage int
 
 const (
 	// written: as in the file. A lone reference may become anything, null removes
-	// what is inherited, key+ and key- may stand in bodies.
+	// what is inherited, key+ and key- may stand.
 	written stage = iota
 	// resolved: merged and expanded.
 	resolved
@@ -66,16 +77,21 @@ const (
 // checks see only good values; nil if nothing is left. name is the key that
 // messages call the value by.
 func (s *shape) check(v *value, name string, st stage, l *diag.List) *value {
+	mapping := s.dict != nil || s.keys() != nil
 	switch {
-	case st == written && s.takesReference() && v.kind == stringKind && isLoneReference(v.text):
+	case st == written && (s.text || s.bool || s.int || s.many()) && v.kind == stringKind && isLoneReference(v.text):
 		return v
-	case v.kind == mapKind && s.fields != nil:
-		return s.checkFields(v, name, st, l)
-	case v.kind == mapKind && s.dict != nil:
-		return s.checkDict(v, name, st, l)
+	case v.kind == mapKind && mapping:
+		return s.checkMap(v, name, st, l)
 	case v.kind == listKind && s.list != nil:
 		return s.checkList(v, name, st, l)
 	case v.isScalar() && s.allows(v, st):
+		if s.condition && st == written {
+			if _, bad := parseCondition(v.text); bad != nil {
+				l.Add(v.at(bad.offset), bad.hint, "%s", bad.what)
+				return nil
+			}
+		}
 		return v
 	}
 	hint := ""
@@ -106,7 +122,7 @@ func (s *shape) allows(v *value, st stage) bool {
 	case s.text && len(s.words) == 0:
 		return true
 	}
-	return s.text && st == written && hasReference(v.text)
+	return (s.text || s.bool || s.int) && st == written && hasReference(v.text)
 }
 
 func isDigits(s string) bool {
@@ -123,78 +139,79 @@ func (s *shape) checkList(v *value, name string, st stage, l *diag.List) *value 
 	return newList(v.pos, items)
 }
 
-func (s *shape) checkDict(v *value, name string, st stage, l *diag.List) *value {
+func (s *shape) checkMap(v *value, name string, st stage, l *diag.List) *value {
 	entries := make([]entry, 0, len(v.entries))
 	for _, e := range v.entries {
-		if e.value.kind == nullKind && st == written && s.dict.fields == nil {
-			entries = append(entries, e) // removes what is inherited
+		sh, label := s.at(e, name, l)
+		if sh == nil {
 			continue
-		}
-		if good := s.dict.check(e.value, name+"."+e.name, st, l); good != nil {
-			entries = append(entries, entry{e.name, e.pos, good})
-		}
-	}
-	return newMap(v.pos, entries)
-}
-
-func (s *shape) checkFields(v *value, name string, st stage, l *diag.List) *value {
-	entries := make([]entry, 0, len(v.entries))
-	for _, e := range v.entries {
-		f := s.known(e, l)
-		if f == nil {
-			continue
-		}
-		sh := f.shape
-		if strings.HasSuffix(e.name, "-") {
-			sh = removalShape
 		}
 		if e.value.kind == nullKind {
-			entries = append(entries, e) // as if it were not there, or removes what is inherited
+			entries = append(entries, e) // as if it were not there, or takes away what is inherited
 			continue
 		}
-		if good := sh.check(e.value, e.name, st, l); good != nil {
+		if good := sh.check(e.value, label, st, l); good != nil {
 			entries = append(entries, entry{e.name, e.pos, good})
 		}
 	}
-	for _, f := range s.fields {
-		if f.needed && v.get(f.name) == nil {
-			if st == written { // later it is missing because it failed to expand
+	out := newMap(v.pos, entries)
+	for _, f := range s.keys() {
+		if f.needed && out.get(f.name) == nil {
+			if st == written && v.get(f.name) == nil { // later it is missing because it failed to expand
 				l.Add(v.pos, "", "%q needs the key %q", name, f.name)
 			}
 			return nil
 		}
 	}
-	return newMap(v.pos, entries)
+	return out
 }
 
-// known finds the field of a key, or reports the key. Keys that start with
-// "x-" are the user's own.
-func (s *shape) known(e entry, l *diag.List) *field {
-	if strings.HasPrefix(e.name, "x-") {
-		return nil
+// at is the shape of the value of an entry, and what messages call it; nil after
+// the key has been reported, and for keys that start with "x-", which are the
+// user's own.
+func (s *shape) at(e entry, name string, l *diag.List) (*shape, string) {
+	key, op := cutOperator(e.name)
+	if s.keys() == nil { // names of the user's choice
+		if op != "" && s.dict.many() {
+			return operand(op, s.dict), name + "." + e.name
+		}
+		return s.dict, name + "." + e.name
 	}
-	f := s.field(strings.TrimRight(e.name, "+-"))
+	if strings.HasPrefix(e.name, "x-") {
+		return nil, ""
+	}
+	f := s.field(key)
 	switch {
+	case f == nil && s.dict != nil && op == "":
+		return s.dict, name + "." + e.name
 	case f == nil:
-		l.Add(e.pos, diag.Suggest(e.name, s.names()), "unknown key %q", e.name)
+		l.Add(e.pos, diag.Suggest(e.name, s.fieldNames()), "unknown key %q", e.name)
 	case f.shape == nil:
 		l.Add(e.pos, "leave it out for now", "key %q is not built yet", f.name)
-	case f.name == e.name:
-		return f
-	case !isOperator(e.name) || len(e.name) != len(f.name)+1:
-		l.Add(e.pos, diag.Suggest(e.name, s.names()), "unknown key %q", e.name)
+	case f.literal && e.value.kind == stringKind && isLoneReference(e.value.text):
+		l.Add(e.value.pos, "references stand in values only", "%q must be %s, not %q", e.name, f.shape.what, e.value.text)
+	case op == "":
+		return f.shape, e.name
 	case !f.shape.many():
 		l.Add(e.pos, "write "+f.name+" to replace it", "%q works on lists and mappings, and %q is neither", e.name, f.name)
 	default:
-		return f
+		return operand(op, f.shape), e.name
 	}
-	return nil
+	return nil, ""
 }
 
-// names is the keys that can be used, for suggestions.
-func (s *shape) names() []string {
+// operand is the shape of what stands beside key+ or key-.
+func operand(op string, s *shape) *shape {
+	if op == "-" {
+		return removalShape
+	}
+	return s
+}
+
+// fieldNames is the keys that can be used, for suggestions.
+func (s *shape) fieldNames() []string {
 	var out []string
-	for _, f := range s.fields {
+	for _, f := range s.keys() {
 		if f.shape != nil {
 			out = append(out, f.name)
 		}
@@ -202,8 +219,13 @@ func (s *shape) names() []string {
 	return out
 }
 
-// isOperator tells whether a key says what to do with what is inherited.
-func isOperator(key string) bool { return strings.HasSuffix(key, "+") || strings.HasSuffix(key, "-") }
+// cutOperator takes the operator off a key: what to do with what is inherited.
+func cutOperator(key string) (name, op string) {
+	if n := len(key) - 1; n > 0 && (key[n] == '+' || key[n] == '-') {
+		return key[:n], key[n:]
+	}
+	return key, ""
+}
 
 // removalShape is what stands beside key-.
 var removalShape = &shape{what: "a list of what to take out", list: &shape{what: "text", text: true}}

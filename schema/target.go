@@ -2,33 +2,53 @@ package schema
 
 import (
 	"cmp"
+	"maps"
+	"math"
 	"path"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"kaniko-build/schema/diag"
 )
 
-// targets resolves every target.
-func (p *parser) targets(m *Manifest) []Target {
-	section := p.root.get("targets")
-	if section == nil {
-		return nil
-	}
-	p.checkParents("defaults", p.root.get("defaults"))
-	if templates := p.root.get("templates"); templates != nil {
-		for _, e := range templates.entries {
-			p.checkParents(e.name, e.value)
-			p.checkCircle(e.name)
+// allTargets resolves every target.
+func (p *parser) allTargets() []Target {
+	for _, u := range p.units {
+		for _, layer := range u.layers {
+			defaults := layer.get("defaults")
+			if extends := defaults.get("extends"); extends != nil {
+				p.problems.Add(extends.pos, "", "defaults cannot extend anything: they are the first parent of every target")
+			}
+			if defaults != nil {
+				p.checkInherited("defaults", defaults)
+			}
 		}
 	}
-	out := make([]Target, 0, len(section.entries))
-	for _, e := range section.entries {
-		p.checkParents(e.name, e.value)
-		t, ok := p.target(e)
+	for _, name := range slices.Sorted(maps.Keys(p.templates)) {
+		t := p.templates[name]
+		p.checkParents(t)
+		p.checkCircle(t)
+		for _, layer := range t.layers {
+			p.checkInherited("a template", layer)
+		}
+	}
+	var cells []*cell
+	var names []string
+	for _, t := range p.targets {
+		p.checkParents(t)
+		names = append(names, t.name)
+		for _, c := range p.cells(t) {
+			if c.name != "" {
+				cells, names = append(cells, c), append(names, c.name)
+			}
+		}
+	}
+	settings := p.settings(p.scope.opts.Sets, names)
+	out := make([]Target, 0, len(cells))
+	for _, c := range cells {
+		t, ok := p.target(c, settingsFor(settings, c))
 		if !ok {
 			break
 		}
@@ -39,145 +59,107 @@ func (p *parser) targets(m *Manifest) []Target {
 
 const valueCost = 100 // bytes that a value takes, about
 
-// checkParents reports names in extends that are no template.
-func (p *parser) checkParents(name string, body *value) {
-	extends := body.get("extends")
-	if extends == nil {
-		return
-	}
-	if name == "defaults" {
-		p.problems.Add(extends.pos, "", "defaults cannot extend anything: they are the first parent of every target")
-		return
-	}
-	for _, parent := range extends.list() {
-		d, known := p.declared[parent.text]
-		switch {
-		case hasReference(parent.text):
-			p.problems.Add(parent.pos, "write the name itself", "extends cannot hold a reference")
-		case !known:
-			p.problems.Add(parent.pos, diag.Suggest(parent.text, p.namesOf("template")), "%q extends unknown template %q", name, parent.text)
-		case d.what != "template":
-			p.problems.Add(parent.pos, "move what they share into a template", "%q extends %q, which is a %s", name, parent.text, d.what)
-		}
-	}
-}
-
-// checkCircle reports a template that is its own ancestor, once for each circle.
-func (p *parser) checkCircle(start string) {
-	var walk func(name string, path []string) bool
-	seen := map[string]bool{}
-	walk = func(name string, path []string) bool {
-		path = append(path, name)
-		for _, parent := range p.template(name).get("extends").list() {
-			if parent.text == start && start == slices.Min(path) {
-				p.problems.Add(parent.pos, "", "templates extend each other: %s", strings.Join(append(path, start), " -> "))
-				return true
-			}
-			if !seen[parent.text] {
-				seen[parent.text] = true
-				if walk(parent.text, path) {
-					return true
-				}
-			}
-		}
-		return false
-	}
-	walk(start, nil)
-}
-
-func (p *parser) template(name string) *value { return p.root.get("templates").get(name) }
-
-// bodies is everything that makes a target, weakest first. A template counts
-// where it is first met, so that one shared by two parents does not undo what the
-// first of them says.
-func (p *parser) bodies(own entry) []*value {
-	out := []*value{builtins(own), p.root.get("defaults")}
-	met := map[string]bool{}
-	var add func(body *value)
-	add = func(body *value) {
-		for _, parent := range body.get("extends").list() {
-			if !met[parent.text] {
-				met[parent.text] = true
-				add(p.template(parent.text))
-			}
-		}
-		out = append(out, body)
-	}
-	add(own.value)
-	return out
-}
-
-// builtins is what every target has if nobody says otherwise, and what key+
-// adds to.
-func builtins(target entry) *value {
-	return newMap(target.pos, []entry{{"image", target.pos, newText(target.pos, "${target.base}")}})
-}
-
-// inherited is a body without the keys that are only its own.
-func inherited(body *value) *value {
-	if body == nil || body.kind != mapKind {
-		return nil
-	}
-	return newMap(body.pos, slices.DeleteFunc(slices.Clone(body.entries), func(e entry) bool {
-		f := bodyShape.field(strings.TrimRight(e.name, "+-"))
-		return f == nil || f.own
-	}))
-}
-
-// without is a mapping without some keys.
-func without(v *value, keys ...string) *value {
-	return newMap(v.pos, slices.DeleteFunc(slices.Clone(v.entries), func(e entry) bool { return slices.Contains(keys, e.name) }))
-}
-
 // target merges, expands and decodes one target. It is not ok when the budget is
 // used up.
-func (p *parser) target(e entry) (t Target, ok bool) {
-	names := targetScope{p.scope, e.name}
-	x := expander{names, p.problems, p.scope.budget}
+func (p *parser) target(c *cell, settings []*value) (t Target, ok bool) {
+	x := expander{
+		names:    &targetScope{scope: p.scope, base: c.stack.name, name: c.name, variant: c.variant, matrix: c.axes},
+		problems: p.problems, budget: p.scope.budget,
+	}
 	m := merger{lone: x.lone}
 	var body *value
-	all := p.bodies(e)
-	for _, parent := range all[:len(all)-1] {
+	for _, parent := range p.bodies(c.stack) {
 		body = m.body(body, inherited(parent), bodyShape)
 	}
-	body = without(m.body(body, e.value, bodyShape), "extends", "groups") // read as written
-	if !p.scope.budget.spend(body.size*valueCost, e.pos, p.problems) {
+	for _, own := range slices.Concat(c.stack.layers, c.set, settings) {
+		body = m.body(body, own, bodyShape)
+	}
+	body = without(body, "extends", "groups", "matrix", "variant") // read as written
+	if !p.scope.budget.spend(body.size*valueCost, c.pos, p.problems) {
 		return Target{}, false
 	}
-	body = bodyShape.check(x.expand(body), e.name, resolved, p.problems)
-	d := decoder{parser: p, body: body}
-	return d.target(e), true
+	body = bodyShape.check(x.body(body), c.name, resolved, p.problems)
+	d := decoder{parser: p, body: body, x: x, cell: c}
+	return d.target(), true
+}
+
+// body expands a body; some of its fields keep references for later.
+func (x expander) body(v *value) *value {
+	entries := make([]entry, 0, len(v.entries))
+	for _, e := range v.entries {
+		x.late = nil
+		if f := bodyShape.field(e.name); f != nil {
+			x.late = f.late
+		}
+		if done := x.expand(e.value); done != nil {
+			entries = append(entries, entry{e.name, e.pos, done})
+		}
+	}
+	return newMap(v.pos, entries)
 }
 
 // decoder turns a resolved body into a Target.
 type decoder struct {
 	*parser
 	body *value
+	x    expander
+	cell *cell
 }
 
-func (d decoder) target(e entry) Target {
-	b := d.body
+func (d decoder) target() Target {
+	b, c := d.body, d.cell
 	t := Target{
-		Name: e.name, Pos: e.pos,
-		Context:   path.Dir(e.pos.File),
-		Stage:     b.get("stage").str(),
-		Args:      texts(b.get("args")),
-		Contexts:  d.contexts(),
-		Refs:      d.refs(e),
-		Labels:    texts(b.get("labels")),
-		Needs:     d.named("needs"),
-		Internal:  b.get("internal").isTrue(),
-		Platforms: d.platforms(),
-		Secrets:   d.grants(),
-		SSH:       d.named("ssh"),
+		Name: c.name, Base: c.stack.name, Variant: c.variant, Pos: c.pos,
+		Context:     path.Dir(c.pos.File),
+		Stage:       b.get("stage").str(),
+		Args:        texts(b.get("args")),
+		Contexts:    d.contexts(),
+		Labels:      texts(b.get("labels")),
+		Annotations: d.annotations(),
+		Needs:       d.targetNames(b.get("needs")),
+		Weak:        d.targetNames(b.get("deps").get("weak")),
+		Infer:       InferYes,
+		Internal:    b.get("internal").isTrue(),
+		Platforms:   d.platforms(b.get("platforms")),
+		Secrets:     d.grants(),
+		SSH:         d.agents(),
+		Network:     b.get("network").str(),
+		Skip:        SkipNever,
+		Attest:      d.attest(),
+		Outputs:     d.outputs(),
+		Before:      d.hooks("before"),
+		After:       d.hooks("after"),
+		Resources:   d.resources(),
+		Timeout:     d.duration(b.get("timeout")),
+		Rules:       d.rules(),
 	}
-	if c := b.get("context"); c != nil {
-		t.Context, t.ContextPos = d.context(c), c.pos
+	if v := b.get("context"); v != nil {
+		t.Context, t.ContextPos = d.context(v), v.pos
 	}
+	if v := b.get("deps").get("infer"); v != nil {
+		t.Infer = Infer(strings.ToLower(v.text))
+	}
+	if v := b.get("skip"); v != nil {
+		t.Skip = Skip(v.text)
+	}
+	if t.Network == "default" {
+		t.Network = ""
+	}
+	d.refs(&t)
 	d.dockerfile(&t)
 	d.noCache(&t)
 	t.Executor = d.executor()
 	d.cache(&t)
+	for _, g := range b.get("inputs").get("extra").list() {
+		t.Inputs.Extra = append(t.Inputs.Extra, Named{d.pattern(g), g.pos})
+	}
+	for _, g := range b.get("inputs").get("ignore").list() {
+		t.Inputs.Ignore = append(t.Inputs.Ignore, Named{d.pattern(g), g.pos})
+	}
+	if t.Skip == SkipPublished && len(t.IdentityRefs) == 0 && !slices.ContainsFunc(t.InputRefs, func(r InputRef) bool { return r.Identity }) {
+		d.problems.Add(b.get("skip").pos, "add {tag: \"in-${input.digest}\", role: identity} to tags", "target %q is skipped when it is published, and no tag says what it was made of", t.Name)
+	}
+	t.body = d.shown(&t)
 	return t
 }
 
@@ -192,11 +174,47 @@ func texts(v *value) map[string]string {
 	return out
 }
 
-func (d decoder) named(key string) []Named {
+// targetNames is the targets that a list names, in full. One with a matrix stands for all
+// of its cells.
+func (d decoder) targetNames(v *value) []Named {
 	var out []Named
-	for _, item := range d.body.get(key).list() {
-		if !slices.ContainsFunc(out, func(n Named) bool { return n.Name == item.text }) {
-			out = append(out, Named{item.text, item.pos})
+	for _, item := range v.list() {
+		full, ok := d.targetName(item, item.text)
+		if ok && !slices.ContainsFunc(out, func(n Named) bool { return n.Name == full }) {
+			out = append(out, Named{full, item.pos})
+		}
+	}
+	return out
+}
+
+// targetName is the full name of a target that v names, or ok is false after that
+// was reported.
+func (d decoder) targetName(v *value, name string) (full string, ok bool) {
+	full, decl, known := d.find(d.spaces.bodies, name, v.pos.File, nil)
+	switch {
+	case !known:
+		d.problems.Add(v.pos, diag.Suggest(name, namesOf(d.spaces.bodies, "target")), "target %q depends on unknown target %q", d.cell.name, name)
+	case decl.what != "target":
+		d.problems.Add(v.pos, "", "target %q depends on %q, which is a %s", d.cell.name, name, decl.what)
+	default:
+		return full, true
+	}
+	return "", false
+}
+
+// agents is the ssh agents that the target may use.
+func (d decoder) agents() []Named {
+	var out []Named
+	for _, item := range d.body.get("ssh").list() {
+		full, _, known := d.find(d.spaces.ssh, item.text, item.pos.File, d.seenFrom(item.pos.File))
+		if !known {
+			if full = item.text; full != "default" {
+				d.problems.Add(item.pos, suggestFrom(item.text, append(namesOf(d.spaces.ssh, "ssh agent"), "default")), "target %q uses unknown ssh agent %q", d.cell.name, item.text)
+				continue
+			}
+		}
+		if !slices.ContainsFunc(out, func(n Named) bool { return n.Name == full }) {
+			out = append(out, Named{full, item.pos})
 		}
 	}
 	return out
@@ -250,6 +268,7 @@ func (d decoder) executor() Executor {
 	e := Executor{
 		Pos: b.pos, Compression: b.get("compression").str(),
 		Docker: b.get("imageFormat").str() == "docker", Reproducible: b.get("reproducible").isTrue(),
+		SnapshotMode: b.get("snapshotMode").str(), ExtraArgs: namedList(b.get("extraArgs")),
 	}
 	if level := b.get("compressionLevel"); level != nil {
 		e.CompressionLevel, _ = strconv.Atoi(level.text) // the shape lets only short numbers through
@@ -270,12 +289,7 @@ func (d decoder) cache(t *Target) {
 	for _, from := range v.get("from").list() {
 		c.From = append(c.From, d.cachePlace(from))
 	}
-	if ttl := v.get("ttl"); ttl != nil {
-		var err error
-		if c.TTL, err = time.ParseDuration(ttl.text); err != nil || c.TTL <= 0 {
-			d.problems.Add(ttl.pos, "write hours or minutes, such as 336h", "%q is not how old a result may be", ttl.text)
-		}
-	}
+	c.TTL = d.duration(v.get("ttl"))
 	if w := v.get("write"); w != nil {
 		c.Write = WriteMode(strings.ToLower(w.text))
 	}
@@ -311,116 +325,47 @@ func (d decoder) contexts() []NamedContext {
 	var out []NamedContext
 	for _, e := range v.entries {
 		c := NamedContext{Name: e.name, Pos: e.value.pos}
-		c.Kind, c.Value = d.namedContext(e.value)
+		c.Kind, c.Value, c.Weak = d.namedContext(e.value)
 		out = append(out, c)
 	}
 	slices.SortFunc(out, func(a, b NamedContext) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
 
-func (d decoder) namedContext(v *value) (ContextKind, string) {
+func (d decoder) namedContext(v *value) (kind ContextKind, text string, weak bool) {
 	scheme, rest, ok := strings.Cut(v.text, ":")
 	if !ok || strings.ContainsAny(scheme, "/.") {
-		return ContextDir, d.path(v)
+		return ContextDir, d.path(v), false
 	}
 	switch scheme {
-	case "target":
-		return ContextTarget, rest
-	case "target?":
-		d.problems.Add(v.pos, "write target:"+rest, "weak edges (target?:) are not built yet")
-		return ContextTarget, rest
+	case "target", "target?":
+		name, _ := d.targetName(v, rest)
+		return ContextTarget, name, scheme == "target?"
 	case "image":
 		r, ok := ParseRef(rest)
 		if !ok {
 			d.problems.Add(v.pos, "", "%q is not the name of an image", rest)
 		}
-		return ContextImage, r.String()
+		return ContextImage, r.String(), false
 	case "oci":
 		w := *v
 		w.text = rest
-		return ContextOCI, d.path(&w)
+		return ContextOCI, d.path(&w), false
 	case "git":
-		return ContextGit, rest
+		return ContextGit, rest, false
 	case "http", "https":
-		return ContextHTTP, v.text
+		return ContextHTTP, v.text, false
 	default:
-		d.problems.Add(v.pos, suggestFrom(scheme, []string{"target", "image", "oci", "git", "http", "https"}), "unknown kind of context %q", scheme+":")
-		return ContextDir, "."
+		d.problems.Add(v.pos, suggestFrom(scheme, []string{"target", "target?", "image", "oci", "git", "http", "https"}), "unknown kind of context %q", scheme+":")
+		return ContextDir, ".", false
 	}
-}
-
-// refs is each image with each tag. Empty tags and repeats drop out; when no tag
-// is left it is latest. A tag with "/" or ":" is a ref of its own.
-func (d decoder) refs(e entry) []Named {
-	if !nameText.MatchString(e.name) {
-		return nil // told already; the name is the image of most targets
-	}
-	images := d.body.get("image").list()
-	if len(images) == 0 {
-		images = []*value{newText(e.pos, e.name)} // image: null leaves what is built in
-	}
-	var out []Named
-	have := map[string]bool{}
-	add := func(ref string, pos diag.Pos) {
-		r, ok := ParseRef(ref)
-		if !ok || r.Tag == "" || r.Digest != "" {
-			d.problems.Add(pos, "write repository:tag", "%q is not an image with a tag", ref)
-			return
-		}
-		if !have[r.String()] {
-			have[r.String()] = true
-			out = append(out, Named{r.String(), pos})
-		}
-	}
-	var tags []*value
-	for _, item := range d.body.get("tags").list() {
-		tag := item
-		if item.kind == mapKind {
-			tag = item.get("tag")
-		}
-		switch {
-		case tag == nil || tag.text == "":
-		case strings.ContainsAny(tag.text, "/:"):
-			add(tag.text, tag.pos)
-		case !isTag(tag.text):
-			d.problems.Add(tag.pos, "letters, digits, _ . - and at most 128 of them; ${...|slug} makes a tag of any text", "%q is not a tag", tag.text)
-		default:
-			tags = append(tags, tag)
-		}
-	}
-	if len(tags) == 0 && len(out) == 0 {
-		tags = []*value{nil}
-	}
-	if len(images)*len(tags) > maxRefs {
-		d.problems.Add(e.pos, "", "target %q has %d images with %d tags, which is more than %d in all", e.name, len(images), len(tags), maxRefs)
-		return nil
-	}
-	for _, image := range images {
-		r, ok := ParseRef(image.text)
-		if !ok {
-			d.problems.Add(image.pos, "lower-case letters and digits, such as registry.example.com/shop/api", "%q is not the name of a repository", image.text)
-			continue
-		}
-		if r.Tag != "" || r.Digest != "" {
-			d.problems.Add(image.pos, "put the tag into tags", "image %q names more than a repository", image.text)
-			continue
-		}
-		for _, tag := range tags {
-			if tag == nil {
-				add(r.Repository+":latest", image.pos)
-				continue
-			}
-			add(r.Repository+":"+tag.text, tag.pos)
-		}
-	}
-	return out
 }
 
 var platformText = regexp.MustCompile(`^[a-z0-9_]+/[a-z0-9_]+(/[a-z0-9_.]+)?$`)
 
-func (d decoder) platforms() []string {
+func (d decoder) platforms(v *value) []string {
 	var out []string
-	for _, item := range d.body.get("platforms").list() {
+	for _, item := range v.list() {
 		platform := NormalPlatform(item.text)
 		switch {
 		case !platformText.MatchString(platform):
@@ -460,13 +405,163 @@ func NormalPlatform(s string) string {
 func (d decoder) grants() []Grant {
 	var out []Grant
 	for _, item := range d.body.get("secrets").list() {
-		g := Grant{ID: itemID(item), Pos: item.pos}
-		g.As = cmp.Or(item.get("as").str(), g.ID)
+		id := itemID(item)
+		g := Grant{ID: id, As: cmp.Or(item.get("as").str(), id), Pos: item.pos}
+		full, _, known := d.find(d.spaces.secrets, id, item.pos.File, d.seenFrom(item.pos.File))
+		if !known {
+			d.problems.Add(item.pos, suggestFrom(id, namesOf(d.spaces.secrets, "secret")), "target %q uses unknown secret %q", d.cell.name, id)
+			continue
+		}
+		g.ID = full
 		if i := slices.IndexFunc(out, func(old Grant) bool { return old.As == g.As }); i >= 0 {
 			d.problems.Add(item.pos, "", "two secrets are mounted as %q", g.As)
 			continue
 		}
 		out = append(out, g)
+	}
+	return out
+}
+
+// annotations is the annotations, each once for every level that it names, by
+// name and level.
+func (d decoder) annotations() []Annotation {
+	v := d.body.get("annotations")
+	if v == nil {
+		return nil
+	}
+	var out []Annotation
+	for _, e := range v.entries {
+		at, name, some := strings.Cut(e.name, ":")
+		if !some {
+			at, name = "manifest", e.name
+		}
+		for level := range strings.SplitSeq(at, ",") {
+			if !slices.Contains(levels, level) {
+				d.problems.Add(e.pos, suggestFrom(level, levels), "annotation %q has unknown level %q", e.name, level)
+				continue
+			}
+			out = append(out, Annotation{level, name, e.value.text, e.value.pos})
+		}
+	}
+	slices.SortFunc(out, func(a, b Annotation) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Level, b.Level))
+	})
+	return out
+}
+
+func (d decoder) attest() Attest {
+	v := d.body.get("attest")
+	if v == nil {
+		return Attest{}
+	}
+	out := Attest{Pos: v.pos}
+	switch text := strings.ToLower(v.get("provenance").str()); text {
+	case "", "false":
+	case "true":
+		out.Provenance = "min"
+	default:
+		out.Provenance = text
+	}
+	if sbom := v.get("sbom"); sbom != nil && (sbom.kind == mapKind || sbom.isTrue()) {
+		out.SBOM = cmp.Or(sbom.get("format").str(), sbomFormats[0])
+	}
+	return out
+}
+
+func (d decoder) outputs() []Output {
+	var out []Output
+	for _, item := range d.body.get("outputs").list() {
+		o := Output{Type: item.get("type").str(), Pos: item.pos}
+		dest := item.get("dest")
+		switch needs := o.Type != "registry" && o.Type != "none"; {
+		case needs && dest == nil:
+			d.problems.Add(item.pos, "add dest: PATH", "an output of type %s needs a place", o.Type)
+		case !needs && dest != nil:
+			d.problems.Add(dest.pos, "take it out", "an output of type %s has no place", o.Type)
+		case dest != nil:
+			o.Dest = d.path(dest)
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+func (d decoder) hooks(key string) []Hook {
+	var out []Hook
+	for _, item := range d.body.get("hooks").get(key).list() {
+		run := item.get("run")
+		h := Hook{Command: d.command(run), When: OnSuccess, Platforms: d.platforms(item.get("platforms")), Always: item.get("always").isTrue()}
+		if when := item.get("when"); when != nil {
+			h.When = HookTime(when.text)
+		}
+		for _, g := range item.get("inputs").list() {
+			h.Inputs = append(h.Inputs, d.pattern(g))
+		}
+		if key == "before" && slices.ContainsFunc(run.list(), func(v *value) bool { return HasLate(v.text) }) {
+			d.problems.Add(run.pos, "move it to after", "a hook before the build cannot know what comes of it")
+		}
+		out = append(out, h)
+	}
+	return out
+}
+
+var sizeText = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)([KMGT]?)(i?)[bB]?$`)
+
+// resources reads a number of CPUs, 2, 0.5 or 500m, and a size, 4Gi, 512M or bytes.
+func (d decoder) resources() Resources {
+	var out Resources
+	v := d.body.get("resources")
+	if cpu := v.get("cpu"); cpu != nil {
+		text, milli := strings.CutSuffix(cpu.text, "m")
+		n, err := strconv.ParseFloat(text, 64)
+		if !milli {
+			n *= 1000
+		}
+		if err != nil || !(n >= 1 && n < 1e7) {
+			d.problems.Add(cpu.pos, "write 2, 0.5 or 500m", "%q is not a number of CPUs", cpu.text)
+		} else {
+			out.MilliCPU = int(n)
+		}
+	}
+	if memory := v.get("memory"); memory != nil {
+		m := sizeText.FindStringSubmatch(memory.text)
+		var n float64
+		if m != nil {
+			n, _ = strconv.ParseFloat(m[1], 64) // digits
+			unit := 1000.0
+			if m[3] != "" {
+				unit = 1024
+			}
+			n *= math.Pow(unit, float64(strings.Index(" KMGT", cmp.Or(m[2], " "))))
+		}
+		if !(n >= 1 && n < 1<<60) {
+			d.problems.Add(memory.pos, "write 512Mi or 4Gi", "%q is not a size", memory.text)
+		} else {
+			out.Memory = int64(n)
+		}
+	}
+	return out
+}
+
+var viaText = regexp.MustCompile(`^(kubectl|docker|compose):.+$`)
+
+func (d decoder) rules() []WatchRule {
+	var out []WatchRule
+	for _, item := range d.body.get("watch").get("rules").list() {
+		r := WatchRule{Paths: item.get("paths").strings(), Action: item.get("action").str(), To: item.get("to").str(), Via: item.get("via").str(), Pos: item.pos}
+		if exec := item.get("exec"); exec != nil {
+			r.Exec = d.command(exec)
+		}
+		switch sync := r.Action == "sync"; {
+		case sync && r.To == "":
+			d.problems.Add(item.pos, "add to: DIRECTORY", "a rule that syncs needs a place in the container")
+		case !sync && (r.To != "" || r.Via != "" || item.get("exec") != nil):
+			d.problems.Add(item.pos, "write action: sync, or take them out", "to, via and exec are for rules that sync")
+		}
+		if via := item.get("via"); via != nil && !viaText.MatchString(via.text) {
+			d.problems.Add(via.pos, "write kubectl:deploy/web, docker:CONTAINER or compose:SERVICE", "%q does not say where the image runs", via.text)
+		}
+		out = append(out, r)
 	}
 	return out
 }

@@ -12,7 +12,8 @@ import (
 
 // reference is one ${ns.name} of a text.
 type reference struct {
-	offset   int // of its "$" in the text
+	offset   int    // of its "$" in the text
+	raw      string // as written, "${...}"
 	ns, name string
 	fallback *string // behind ":-"
 	message  *string // behind ":?"
@@ -119,6 +120,7 @@ func readReference(s string, start int) (*reference, int, *textError) {
 	if i >= len(s) || s[i] != '}' {
 		return nil, 0, badReference(i, "it does not end with }")
 	}
+	ref.raw = s[start : i+1]
 	return ref, i + 1, nil
 }
 
@@ -186,6 +188,9 @@ type expander struct {
 	names    names
 	problems *diag.List
 	budget   *budget
+	// late are namespaces whose references stay, to be replaced by Expand. Texts
+	// are then left so that Expand makes them what they would be.
+	late []string
 }
 
 // budget keeps what a manifest makes of itself in bounds: a text of a few bytes
@@ -208,7 +213,8 @@ func (b *budget) spend(n int, pos diag.Pos, l *diag.List) (ok bool) {
 // names answers what a reference names: a value, or nil for one that has none;
 // an error for a name that does not exist.
 type names interface {
-	lookup(ns, name string) (*value, error)
+	// lookup answers for the file that wrote the reference.
+	lookup(file, ns, name string) (*value, error)
 }
 
 // expand returns v with every reference replaced, or nil after it has reported
@@ -255,14 +261,22 @@ func (x expander) scalar(v *value) *value {
 		x.problems.Add(v.at(bad.offset), bad.hint, "%s", bad.what)
 		return nil
 	}
-	if len(segments) == 1 && segments[0].ref != nil {
+	if len(segments) == 1 && segments[0].ref != nil && !slices.Contains(x.late, segments[0].ref.ns) {
 		return x.loneReference(v, segments[0].ref)
 	}
 	var b strings.Builder
 	failed, lines := false, v.origin.lines
 	for _, s := range segments {
 		if s.ref == nil {
-			b.WriteString(s.literal)
+			b.WriteString(x.literal(s.literal))
+			continue
+		}
+		if slices.Contains(x.late, s.ref.ns) {
+			if bad := checkLate(s.ref); bad != nil {
+				x.problems.Add(v.at(s.ref.offset), bad.hint, "%s", bad.what)
+				failed = true
+			}
+			b.WriteString(s.ref.raw)
 			continue
 		}
 		got := x.reference(v, s.ref)
@@ -276,7 +290,7 @@ func (x expander) scalar(v *value) *value {
 			return nil
 		default:
 			lines = lines && !strings.Contains(got.text, "\n")
-			b.WriteString(got.text)
+			b.WriteString(x.literal(got.text))
 		}
 	}
 	if failed || !x.budget.spend(b.Len(), v.pos, x.problems) {
@@ -289,6 +303,55 @@ func (x expander) scalar(v *value) *value {
 	return out
 }
 
+// literal is text that Expand leaves alone, where it comes later.
+func (x expander) literal(text string) string {
+	if len(x.late) == 0 || !strings.Contains(text, "${") {
+		return text
+	}
+	return lateEscape.ReplaceAllString(text, "$$$0")
+}
+
+var lateEscape = regexp.MustCompile(`\$\{[A-Za-z_][A-Za-z0-9_]*\.`)
+
+// lateFacts is what references can name only when a target is built.
+var lateFacts = map[string][]string{"input": {"digest"}, "result": {"ref", "digest"}}
+
+func checkLate(ref *reference) *textError {
+	if known := lateFacts[ref.ns]; !slices.Contains(known, ref.name) {
+		return &textError{ref.offset, fmt.Sprintf("${%s.%s} is unknown", ref.ns, ref.name), suggestFrom(ref.name, known)}
+	}
+	return nil
+}
+
+// HasLate tells whether a text of the manifest still holds a reference that only
+// Expand can replace.
+func HasLate(text string) bool {
+	segments, bad := splitText(text)
+	return bad == nil && slices.ContainsFunc(segments, func(s segment) bool { return s.ref != nil })
+}
+
+// Expand replaces the references of a text that Parse had to leave, such as a
+// Hook's: facts are by their full name, "input.digest". A missing one is an error.
+func Expand(text string, facts map[string]string) (string, error) {
+	var l diag.List
+	x := expander{names: factNames(facts), problems: &l, budget: &budget{}}
+	v := x.expand(newText(diag.Pos{}, text))
+	if err := l.Err(); err != nil {
+		return "", err
+	}
+	return v.text, nil
+}
+
+// factNames are facts by ns.name.
+type factNames map[string]string
+
+func (f factNames) lookup(_, ns, name string) (*value, error) {
+	if text, ok := f[ns+"."+name]; ok {
+		return newText(diag.Pos{}, text), nil
+	}
+	return nil, nil
+}
+
 // loneReference keeps the type of what is named, and the place that named it.
 func (x expander) loneReference(v *value, ref *reference) *value {
 	got := x.reference(v, ref)
@@ -297,12 +360,15 @@ func (x expander) loneReference(v *value, ref *reference) *value {
 	}
 	here := *got
 	here.pos, here.origin = v.pos, place{}
+	if len(x.late) > 0 && here.isScalar() {
+		here.text = x.literal(here.text)
+	}
 	return &here
 }
 
 // reference is the value of one reference, filters applied; nil when it failed.
 func (x expander) reference(v *value, ref *reference) *value {
-	got, err := x.names.lookup(ref.ns, ref.name)
+	got, err := x.names.lookup(v.pos.File, ref.ns, ref.name)
 	if got == failedValue {
 		return nil
 	}

@@ -10,7 +10,7 @@ import (
 	"kaniko-build/schema/diag"
 )
 
-// variable is one declared name.
+// variable is one declared name of a unit.
 type variable struct {
 	name     string
 	pos      diag.Pos
@@ -20,6 +20,9 @@ type variable struct {
 	enum     []string
 	pattern  *regexp.Regexp
 	required bool
+
+	made  bool
+	value *value // failedValue while it is being made, and when it could not
 }
 
 // failedValue stands for a value whose mistake has been reported already.
@@ -30,18 +33,29 @@ var failedValue = &value{kind: stringKind}
 type scope struct {
 	opts      Options
 	workspace string
-	vars      map[string]*variable
-	varNames  []string
+	units     map[string]*unit // by file
+	root      *unit
+	envFile   map[string]string // what envFiles say
 	given     map[string]given
-	values    map[string]*value // of vars; failedValue while one is being made
-	making    []string
+	making    []*variable
 	git       map[string]*value
 	problems  *diag.List
 	budget    *budget
+	early     string // the section that is read before there are variables; "" later
 }
 
 // expander expands what is outside of targets.
-func (s *scope) expander() expander { return expander{s, s.problems, s.budget} }
+func (s *scope) expander() expander {
+	return expander{names: s, problems: s.problems, budget: s.budget}
+}
+
+// unit is the unit of a file; what is in none, a flag's text for one, is the root's.
+func (s *scope) unit(file string) *unit {
+	if u := s.units[file]; u != nil {
+		return u
+	}
+	return s.root
+}
 
 // given is a value for a variable from outside the manifest.
 type given struct {
@@ -53,8 +67,9 @@ type given struct {
 
 var varName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
 
-// declare reads the vars section.
-func (s *scope) declare(section *value) {
+// declare reads a unit's vars section.
+func (s *scope) declare(u *unit, section *value) {
+	u.vars = map[string]*variable{}
 	if section == nil {
 		return
 	}
@@ -69,9 +84,55 @@ func (s *scope) declare(section *value) {
 			continue
 		}
 		byEnv[overrideName(e.name)] = e
-		s.vars[e.name] = s.variable(e)
-		s.varNames = append(s.varNames, e.name)
+		for _, above := range u.chain[1:] {
+			if old := above.vars[e.name]; old != nil {
+				s.problems.Add(e.pos, "take another name: an included file sees the variables of those that include it", "variable %q is already declared at %s", e.name, old.pos)
+			}
+		}
+		u.vars[e.name] = s.variable(e)
+		u.varNames = append(u.varNames, e.name)
 	}
+}
+
+// find is the variable of that name which a file sees, or nil.
+func (s *scope) find(file, name string) *variable {
+	for _, u := range s.unit(file).chain {
+		if v := u.vars[name]; v != nil {
+			return v
+		}
+	}
+	return nil
+}
+
+// visible is the names that a file sees, for suggestions.
+func (s *scope) visible(file string) []string {
+	var out []string
+	for _, u := range s.unit(file).chain {
+		out = append(out, u.varNames...)
+	}
+	return out
+}
+
+// all calls fn with every variable, in the order they are declared.
+func (s *scope) all(fn func(*variable)) {
+	for _, u := range s.ordered() {
+		for _, name := range u.varNames {
+			fn(u.vars[name])
+		}
+	}
+}
+
+// ordered is the units, includers first.
+func (s *scope) ordered() []*unit {
+	out := []*unit{s.root}
+	for i := 0; i < len(out); i++ {
+		for _, u := range out[i].includes {
+			if u.includers[0] == out[i] {
+				out = append(out, u)
+			}
+		}
+	}
+	return out
 }
 
 // overrideName is the environment variable that sets a variable.
@@ -146,8 +207,14 @@ func (s *scope) override() {
 }
 
 func (s *scope) give(name string, g given) {
-	if s.vars[name] == nil {
-		s.problems.Add(g.pos, suggestFrom(name, s.varNames), "%s sets unknown variable %q", g.from, name)
+	known := false
+	var names []string
+	s.all(func(v *variable) {
+		known = known || v.name == name
+		names = append(names, v.name)
+	})
+	if !known {
+		s.problems.Add(g.pos, suggestFrom(name, names), "%s sets unknown variable %q", g.from, name)
 		return
 	}
 	s.given[name] = g
@@ -156,29 +223,31 @@ func (s *scope) give(name string, g given) {
 // settle makes every variable, so that a bad or missing value is told even if
 // nothing uses it.
 func (s *scope) settle() {
-	for _, name := range s.varNames {
-		v := s.value(name)
-		if v == nil && s.vars[name].required {
-			s.problems.Add(s.vars[name].pos, fmt.Sprintf("set it with --var %s=... or %s", name, overrideName(name)), "variable %q is required and has no value", name)
+	s.all(func(v *variable) {
+		if s.value(v) == nil && v.required {
+			s.problems.Add(v.pos, fmt.Sprintf("set it with --var %s=... or %s", v.name, overrideName(v.name)), "variable %q is required and has no value", v.name)
 		}
-	}
+	})
 }
 
 // value is a variable's value: --var, then --var-file, KANIKO_BUILD_VAR_NAME, the
-// names in env, the default. It is nil without any of them.
-func (s *scope) value(name string) *value {
-	if v, made := s.values[name]; made {
-		if v == failedValue && slices.Contains(s.making, name) {
-			circle := append(slices.Clone(s.making[slices.Index(s.making, name):]), name)
-			s.problems.Add(s.vars[name].pos, "", "variables need each other: %s", strings.Join(circle, " -> "))
+// names in env, the same two in envFiles, the default. It is nil without any of them.
+func (s *scope) value(v *variable) *value {
+	if v.made {
+		if i := slices.Index(s.making, v); i >= 0 {
+			var circle []string
+			for _, w := range append(slices.Clone(s.making[i:]), v) {
+				circle = append(circle, w.name)
+			}
+			s.problems.Add(v.pos, "", "variables need each other: %s", strings.Join(circle, " -> "))
 		}
-		return v
+		return v.value
 	}
-	s.values[name] = failedValue
-	s.making = append(s.making, name)
-	s.values[name] = s.make(s.vars[name])
+	v.made, v.value = true, failedValue
+	s.making = append(s.making, v)
+	v.value = s.make(v)
 	s.making = s.making[:len(s.making)-1]
-	return s.values[name]
+	return v.value
 }
 
 func (s *scope) make(v *variable) *value {
@@ -188,9 +257,15 @@ func (s *scope) make(v *variable) *value {
 		}
 		return s.parse(v, g.text, g.from)
 	}
-	for _, env := range append([]string{overrideName(v.name)}, v.env...) {
+	names := append([]string{overrideName(v.name)}, v.env...)
+	for _, env := range names {
 		if text, ok := s.opts.lookupEnv(env); ok {
 			return s.parse(v, text, "environment variable "+env)
+		}
+	}
+	for _, env := range names {
+		if text, ok := s.envFile[env]; ok {
+			return s.parse(v, text, env+" in envFiles")
 		}
 	}
 	if v.fallback == nil {
@@ -298,41 +373,69 @@ func describe(v *value) string {
 	return string(v.kind)
 }
 
-// namespaces that a manifest knows, and those it will know.
+// The namespaces of references, and what those with a closed list know.
 var (
-	namespaces      = []string{"env", "git", "target", "vars", "workspace"}
-	namespacesLater = []string{"build", "ci", "input", "matrix", "result"}
-	gitFacts        = []string{"branch", "dirty", "sha", "short", "tag", "url"}
-	targetFacts     = []string{"base", "name", "slug"}
+	namespaces  = []string{"build", "ci", "env", "git", "input", "matrix", "result", "target", "vars", "workspace"}
+	gitFacts    = []string{"branch", "dirty", "sha", "short", "tag", "url"}
+	targetFacts = []string{"name", "base", "slug", "variant"}
+	buildFacts  = []string{"date", "time"}
 )
 
-// lookup answers the references that need no target.
-func (s *scope) lookup(ns, name string) (*value, error) {
+func (s *scope) lookup(file, ns, name string) (*value, error) {
+	if s.early != "" && (ns == "vars" || ns == "workspace") {
+		return nil, &diag.Problem{What: fmt.Sprintf("%s.%s is not known yet where %s are read", ns, name, s.early), Hint: "use env or git"}
+	}
 	switch {
 	case ns == "vars":
-		if s.vars[name] == nil {
-			return nil, &diag.Problem{What: fmt.Sprintf("unknown variable %q", name), Hint: suggestFrom(name, s.varNames)}
+		v := s.find(file, name)
+		if v == nil {
+			return nil, &diag.Problem{What: fmt.Sprintf("unknown variable %q", name), Hint: suggestFrom(name, s.visible(file))}
 		}
-		return s.value(name), nil
+		return s.value(v), nil
 	case ns == "env":
-		if text, ok := s.opts.lookupEnv(name); ok {
+		text, ok := s.opts.lookupEnv(name)
+		if !ok {
+			text, ok = s.envFile[name]
+		}
+		if ok {
 			return newText(diag.Pos{}, text), nil
 		}
 		return nil, nil
 	case ns == "git":
 		return s.gitFact(name)
+	case ns == "ci":
+		return s.ciFact(name)
+	case ns == "build":
+		return s.buildFact(name)
 	case ns == "workspace" && name == "name":
 		return newText(diag.Pos{}, s.workspace), nil
 	case ns == "workspace":
 		return nil, unknownFact(ns, name, []string{"name"})
-	case ns == "target":
-		return nil, &diag.Problem{What: fmt.Sprintf("${target.%s} has a meaning only in targets, templates and defaults", name)}
-	case slices.Contains(namespacesLater, ns):
-		return nil, &diag.Problem{What: fmt.Sprintf("${%s.%s}: references to %q are not built yet", ns, name, ns)}
+	case ns == "target" || ns == "matrix":
+		return nil, &diag.Problem{What: fmt.Sprintf("${%s.%s} has a meaning only in targets, templates and defaults", ns, name)}
+	case ns == "input":
+		return nil, &diag.Problem{What: fmt.Sprintf("${%s.%s} has a meaning only in tags and hooks", ns, name)}
+	case ns == "result":
+		return nil, &diag.Problem{What: fmt.Sprintf("${%s.%s} has a meaning only in hooks", ns, name)}
 	default:
 		hint := suggestFrom(ns, namespaces) + fmt.Sprintf("; for the text itself write $${%s.%s}", ns, name)
 		return nil, &diag.Problem{What: fmt.Sprintf("${%s.%s} names unknown namespace %q", ns, name, ns), Hint: hint}
 	}
+}
+
+// buildFact is the time of the run, in UTC: date is 2026-11-28, time 20261128T180527Z.
+func (s *scope) buildFact(name string) (*value, error) {
+	if !slices.Contains(buildFacts, name) {
+		return nil, unknownFact("build", name, buildFacts)
+	}
+	if s.opts.Now.IsZero() {
+		return nil, nil
+	}
+	layout := "2006-01-02"
+	if name == "time" {
+		layout = "20060102T150405Z"
+	}
+	return newText(diag.Pos{}, s.opts.Now.UTC().Format(layout)), nil
 }
 
 func unknownFact(ns, name string, known []string) error {
@@ -364,6 +467,11 @@ func (s *scope) askGit(name string) (*value, error) {
 		return nil, nil
 	}
 	text, err := s.opts.Git(name)
+	if name == "branch" && text == "" && (err == nil || errors.Is(err, ErrNoGit)) {
+		if branch := s.ciBranch(); branch != "" { // CIs check out a commit, not a branch
+			text, err = branch, nil
+		}
+	}
 	switch {
 	case errors.Is(err, ErrNoGit):
 		return nil, nil
@@ -396,19 +504,36 @@ func (s *scope) gitShort() (*value, error) {
 // targetScope adds what is known of one target.
 type targetScope struct {
 	*scope
-	target string
+	base    string // as written
+	name    string // with the variant
+	variant string
+	matrix  []entry // the values of a cell; nil for a target without a matrix
 }
 
-func (s targetScope) lookup(ns, name string) (*value, error) {
-	if ns != "target" {
-		return s.scope.lookup(ns, name)
-	}
-	switch name {
-	case "name", "base": // one and the same until a matrix makes many of one
-		return newText(diag.Pos{}, s.target), nil
-	case "slug":
-		return newText(diag.Pos{}, slug(s.target)), nil
-	default:
+func (s *targetScope) lookup(file, ns, name string) (*value, error) {
+	switch {
+	case ns == "target" && name == "base":
+		return newText(diag.Pos{}, s.base), nil
+	case ns == "target" && name == "name":
+		return newText(diag.Pos{}, s.name), nil
+	case ns == "target" && name == "slug":
+		return newText(diag.Pos{}, slug(s.name)), nil
+	case ns == "target" && name == "variant":
+		return newText(diag.Pos{}, s.variant), nil
+	case ns == "target":
 		return nil, unknownFact(ns, name, targetFacts)
+	case ns != "matrix":
+		return s.scope.lookup(file, ns, name)
 	}
+	var names []string
+	for _, axis := range s.matrix {
+		if axis.name == name {
+			return axis.value, nil
+		}
+		names = append(names, axis.name)
+	}
+	if s.matrix == nil {
+		return nil, &diag.Problem{What: fmt.Sprintf("${matrix.%s}: target %q has no matrix", name, s.base)}
+	}
+	return nil, unknownFact(ns, name, names)
 }
