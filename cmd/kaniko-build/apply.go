@@ -54,9 +54,15 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	for _, warning := range p.Warnings {
 		fmt.Fprintln(t.err, "warning:", warning)
 	}
+	if err := w.unbuilt(p); err != nil {
+		return err
+	}
 	f.defaults(c, w)
 	requests, err := w.requests(p)
 	if err != nil {
+		return err
+	}
+	if err := w.granted(p, requests); err != nil {
 		return err
 	}
 	for i := range requests {
@@ -91,7 +97,9 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 		return err
 	}
 	if r.x, err = f.open(ctx, said(r.view), registries, r.places); err == nil {
-		_, err = r.all(ctx, requests, p.Graph())
+		if err = w.fetch(ctx, r.x, p, requests); err == nil {
+			_, err = r.all(ctx, requests, p.Graph())
+		}
 		err = shut(ctx, r.x, limit, err)
 	}
 	return errors.Join(err, r.view.Close())
@@ -141,10 +149,19 @@ func (w *workspace) registries() ([]executor.Registry, error) {
 	var out []executor.Registry
 	for _, r := range w.manifest.Registries {
 		e := executor.Registry{Host: r.Host, Mirrors: r.Mirrors, Insecure: r.Insecure, Strict: !r.Fallback}
-		if r.CA != "" {
-			var err error
-			if e.CA, err = os.ReadFile(w.path(r.CA)); err != nil {
-				return nil, &diag.Problem{Pos: r.Pos, What: fmt.Sprintf("registry %q: %v", r.Host, err), Hint: "ca: is a file of PEM certificates"}
+		for _, file := range []struct {
+			key, name string
+			to        *[]byte
+		}{{"ca", r.CA, &e.CA}, {"clientCert", r.Cert, &e.Cert}, {"clientKey", r.Key, &e.Key}} {
+			if file.name == "" {
+				continue
+			}
+			name, err := w.secretPath(file.name)
+			if err == nil {
+				*file.to, err = os.ReadFile(name)
+			}
+			if err != nil {
+				return nil, &diag.Problem{Pos: r.Pos, What: fmt.Sprintf("registry %q: %v", r.Host, err), Hint: file.key + ": is a PEM file"}
 			}
 		}
 		out = append(out, e)

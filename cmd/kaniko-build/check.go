@@ -35,6 +35,9 @@ func newCheck(t terminal) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				for _, warning := range p.Warnings {
+					fmt.Fprintln(t.out, "warning:", warning)
+				}
 				inline = w.places()
 				if requests, err = w.requests(p); err != nil {
 					return err

@@ -92,6 +92,9 @@ func (f *lookFlags) inspected(ctx context.Context, t terminal, w *workspace, p *
 	if err != nil {
 		return err
 	}
+	if err := w.granted(p, requests); err != nil {
+		return err
+	}
 	for i := range requests {
 		requests[i].NoCache = requests[i].NoCache || f.noCache
 	}
@@ -109,8 +112,11 @@ func (f *lookFlags) inspected(ctx context.Context, t terminal, w *workspace, p *
 	if err != nil {
 		return err
 	}
-	nodes, err := x.Inspect(ctx, requests)
-	err = inline.err(err)
+	var nodes []*executor.Node
+	if err = w.fetch(ctx, x, p, requests); err == nil {
+		nodes, err = x.Inspect(ctx, requests)
+		err = inline.err(err)
+	}
 	if err == nil {
 		err = fn(x, nodes)
 	}

@@ -48,20 +48,22 @@ func newRoot(t terminal) *cobra.Command {
 their Dockerfiles need, each in an unprivileged container of its own.
 
 Results lie in a store of plain files (KANIKO_BUILD_STATE, else your cache
-folder) and are pushed when asked for. Exit codes: 0 done, 1 a build or push
+folder) and are pushed when asked for. Every flag of a command that reads the
+manifest can be a variable: KANIKO_BUILD_KEEP_GOING=true is --keep-going. Exit codes: 0 done, 1 a build or push
 failed, 2 wrong flags, 3 wrong input, 4 the machine lacks something, 5 the
 cache was wrong, 6 a step is not deterministic (both of --verify-cache), 130
 interrupted.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	c.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return fromEnvironment(c) }
 	c.SetIn(t.in)
 	c.SetOut(t.out)
 	c.SetErr(t.err)
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w\n  hint: %s --help shows the flags", err, c.CommandPath())}
 	})
-	c.AddCommand(newApply(t), newPlan(t), newGraph(t), newExplainKey(t), newBuild(t), newContext(t), newCheck(t), newImages(t), newDu(t), newPrune(t), newDoctor(t), newVersion(t))
+	c.AddCommand(newApply(t), newPlan(t), newGraph(t), newPrint(t), newExplainKey(t), newBuild(t), newContext(t), newCheck(t), newImages(t), newDu(t), newPrune(t), newDoctor(t), newVersion(t))
 	c.AddCommand(kaniko(t).Executor(), kaniko(t).Warmer())
 	return c
 }

@@ -12,11 +12,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"kaniko-build/executor"
+	"kaniko-build/graph"
 	"kaniko-build/plan"
 	"kaniko-build/schema"
 	"kaniko-build/schema/diag"
@@ -24,15 +26,22 @@ import (
 
 // manifestFlags choose a manifest and what fills it in.
 type manifestFlags struct {
-	file     string
+	files    []string
+	profiles []string
 	vars     []string
 	varFiles []string
+	sets     []string
+	allow    []string
 }
 
 func (f *manifestFlags) add(c *cobra.Command) {
-	c.Flags().StringVarP(&f.file, "file", "f", "", "the manifest (default: kaniko-build.yaml here or above, up to the git root)")
-	c.Flags().StringArrayVar(&f.vars, "var", nil, "set a variable of the manifest, NAME=VALUE")
-	c.Flags().StringArrayVar(&f.varFiles, "var-file", nil, "set variables from a YAML file")
+	fl := c.Flags()
+	fl.StringArrayVarP(&f.files, "file", "f", nil, "the manifest; further ones are merged over it (default: kaniko-build.yaml here or above, up to the git root, and kaniko-build.override.yaml beside it unless CI is set)")
+	fl.StringArrayVar(&f.profiles, "profile", nil, "turn a profile of the manifest on; none turns off those that their conditions turn on")
+	fl.StringArrayVar(&f.vars, "var", nil, "set a variable of the manifest, NAME=VALUE")
+	fl.StringArrayVar(&f.varFiles, "var-file", nil, "set variables from a YAML file")
+	fl.StringArrayVar(&f.sets, "set", nil, "change targets, TARGET.KEY=YAML; patterns, KEY+ and KEY- as in the manifest: '*.platforms+=[linux/arm64]'")
+	fl.StringArrayVar(&f.allow, "allow", nil, "allow what the manifest may not do by itself: fs:DIR, paths that lead to a directory outside of the workspace")
 }
 
 // workspace is a manifest that was read, and the directory its paths start from.
@@ -42,44 +51,120 @@ type workspace struct {
 }
 
 func (f *manifestFlags) read(ctx context.Context) (*workspace, error) {
-	file := f.file
-	if file == "" {
-		here, err := os.Getwd()
-		if err != nil {
-			return nil, fmt.Errorf("find the working directory: %w", err)
-		}
-		if file, err = schema.Discover(here, uint32(os.Getuid()), owners); err != nil {
-			return nil, err
-		}
-	}
-	abs, err := filepath.Abs(file)
+	files, err := f.find()
 	if err != nil {
-		return nil, fmt.Errorf("find %s: %w", file, err)
+		return nil, err
+	}
+	abs, err := filepath.Abs(files[0])
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", files[0], err)
 	}
 	w := &workspace{root: filepath.Dir(abs)}
-	o := schema.Options{WorkspaceName: filepath.Base(w.root), LookupEnv: os.LookupEnv, Git: func(fact string) (string, error) { return gitFact(ctx, w.root, fact) }}
+	o, err := f.options(ctx, w.root)
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range files[1:] {
+		if file, err = filepath.Abs(file); err != nil {
+			return nil, fmt.Errorf("find %s: %w", file, err)
+		}
+		name, err := filepath.Rel(w.root, file)
+		if err != nil {
+			return nil, fmt.Errorf("find %s: %w", file, err)
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, unreadable(file, err)
+		}
+		o.Over = append(o.Over, schema.File{Name: filepath.ToSlash(name), Text: text})
+	}
+	w.manifest, err = schema.Parse(os.DirFS(w.root), filepath.Base(abs), o)
+	return w, unreadable(files[0], err)
+}
+
+// find is the files of the manifest: those of -f, else what lies here.
+func (f *manifestFlags) find() ([]string, error) {
+	if len(f.files) > 0 {
+		return f.files, nil
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		return nil, fmt.Errorf("find the working directory: %w", err)
+	}
+	file, err := schema.Discover(here, uint32(os.Getuid()), owners)
+	if err != nil {
+		return nil, err
+	}
+	if os.Getenv("CI") != "" {
+		return []string{file}, nil
+	}
+	over, err := schema.Override(file, uint32(os.Getuid()), owners)
+	if err != nil || over == "" {
+		return []string{file}, err
+	}
+	return []string{file, over}, nil
+}
+
+// unreadable is a manifest that is not there or may not be read, by its name.
+func unreadable(file string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return &diag.Problem{Pos: diag.Pos{File: file}, What: "there is no such manifest", Hint: "kaniko-build reads kaniko-build.yaml; name another with -f"}
+	case errors.Is(err, fs.ErrPermission):
+		return &diag.Problem{Pos: diag.Pos{File: file}, What: "the manifest cannot be read: permission denied", Hint: "make it readable for this user"}
+	}
+	return err
+}
+
+// options is what flags and the environment say to the manifest in root.
+func (f *manifestFlags) options(ctx context.Context, root string) (schema.Options, error) {
+	o := schema.Options{
+		WorkspaceName: filepath.Base(root), LookupEnv: os.LookupEnv, Profiles: f.profiles, Now: time.Now(),
+		Git:   func(fact string) (string, error) { return gitFact(ctx, root, fact) },
+		Trust: func(name string) error { return schema.Trust(filepath.Join(root, name), uint32(os.Getuid()), owners) },
+	}
+	if epoch, err := sourceDateEpoch(); err != nil {
+		return o, err
+	} else if epoch != nil {
+		o.Now = time.Unix(*epoch, 0)
+	}
 	for _, v := range f.vars {
 		name, value, ok := strings.Cut(v, "=")
 		if !ok {
-			return nil, usageError{fmt.Errorf("--var %q: write NAME=VALUE", v)}
+			return o, usageError{fmt.Errorf("--var %q: write NAME=VALUE", v)}
 		}
 		o.Vars = append(o.Vars, schema.Setting{Name: name, Value: value})
+	}
+	for _, v := range f.sets {
+		name, value, ok := strings.Cut(v, "=")
+		if !ok {
+			return o, usageError{fmt.Errorf("--set %q: write TARGET.KEY=VALUE", v)}
+		}
+		o.Sets = append(o.Sets, schema.Setting{Name: name, Value: value})
 	}
 	for _, name := range f.varFiles {
 		b, err := os.ReadFile(name)
 		if err != nil {
-			return nil, usageError{fmt.Errorf("read --var-file: %w", err)}
+			return o, usageError{fmt.Errorf("read --var-file: %w", err)}
 		}
 		o.VarFiles = append(o.VarFiles, schema.File{Name: name, Text: b})
 	}
-	w.manifest, err = schema.Parse(os.DirFS(w.root), filepath.Base(abs), o)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &diag.Problem{Pos: diag.Pos{File: file}, What: "there is no such manifest", Hint: "kaniko-build reads kaniko-build.yaml; name another with -f"}
+	for _, a := range f.allow {
+		dir, ok := strings.CutPrefix(a, "fs:")
+		if !ok || dir == "" {
+			return o, usageError{fmt.Errorf("--allow %q: write fs:DIR", a)}
+		}
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return o, fmt.Errorf("find %s: %w", dir, err)
+		}
+		rel, err := filepath.Rel(root, abs)
+		if err != nil {
+			return o, fmt.Errorf("find %s: %w", dir, err)
+		}
+		o.AllowFS = append(o.AllowFS, filepath.ToSlash(abs), filepath.ToSlash(rel))
 	}
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, &diag.Problem{Pos: diag.Pos{File: file}, What: "the manifest cannot be read: permission denied", Hint: "make it readable for this user"}
-	}
-	return w, err
+	return o, nil
 }
 
 // owners tells who owns a file, and what it leads to if it is a link.
@@ -219,6 +304,11 @@ func (w *workspace) request(t *schema.Target, platform string) (executor.Request
 	if err := r.Format.Check(); err != nil {
 		return r, at(err, t.Executor.Pos)
 	}
+	var err error
+	if r.Format.Annotations, err = annotations(t); err != nil {
+		return r, err
+	}
+	r.Network = t.Network
 	for k, v := range t.Args {
 		r.Args[k] = &v
 	}
@@ -248,11 +338,14 @@ func (w *workspace) request(t *schema.Target, platform string) (executor.Request
 		case schema.ContextTarget:
 			r.Contexts[c.Name] = "node:" + c.Value // made exact by requests
 		default:
-			return r, &diag.Problem{Pos: c.Pos, What: fmt.Sprintf("named context %q: contexts of the kind %s are not built yet", c.Name, c.Kind), Hint: "use a directory, an image or another target"}
+			r.Contexts[c.Name] = laterContext // fetched when it is built
 		}
 	}
-	return r, w.grant(&r, t)
+	return r, nil
 }
+
+// laterContext stands for a named context that nobody has asked for yet.
+const laterContext = "later:"
 
 // check is the manifest's lint as a check directive.
 func (w *workspace) check() string {
@@ -377,7 +470,36 @@ func readDockerfile(file, name string) (executor.Text, *executor.Text, error) {
 	return text, &executor.Text{Name: name + ".dockerignore", Data: ignore}, nil
 }
 
-// requests are a plan's nodes, parents first, as the executor takes them.
+// edges is what every target needs, for selections that follow edges.
+func (w *workspace) edges() (map[string][]string, error) {
+	var all []string
+	for _, t := range w.manifest.Targets {
+		all = append(all, t.Name)
+	}
+	p, err := w.plan(all)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]string{}
+	for _, e := range p.Edges {
+		t := p.Node(e.Node).Target.Name
+		out[t] = append(out[t], p.Node(e.Needs).Target.Name)
+	}
+	return out, nil
+}
+
+// granted gives requests the secrets and agents that their targets may use. One
+// that is missing and not optional is a mistake, before any node starts.
+func (w *workspace) granted(p *plan.Plan, requests []executor.Request) error {
+	var l diag.List
+	for i := range requests {
+		l.AddErr(diag.Pos{}, w.grant(&requests[i], p.Node(graph.ID(requests[i].ID)).Target))
+	}
+	return l.Err()
+}
+
+// requests are a plan's nodes, parents first, as the executor takes them; without
+// secrets and agents.
 func (w *workspace) requests(p *plan.Plan) ([]executor.Request, error) {
 	var out []executor.Request
 	for _, id := range p.Order {
@@ -394,6 +516,9 @@ func (w *workspace) requests(p *plan.Plan) ([]executor.Request, error) {
 			} else {
 				r.Images[name] = string(parent)
 			}
+		}
+		for name, image := range n.Published {
+			r.Contexts[name] = "docker-image://" + image
 		}
 		out = append(out, r)
 	}

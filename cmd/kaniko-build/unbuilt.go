@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+
+	"kaniko-build/plan"
+	"kaniko-build/schema"
+	"kaniko-build/schema/diag"
+)
+
+// unbuilt refuses what a manifest asks of a build that this program cannot do yet:
+// nothing of it is left out in silence. Commands that only look do not mind.
+func (w *workspace) unbuilt(p *plan.Plan) error {
+	var l diag.List
+	later := func(pos diag.Pos, format string, args ...any) {
+		l.Add(pos, "take it out for now", format+" is not built yet", args...)
+	}
+	m := w.manifest
+	if m.Runner.Type != "local" {
+		later(m.Runner.Pos, "runner %s", m.Runner.Type)
+	}
+	for _, r := range m.Registries {
+		if r.Exists != "" && r.Exists != "overwrite" {
+			later(r.Pos, "registry %q: onTagExists %s", r.Host, r.Exists)
+		}
+		if r.Retries >= 0 {
+			later(r.Pos, "registry %q: retries", r.Host)
+		}
+	}
+	seen := map[string]bool{}
+	for _, n := range p.Nodes {
+		t := n.Target
+		if seen[t.Name] {
+			continue
+		}
+		seen[t.Name] = true
+		if t.Attest.Provenance != "" {
+			later(t.Attest.Pos, "target %q: provenance", t.Name)
+		}
+		if t.Attest.SBOM != "" {
+			later(t.Attest.Pos, "target %q: sbom", t.Name)
+		}
+		if t.Skip != schema.SkipNever {
+			later(t.Pos, "target %q: skip %s", t.Name, t.Skip)
+		}
+		if t.Resources != (schema.Resources{}) {
+			later(t.Pos, "target %q: resources", t.Name)
+		}
+		for _, r := range t.InputRefs {
+			later(r.Pos, "target %q: a tag with ${input.digest}", t.Name)
+		}
+		for _, a := range t.Annotations {
+			if a.Level != "manifest" && len(t.Platforms) > 1 {
+				later(a.Pos, "target %q: an annotation of the %s", t.Name, a.Level)
+			}
+		}
+		for _, h := range append(t.Before, t.After...) {
+			later(h.Pos, "target %q: hooks", t.Name)
+		}
+		for _, a := range t.Executor.ExtraArgs {
+			later(a.Pos, "target %q: extraArgs", t.Name)
+		}
+	}
+	return l.Err()
+}
+
+// annotations are those of a target's own manifest.
+func annotations(t *schema.Target) (map[string]string, error) {
+	var out map[string]string
+	for _, a := range t.Annotations {
+		if a.Level != "manifest" {
+			continue
+		}
+		if t.Executor.Docker {
+			return nil, &diag.Problem{Pos: a.Pos, What: fmt.Sprintf("target %q: Docker's image format has no annotations", t.Name), Hint: "write imageFormat: oci"}
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[a.Name] = a.Value
+	}
+	return out, nil
+}
