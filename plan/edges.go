@@ -33,6 +33,7 @@ func (p *planner) nodes(t *schema.Target) []Node {
 	if len(platforms) == 0 {
 		platforms = []string{schema.NormalPlatform(p.facts.Platform)}
 	}
+	platforms = slices.Concat(platforms, p.wanted[t.Name])
 	out := make([]Node, len(platforms))
 	for i, platform := range platforms {
 		id := graph.ID(t.Name)
@@ -155,6 +156,10 @@ func (f *edgeFinder) parent(name string, e Edge, platform string) {
 	i := slices.IndexFunc(nodes, func(n Node) bool { return n.Platform == platform })
 	if i < 0 && len(nodes) == 1 && (platform == "" || nodes[0].Platform == "") {
 		i = 0
+	}
+	if i < 0 && parent.Internal { // nobody but its dependents has a use for it
+		f.wanted[parent.Name], f.more = append(f.wanted[parent.Name], platform), true
+		return
 	}
 	if i < 0 {
 		f.problems.Add(e.Pos, fmt.Sprintf("add %s to the platforms of %q", platform, name),

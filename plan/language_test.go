@@ -133,3 +133,33 @@ func TestPolicyJudgesBases(t *testing.T) {
 		}
 	}
 }
+
+// TestInternalTargetsAreBuiltForWhoNeedsThem has parents for fewer platforms.
+func TestInternalTargetsAreBuiltForWhoNeedsThem(t *testing.T) {
+	files := workspace(`-- kaniko-build.yaml --
+version: 1
+targets:
+  root: {context: d, image: x.io/root, internal: true}
+  base: {context: d, internal: true, contexts: {r: "target:root"}}
+  child: {context: d, platforms: [linux/amd64, linux/arm64], contexts: {b: "target:base"}}
+  one: {context: d, contexts: {b: "target:base"}}
+  public: {context: d}
+  wrong: {context: d, platforms: [linux/arm64], contexts: {b: "target:public"}}
+-- d/Dockerfile --
+FROM scratch
+`)
+	for _, c := range []struct{ selection, want string }{
+		{"one", "[root base one]"},
+		{"child", "[root@linux/amd64 root@linux/arm64 base@linux/amd64 base@linux/arm64 child@linux/amd64 child@linux/arm64]"},
+		{"wrong", `kaniko-build.yaml:8:63: target "wrong" needs "public" for linux/arm64, which is built for linux/amd64 only` + "\n  hint: add linux/arm64 to the platforms of \"public\""},
+	} {
+		p, err := makePlan(t, files, amd64, c.selection)
+		got := fmt.Sprint(err)
+		if err == nil {
+			got = fmt.Sprint(p.Order)
+		}
+		if got != c.want {
+			t.Errorf("%s\ngot  %s\nwant %s", c.selection, got, c.want)
+		}
+	}
+}

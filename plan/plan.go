@@ -85,7 +85,22 @@ type Facts struct {
 // Make plans the targets that selection names (see schema.Manifest.Select) and all
 // they need. Mistakes come as a diag.Problems.
 func Make(m *schema.Manifest, selection []string, facts Facts, files Dockerfiles) (*Plan, error) {
-	p := &planner{manifest: m, images: indexImages(m), facts: facts, files: files, done: map[string]*targetPlan{}, policy: newPolicy(m.Policy)}
+	p := &planner{
+		manifest: m, images: indexImages(m), facts: facts, files: &remembered{files, map[[2]string]references{}}, policy: newPolicy(m.Policy),
+		wanted: map[string][]string{},
+	}
+	for {
+		p.done, p.problems, p.warnings, p.more = map[string]*targetPlan{}, diag.List{}, diag.List{}, false
+		if out, err := p.make(selection); !p.more {
+			return out, err
+		}
+	}
+}
+
+// make plans once. It is to be called again while it finds more platforms that
+// internal targets are needed for.
+func (p *planner) make(selection []string) (*Plan, error) {
+	m := p.manifest
 	p.warnings.AddErr(diag.Pos{}, m.Warnings)
 	p.checkRefs()
 	selected, err := m.Select(selection, p.targetEdges)
@@ -136,6 +151,32 @@ type planner struct {
 	warnings diag.List
 	done     map[string]*targetPlan
 	policy   policy
+
+	// wanted is the platforms that internal targets are needed for, beside those
+	// they name; more says that one was added since the last try.
+	wanted map[string][]string
+	more   bool
+}
+
+// remembered asks for the references of each target and platform once.
+type remembered struct {
+	Dockerfiles
+	known map[[2]string]references
+}
+
+type references struct {
+	refs []Reference
+	err  error
+}
+
+func (r *remembered) References(t schema.Target, platform string) ([]Reference, error) {
+	key := [2]string{t.Name, platform}
+	got, ok := r.known[key]
+	if !ok {
+		got.refs, got.err = r.Dockerfiles.References(t, platform)
+		r.known[key] = got
+	}
+	return got.refs, got.err
 }
 
 // targetPlan is the nodes of one target with their edges.
