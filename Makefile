@@ -114,6 +114,12 @@ bench-container: packages build
 	$(SUDO) env "PATH=$$PATH" bin/bench -container -binary $(BINARY) $(if $(KANIKO),-peer $(KANIKO)) -n $(ROUNDS) $(WORKLOADS)
 .PHONY: bench-container
 
+# The JSON Schema of manifests, made of the tables in schema/language.go. A test
+# fails while it is stale.
+schema:
+	go test ./schema -run TestJSONSchemaIsPublished -update
+	git --no-pager diff --stat -- schema/kaniko-build.schema.json
+
 # Rewrites golden files; read the difference before you commit it.
 golden:
 	@packages=$$(git grep -l 'flag.Bool("update"' -- '*_test.go' | xargs -r -n1 dirname | sort -u | sed 's,^,./,'); \

@@ -172,7 +172,7 @@ var executorShape = &shape{what: "a mapping such as {reproducible: true}", field
 }}
 
 var tagShape = &shape{what: "text or {tag: ...}", text: true, fields: []field{
-	{name: "tag", shape: textShape, needed: true, about: "The tag."},
+	{name: "tag", shape: textShape, needed: true, about: "The tag itself, or a whole name with / or :."},
 	{name: "if", shape: condShape, about: "The tag counts only when this holds."},
 	{name: "expand", shape: &shape{what: "a list of major and minor", list: &shape{what: "major or minor", text: true, words: tagExpansions}},
 		about: "Adds shorter forms of a version: 1.4.2 is 1 (major) and 1.4 (minor) too."},

@@ -126,8 +126,8 @@ func (d decoder) tag(item *value) []tag {
 	return out
 }
 
-// versionText is a version: v, major, minor, and what stands behind the patch level.
-var versionText = regexp.MustCompile(`^(v?)(\d+)\.(\d+)\.\d+(.*)$`)
+// versionText is a version: v, major, minor, and what makes it one that is not final.
+var versionText = regexp.MustCompile(`^(v?)(\d+)\.(\d+)\.\d+(-[0-9A-Za-z.-]+)?(?:[_+][0-9A-Za-z_.-]+)?$`)
 
 // addRef adds a ref once.
 func (d decoder) addRef(t *Target, one tag) {

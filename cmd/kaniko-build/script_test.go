@@ -23,7 +23,8 @@ func TestMain(m *testing.M) {
 const busyboxPath = "/bin/busybox"
 
 // TestScripts runs testdata/script. Each script has a state directory and a
-// home of its own, and in its directory a static busybox. UPDATE_SCRIPTS=1
+// home of its own, and in its directory a static busybox and annotated, the
+// manifest that says everything. UPDATE_SCRIPTS=1
 // rewrites what their cmp lines expect.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -33,6 +34,10 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("KANIKO_BUILD_STATE", filepath.Join(e.WorkDir, "state"))
 			e.Setenv("HOME", e.WorkDir)
+			annotated := filepath.Join("..", "..", "schema", "testdata", "annotated")
+			if err := os.CopyFS(filepath.Join(e.WorkDir, "annotated"), os.DirFS(annotated)); err != nil {
+				return err
+			}
 			program, err := os.ReadFile(busyboxPath)
 			if err != nil {
 				return err
