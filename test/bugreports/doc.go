@@ -5,6 +5,7 @@
 //	                    ├─ again, nothing changed           ├─> equal, or the test fails ─> Dump
 //	                    └─ with a fresh state               ─┘
 //
-// Every case runs under umask 022 and 077. Each report is an example of a kind,
+// Every case runs on the machine, under umask 022 and 077, and in Docker's default container of
+// our debug image, where steps happen in the container's own root. Each report is an example of a kind,
 // so most tests try the neighbours too.
 package bugreports

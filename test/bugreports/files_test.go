@@ -14,8 +14,8 @@ import (
 
 // A file copied onto a symlink goes where that points, inside the image, as
 // with BuildKit; the report wished for the link to be replaced.
-func TestBR12CopyOntoADanglingSymlink(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR12CopyOntoADanglingSymlink(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{
 			"file":       "new\n",
 			"Dockerfile": "FROM busybox\nRUN mkdir /o && ln -s ../elsewhere/x /o/l\nCOPY file /o/l\n",
@@ -30,8 +30,8 @@ func TestBR12CopyOntoADanglingSymlink(t *testing.T) {
 }
 
 // COPY --from follows links to its source, and keeps those inside of it.
-func TestBR13CopyFromThroughASymlinkedDirectory(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR13CopyFromThroughASymlinkedDirectory(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{"Dockerfile": `
 FROM busybox AS s
 RUN mkdir /real && echo hi > /real/t && ln -s /real /alias && ln -s /alias/t /alias/l && ln -s nowhere /real/dangling && ln -s / /real/up
@@ -57,8 +57,8 @@ COPY --from=s /real/up/real/t /up
 // Layers in which a directory becomes something else, or the other way round,
 // hold no whiteout below what is no directory. That they are well formed is
 // checked for every image here.
-func TestBR16DirectoryReplacedByASymlink(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR16DirectoryReplacedByASymlink(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{"Dockerfile": `
 FROM busybox
 RUN mkdir -p /d/sub /x/y && touch /d/x /d/sub/z /x/y/z && echo f > /f
@@ -85,8 +85,8 @@ RUN rm /d && mkdir /d && touch /d/back
 // A directory that exists keeps its mode when an archive or the top of a tree
 // is put there. Directories below the top take over those of the source: so
 // does BuildKit, whose goldens win over the report's first half.
-func TestBR18CopyChangesAnExistingDirectory(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR18CopyChangesAnExistingDirectory(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{
 			"tree/tmp/x": "x\n",
 			"Dockerfile": "FROM debian\nRUN mkdir -m 0755 /keep && mkdir -m 1777 /sticky && chown 7:8 /keep\nADD r.tar /keep/\nCOPY tree/tmp /sticky\nCOPY tree/ /\n",
@@ -108,9 +108,9 @@ func TestBR18CopyChangesAnExistingDirectory(t *testing.T) {
 }
 
 // The umask of whoever builds does not show in the image: not a byte of it.
-func TestBR19ResultDependsOnTheLaunchersUmask(t *testing.T) {
+func (r reports) BR19ResultDependsOnTheLaunchersUmask(t *testing.T) {
 	digests := map[string]int{}
-	under(t, func(l *lab) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{
 			"f":          "f\n",
 			"Dockerfile": "FROM busybox\nARG SOURCE_DATE_EPOCH\nRUN mkdir /m && touch /m/f && umask > /u\nCOPY --chmod=0777 f /new/f\nCOPY f /plain/f\nWORKDIR /w/d\nADD f /added/f\n",
@@ -139,8 +139,8 @@ func TestBR19ResultDependsOnTheLaunchersUmask(t *testing.T) {
 
 // WORKDIR's directories belong to the user in force, also one without an
 // entry; a group of USER counts.
-func TestBR20WorkdirParentsAndUserGroup(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR20WorkdirParentsAndUserGroup(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{"Dockerfile": `
 FROM busybox
 RUN echo 'crew:x:4242:' >> /etc/group && mkdir -m 777 /o
@@ -170,8 +170,8 @@ WORKDIR /r/s
 // Special files in the context are never opened. A fifo is made anew, a
 // socket becomes an empty file, as with BuildKit; that, and a device, is warned of,
 // warm too.
-func TestBR22SpecialFilesInTheContextHangCopy(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR22SpecialFilesInTheContextHangCopy(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{"d/f": "f\n", "Dockerfile": "FROM busybox\nCOPY d /d\nRUN ls -l /d\n"})
 		old := unix.Umask(0)
 		err := unix.Mkfifo(l.path("d/pipe"), 0o640)
@@ -206,8 +206,8 @@ func TestBR22SpecialFilesInTheContextHangCopy(t *testing.T) {
 
 // What RUN puts below /var/run is in the image, though /var/run is a link and
 // the machine has mounts of its own there.
-func TestBR23FilesUnderVarRunDisappear(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR23FilesUnderVarRunDisappear(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{"Dockerfile": "FROM debian\nRUN mkdir -p /var/run/app && echo ok > /var/run/app/ready\nRUN test -f /run/app/ready\n"})
 		d := l.build()
 		l.text(d, "/run/app/ready", "ok\n")

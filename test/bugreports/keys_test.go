@@ -12,8 +12,8 @@ import (
 
 // Renaming a file in a copied directory changes the key; so do types, modes
 // and empty directories.
-func TestBR01RenamedFileKeepsTheOldLayer(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR01RenamedFileKeepsTheOldLayer(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{
 			"Dockerfile": "FROM busybox\nCOPY parts/ /parts/\n",
 			"parts/one":  "same\n", "parts/two": "same\n",
@@ -39,8 +39,8 @@ func TestBR01RenamedFileKeepsTheOldLayer(t *testing.T) {
 }
 
 // Values and names that spell each other's framing have keys of their own.
-func TestBR02TwoInputsOneKey(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR02TwoInputsOneKey(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{"Dockerfile": "FROM busybox\nARG P\nARG Q\nRUN echo \"$P|$Q\" > /pq\n"})
 		pairs := [][2]string{{"1-Q=2", "3"}, {"1", "2-Q=3"}, {"1\nQ=2", "3"}, {"1", "2\nQ=3"}, {"", "|"}, {"|", ""}, {"1,Q=2", "3"}, {"1", "2,Q=3"}}
 		for _, p := range pairs {
@@ -48,7 +48,7 @@ func TestBR02TwoInputsOneKey(t *testing.T) {
 		}
 	})
 	t.Run("names", func(t *testing.T) {
-		under(t, func(l *lab) {
+		r.under(t, func(l *lab) {
 			l.write(map[string]string{"Dockerfile": "FROM busybox\nCOPY t /t\n", "t/a": "x", "t/b": "y"})
 			l.names(l.build(), "/t", "a", "b")
 			for _, name := range []string{"a-b", "a=b", "a\nb", "a 2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881", "a\x01b"} {
@@ -61,8 +61,8 @@ func TestBR02TwoInputsOneKey(t *testing.T) {
 }
 
 // The body of a heredoc is part of the key of RUN.
-func TestBR03HeredocBodyNotInTheKey(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR03HeredocBodyNotInTheKey(t *testing.T) {
+	r.under(t, func(l *lab) {
 		for _, word := range []string{"alpha", "beta", "alpha"} {
 			l.write(map[string]string{"Dockerfile": "FROM busybox\nARG UNUSED=1\nRUN <<S\necho " + word + " > /s\nS\n"})
 			l.text(l.build(), "/s", word+"\n")
@@ -71,8 +71,8 @@ func TestBR03HeredocBodyNotInTheKey(t *testing.T) {
 }
 
 // Variables of COPY's destination and of its heredocs are part of the key.
-func TestBR04VariablesOfCopyNotInTheKey(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR04VariablesOfCopyNotInTheKey(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{
 			"f": "f\n",
 			"Dockerfile": `
@@ -96,8 +96,8 @@ T
 }
 
 // What a step removed stays removed when the step comes from the cache.
-func TestBR06DeletedFileReturnsOnTheWarmBuild(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR06DeletedFileReturnsOnTheWarmBuild(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{"Dockerfile": "FROM busybox\nRUN mkdir /w && echo x > /w/gone\nRUN rm /w/gone\n"})
 		l.names(l.build(), "/w")
 		l.write(map[string]string{"Dockerfile": "FROM busybox\nRUN mkdir /w && echo x > /w/gone\nRUN rm /w/gone\nRUN ls /w > /list\n"})
@@ -108,8 +108,8 @@ func TestBR06DeletedFileReturnsOnTheWarmBuild(t *testing.T) {
 }
 
 // The content of a bind mount is part of the key, of a cache or tmpfs not.
-func TestBR08BindMountNotInTheKey(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR08BindMountNotInTheKey(t *testing.T) {
+	r.under(t, func(l *lab) {
 		for _, mount := range []string{"source=cfg,target=/cfg", "type=bind,source=cfg,target=/cfg"} {
 			l.write(map[string]string{"Dockerfile": "FROM busybox\nRUN --mount=" + mount + " cat /cfg/v > /v\n"})
 			for _, v := range []string{"one\n", "two\n"} {
@@ -121,7 +121,7 @@ func TestBR08BindMountNotInTheKey(t *testing.T) {
 		}
 	})
 	t.Run("cache", func(t *testing.T) {
-		under(t, func(l *lab) {
+		r.under(t, func(l *lab) {
 			l.write(map[string]string{"Dockerfile": `
 FROM busybox
 RUN --mount=type=cache,target=/c --mount=type=tmpfs,target=/t touch /t/x && echo run >> /c/log && wc -l < /c/log > /n
@@ -135,8 +135,8 @@ RUN --mount=type=cache,target=/c --mount=type=tmpfs,target=/t touch /t/x && echo
 }
 
 // A file with the same size and time but another content is another file.
-func TestBR09SameSizeSameTimeNewContent(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR09SameSizeSameTimeNewContent(t *testing.T) {
+	r.under(t, func(l *lab) {
 		epoch := time.Unix(0, 0)
 		l.write(map[string]string{"Dockerfile": "FROM busybox\nCOPY f /f\n"})
 		for _, v := range []string{"1", "2", "3"} {
@@ -155,8 +155,8 @@ func TestBR09SameSizeSameTimeNewContent(t *testing.T) {
 
 // Labels are no part of any key, neither those of the command line nor those
 // of a parent image.
-func TestBR10LabelBustsUnrelatedCache(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR10LabelBustsUnrelatedCache(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{"Dockerfile": "FROM busybox AS a\nLABEL from=file\nRUN cat /proc/sys/kernel/random/uuid > /1\nFROM a\nRUN cat /proc/sys/kernel/random/uuid > /2\n"})
 		one := l.made(l.state, "--label", "rev=1")
 		two := l.made(l.state, "--label", "rev=2")
@@ -173,7 +173,7 @@ func TestBR10LabelBustsUnrelatedCache(t *testing.T) {
 		}
 	})
 	t.Run("parent", func(t *testing.T) {
-		under(t, func(l *lab) {
+		r.under(t, func(l *lab) {
 			reg := rig.StartRegistry(l.T)
 			rig.Write(l.T, l.dir, map[string]string{
 				"base/Dockerfile": "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /1\n",
@@ -188,8 +188,11 @@ targets:
   base: {context: base, image: %s/base}
   kid: {context: kid, image: %s/kid}
 `, l.mirror.Addr, rev, reg.Addr, reg.Addr)})
-				l.account.Must(l.T, rig.Call{Dir: l.dir, Umask: l.umask, Env: []string{"KANIKO_BUILD_STATE=" + l.state}},
+				o := l.call(rig.Call{Dir: l.dir, Umask: l.umask, Env: []string{"KANIKO_BUILD_STATE=" + l.state}},
 					l.binary, "apply", "--push", "--progress", "plain", "-f", filepath.Join(l.dir, "kaniko-build.yaml"))
+				if o.Code != 0 {
+					l.Fatal(o.Tail(20))
+				}
 				for _, n := range []string{"base", "kid"} {
 					d := describe(l.T, reg.Addr+"/"+n)
 					if got := d.Config.Labels["rev"]; got != fmt.Sprint(rev) {
@@ -207,8 +210,8 @@ targets:
 
 // What is below a linked copy is no input of it, and one of all that follow, in
 // its stage, in stages that copy from it and in images on it.
-func TestWhatIsBelowALinkedCopyCountsAfterIt(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) WhatIsBelowALinkedCopyCountsAfterIt(t *testing.T) {
+	r.under(t, func(l *lab) {
 		for _, v := range []string{"one\n", "two\n", "one\n"} {
 			l.write(map[string]string{"below": v, "same": "same\n", "Dockerfile": `
 FROM busybox AS low

@@ -34,7 +34,7 @@ func (l *lab) apply(manifest string, push *rig.Registry, args ...string) (rig.Ou
 	l.n++
 	file := filepath.Join(l.out, fmt.Sprintf("%d.json", l.n))
 	argv := append([]string{l.binary, "apply", "-f", l.path("kaniko-build.yaml"), "--progress", "plain", "--metadata-file", file}, args...)
-	o := l.account.Run(l.T, rig.Call{Dir: l.dir, Umask: l.umask, Env: []string{"KANIKO_BUILD_STATE=" + l.state}, Timeout: 4 * time.Minute}, argv...)
+	o := l.call(rig.Call{Dir: l.dir, Umask: l.umask, Env: []string{"KANIKO_BUILD_STATE=" + l.state}, Timeout: 4 * time.Minute}, argv...)
 	var m metadata
 	b, err := os.ReadFile(file)
 	if err == nil {
@@ -86,8 +86,8 @@ func fingerprint(t *testing.T, dir string) string {
 
 // Images do not see each other's files, in any order and after a failure, and
 // the context is read only.
-func TestBR33SecondImageInheritsTheFirst(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR33SecondImageInheritsTheFirst(t *testing.T) {
+	r.under(t, func(l *lab) {
 		reg := rig.StartRegistry(l.T)
 		l.write(map[string]string{
 			"C/f":              "f\n",
@@ -133,8 +133,8 @@ func TestBR33SecondImageInheritsTheFirst(t *testing.T) {
 
 // An image that a sibling builds is never pulled; one target alone builds what
 // it stands on; a cycle is an error that prints the path.
-func TestBR34TagBuiltByASiblingIsPulled(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR34TagBuiltByASiblingIsPulled(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{
 			"base/Dockerfile": "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /m\n",
 			"app/Dockerfile":  "FROM reg.invalid/base:1\nCOPY --from=reg.invalid/base:1 /m /copy\nRUN cmp /m /copy\n",
@@ -170,8 +170,8 @@ targets:
 
 // A failure publishes no tag, and with --keep-going it stops only what stands
 // on it.
-func TestBR36HalfAReleaseGetsPushed(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR36HalfAReleaseGetsPushed(t *testing.T) {
+	r.under(t, func(l *lab) {
 		reg := rig.StartRegistry(l.T)
 		l.write(map[string]string{
 			"ok/Dockerfile":   "FROM busybox\nRUN echo ok > /ok\n",
@@ -213,8 +213,8 @@ targets:
 }
 
 // No more steps run at once than -j says, and twins are built once.
-func TestBR37ParallelLimitIgnored(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR37ParallelLimitIgnored(t *testing.T) {
+	r.under(t, func(l *lab) {
 		reg := rig.StartRegistry(l.T)
 		l.write(map[string]string{
 			"c/Dockerfile": "FROM busybox\nARG N\nRUN cut -d' ' -f1 /proc/uptime > /from; sleep 0.4; cut -d' ' -f1 /proc/uptime > /to; echo $N\n",

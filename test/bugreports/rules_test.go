@@ -13,8 +13,8 @@ import (
 
 // ARG does not leak between stages that are not built on each other, is
 // inherited by those that are, and the later of ARG and ENV wins.
-func TestBR25ArgLeaksBetweenStages(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR25ArgLeaksBetweenStages(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{"Dockerfile": `
 FROM busybox AS one
 ARG COLOR=red
@@ -39,8 +39,8 @@ RUN echo "$MODE" > /again
 
 // Stages are found by name in any case, by number, and by variable, without a
 // registry being asked.
-func TestBR27StageReferences(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR27StageReferences(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{"Dockerfile": `
 ARG PICK=Base
 FROM busybox AS Base
@@ -61,8 +61,8 @@ RUN --mount=from=bAsE,source=/b,target=/m cat /m > /c
 }
 
 // ENTRYPOINT drops a CMD that came from the base, not one of its own stage.
-func TestBR28EntrypointClearsAnInheritedCmd(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR28EntrypointClearsAnInheritedCmd(t *testing.T) {
+	r.under(t, func(l *lab) {
 		cases := []struct {
 			name, rest string
 			cmd        []string
@@ -82,8 +82,8 @@ func TestBR28EntrypointClearsAnInheritedCmd(t *testing.T) {
 }
 
 // .dockerignore is about the context alone, in every stage, and ** with ! works.
-func TestBR30DockerignoreScope(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR30DockerignoreScope(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{
 			".dockerignore": "*\n", "one": "context\n",
 			"Dockerfile": "FROM busybox AS p\nRUN echo 1 > /one\nFROM busybox\nCOPY --from=p /one /one\n",
@@ -91,7 +91,7 @@ func TestBR30DockerignoreScope(t *testing.T) {
 		l.text(l.build(), "/one", "1\n")
 	})
 	t.Run("negation", func(t *testing.T) {
-		under(t, func(l *lab) {
+		r.under(t, func(l *lab) {
 			l.write(map[string]string{
 				".dockerignore":  "**/gen\n!x/y/gen/keep\n",
 				"x/y/gen/keep":   "k\n",
@@ -119,8 +119,8 @@ func TestBR30DockerignoreScope(t *testing.T) {
 
 // A secret is there for its step and nowhere else: not in a layer, the
 // history, the log, the metadata or the store.
-func TestBR31SecretOutlivesItsStep(t *testing.T) {
-	under(t, func(l *lab) {
+func (r reports) BR31SecretOutlivesItsStep(t *testing.T) {
+	r.under(t, func(l *lab) {
 		l.write(map[string]string{"Dockerfile": `
 FROM busybox
 RUN rm -rf /run/secrets /creds
@@ -134,6 +134,7 @@ RUN ! env | grep -q SEKRET-
 		file := filepath.Join(l.out, "secret")
 		l.must(os.WriteFile(file, []byte(value+"\n"), 0o600))
 		meta := filepath.Join(l.out, "iid")
+		l.state = filepath.Join(l.out, "state") // where it can be looked into
 		for range 2 {
 			o, out := l.run(l.state, "--secret", "id=t,src="+file, "--iidfile", meta)
 			if o.Code != 0 {

@@ -17,45 +17,20 @@ import (
 
 func TestMain(m *testing.M) { rig.Main(m) }
 
-// Names of the images, as `make images` gives them.
+// Names of the images.
 const (
-	executor = "kaniko-build/executor:latest"
-	debug    = "kaniko-build/executor:debug"
-	slim     = "kaniko-build/executor:slim"
-	warmer   = "kaniko-build/warmer:latest"
+	executor = rig.ExecutorImage
+	debug    = rig.DebugImage
+	slim     = rig.SlimImage
+	warmer   = rig.WarmerImage
 )
 
 // loaded is an engine that has them all, built with the program that they hold.
 func loaded(t *testing.T) *rig.Docker {
 	t.Helper()
 	d := rig.StartDocker(t)
-	load(t, d)
+	rig.LoadExecutors(t, d, executor, debug, slim, warmer)
 	return d
-}
-
-func load(t *testing.T, d *rig.Docker) {
-	t.Helper()
-	a := rig.NewAccount(t, rig.Superuser)
-	files := rig.Space(t, nil)
-	for name, from := range map[string]string{"kaniko-build": rig.Binary(t), "busybox": "/bin/busybox", "ca-certificates.crt": "/etc/ssl/certs/ca-certificates.crt"} {
-		b, err := os.ReadFile(from)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(files, name), b, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	env := []string{"KANIKO_BUILD_STATE=" + filepath.Join(a.Home, "state")}
-	for stage, name := range map[string]string{"executor": executor, "debug": debug, "slim": slim, "warmer": warmer} {
-		tar := filepath.Join(files, stage+".tar")
-		a.Must(t, rig.Call{Env: env}, rig.Binary(t), "build", "-f", filepath.Join(rig.Root(t), "images", "executor", "Dockerfile"),
-			"--target", stage, "-t", name, "--image-format", "docker", "-o", "type=docker,dest="+tar, files)
-		d.Load(t, tar)
-		if err := os.Remove(tar); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // labelled is a context whose image needs no step.

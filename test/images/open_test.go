@@ -12,7 +12,7 @@ import (
 // are isolated, if there is a volume for the store, and else done in place.
 func TestOpenContainer(t *testing.T) {
 	d := rig.StartOpenDocker(t)
-	load(t, d)
+	rig.LoadExecutors(t, d, executor)
 	bases, reg := rig.StartMirror(t, mirror.Busybox), rig.StartRegistry(t)
 	dir := rig.Space(t, nil)
 	// The kernel tells who a process is outside of its namespace.
