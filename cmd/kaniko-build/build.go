@@ -44,7 +44,7 @@ type runFlags struct {
 
 func (f *runFlags) add(c *cobra.Command) {
 	fl := c.Flags()
-	fl.StringVar(&f.progress, "progress", "", "how to show progress: auto, plain (the lines of an image together), interleaved, json or quiet (default auto)")
+	fl.StringVar(&f.progress, "progress", "", "how to show progress: auto, tty (live), plain (the lines of an image together), interleaved, json or quiet (default auto)")
 	fl.StringVar(&f.logDir, "log-dir", "", "write the log of each image to a file DIR/NAME.log")
 	f.addInputs(c)
 	fl.StringVar(&f.verify, "verify-cache", "", "build again without the cache and compare: all images, or a sample (sample:SEED chooses the same again)")

@@ -93,13 +93,14 @@ func execute() int {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
+	t := terminal{os.Stdin, os.Stdout, os.Stderr, &leaving{}}
 	go func() {
 		<-signals
 		cancel(errInterrupted)
 		<-signals // a second one does not wait for the clean-up
+		t.leave.now()
 		os.Exit(exitInterrupted)
 	}()
-	t := terminal{os.Stdin, os.Stdout, os.Stderr}
 	root := newRoot(t)
 	switch name := filepath.Base(os.Args[0]); { // kaniko's users call it by these names
 	case name == "executor":

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"kaniko-build/cmd/kaniko-build/internal/logtext"
 	"kaniko-build/cmd/kaniko-build/internal/progress"
+	"kaniko-build/cmd/kaniko-build/internal/tty"
 	"kaniko-build/executor"
 )
 
@@ -16,7 +19,16 @@ func (f *runFlags) show(t terminal, dir string) (progress.View, error) {
 	ci := progress.DetectCI(os.Getenv, dir)
 	var views progress.Tee
 	switch f.progress {
-	case "", "auto", "plain":
+	case "", "auto", "tty":
+		live, err := f.live(t, ci)
+		if err != nil {
+			return nil, err
+		}
+		if live == nil {
+			live = progress.Plain(t.err, ci)
+		}
+		views = append(views, live)
+	case "plain":
 		views = append(views, progress.Plain(t.err, ci))
 	case "interleaved":
 		views = append(views, progress.Interleaved(t.err, ci))
@@ -24,7 +36,7 @@ func (f *runFlags) show(t terminal, dir string) (progress.View, error) {
 		views = append(views, progress.JSON(t.err))
 	case "quiet":
 	default:
-		return nil, usageError{fmt.Errorf("no progress view %q: choose auto, plain, interleaved, json or quiet", f.progress)}
+		return nil, usageError{fmt.Errorf("no progress view %q: choose auto, tty, plain, interleaved, json or quiet", f.progress)}
 	}
 	if f.logDir != "" {
 		logs, err := progress.Logs(f.logDir)
@@ -34,6 +46,41 @@ func (f *runFlags) show(t terminal, dir string) (progress.View, error) {
 		views = append(views, logs)
 	}
 	return views, nil
+}
+
+// live is the view for a terminal, nil where there is none that can show it. It
+// is an error when it was asked for by its name.
+func (f *runFlags) live(t terminal, ci progress.CI) (progress.View, error) {
+	out, ok := t.err.(*os.File)
+	if ok = ok && ci.Kind == "" && tty.Fits(out, os.Getenv); !ok {
+		if f.progress == "tty" {
+			return nil, usageError{errors.New("--progress tty needs a terminal in the foreground, and TERM to say what it can do\n  hint: --progress auto takes plain where there is none")}
+		}
+		return nil, nil
+	}
+	view := tty.New(out, os.Environ())
+	t.leave.set(view.Leave)
+	return view, nil
+}
+
+// leaving is what is to be done to the terminal before the process ends at once.
+type leaving struct {
+	mu sync.Mutex
+	do func()
+}
+
+func (l *leaving) set(do func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.do = do
+}
+
+func (l *leaving) now() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.do != nil {
+		l.do()
+	}
 }
 
 // said is an event of the executor as one of the run.

@@ -28,6 +28,7 @@ func (r reported) Is(target error) bool { return target == errReported }
 type terminal struct {
 	in       io.Reader
 	out, err io.Writer
+	leave    *leaving
 }
 
 // kaniko is the command line of kaniko, in this terminal.

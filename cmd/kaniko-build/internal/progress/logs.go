@@ -51,7 +51,7 @@ func (l *logs) Event(e Event) {
 	if l.err != nil {
 		return
 	}
-	lines := e.lines()
+	lines := e.Lines()
 	if o := e.Outcome(); o != "" {
 		if e.Text != "" {
 			o += ": " + strings.ReplaceAll(logtext.Lines(e.Text), "\n", "\n    ")

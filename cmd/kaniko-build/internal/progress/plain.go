@@ -59,7 +59,7 @@ func (p *plain) Event(e Event) {
 		return
 	}
 	if e.Node == "" {
-		p.print(e.lines(), "")
+		p.print(e.Lines(), "")
 		p.annotate(e)
 		return
 	}
@@ -74,13 +74,13 @@ func (p *plain) Event(e Event) {
 		b.begun = e.Time
 		p.goLive()
 	case executor.StepStarted:
-		b.now = e.lines()[0]
+		b.now = e.Lines()[0]
 	case NodePushing:
 		b.now = "pushing " + logtext.Line(e.Text)
 	case executor.Warning, executor.StepFailed:
 		b.noticed = append(b.noticed, e)
 	}
-	lines := e.lines()
+	lines := e.Lines()
 	if e.Node == p.live {
 		p.open(e.Node, b)
 		p.print(lines, "  ")
@@ -230,7 +230,7 @@ type interleaved struct {
 }
 
 func (p *interleaved) Event(e Event) {
-	lines := e.lines()
+	lines := e.Lines()
 	if o := e.Outcome(); o != "" && e.Kind == NodeDone {
 		lines = []string{o + ", " + logtext.Seconds(e.Elapsed)}
 	}

@@ -8,9 +8,9 @@ import (
 	"kaniko-build/executor"
 )
 
-// lines says what happened, in as many lines as that takes, none of which
+// Lines says what happened, in as many lines as that takes, none of which
 // names the node. It is empty for what a log need not say.
-func (e Event) lines() []string {
+func (e Event) Lines() []string {
 	out := e.words()
 	for i, l := range out {
 		out[i] = logtext.Line(l) // parts that are harmless may not be so side by side
