@@ -29,7 +29,7 @@ func (x *Executor) push(ctx context.Context, n *Node) error {
 	r := n.Result()
 	origins := map[digest.Digest][]string{}
 	for _, l := range n.built() {
-		for _, o := range []string{x.whereabouts(n, l).Origin, n.origin(l.Descriptor.Digest)} {
+		for _, o := range append(n.pushedBelow(l.Descriptor.Digest), x.whereabouts(n, l).Origin, n.origin(l.Descriptor.Digest)) {
 			if o == "" || strings.HasPrefix(o, layoutScheme) {
 				continue
 			}
@@ -58,18 +58,30 @@ func (x *Executor) push(ctx context.Context, n *Node) error {
 	return nil
 }
 
+// pushedBelow are the names under which nodes that n stands on have pushed a
+// blob: there it can be mounted from.
+func (n *Node) pushedBelow(blob digest.Digest) (names []string) {
+	for _, b := range n.images {
+		if b == nil || b.node == nil {
+			continue
+		}
+		p := b.node
+		p.mu.Lock()
+		if p.pushed != "" && slices.ContainsFunc(p.layers, func(l builtLayer) bool { return l.Descriptor.Digest == blob }) {
+			names = append(names, p.result.Names...)
+		}
+		p.mu.Unlock()
+		names = append(names, p.pushedBelow(blob)...)
+	}
+	return names
+}
+
 // PutTags makes the names of a node stand for its image, which was pushed. It
 // returns those that moved.
 func (x *Executor) PutTags(ctx context.Context, n *Node) (moved []string, err error) {
-	r := n.Result()
-	n.mu.Lock()
-	pushed := n.pushed
-	n.mu.Unlock()
-	if pushed != "" && pushed != r.Manifest.Digest { // it was built again, for one that stands on it
-		if err := x.Push(ctx, n); err != nil {
-			return nil, err
-		}
-		r = n.Result()
+	r, err := x.published(ctx, n)
+	if err != nil {
+		return nil, err
 	}
 	raw, err := image.Read(ctx, image.FromStore(x.store), r.Manifest, image.MaxManifest)
 	if err != nil {

@@ -35,6 +35,7 @@ type runFlags struct {
 	verify    string
 	push      bool
 
+	release      releaseFlags
 	cache        cacheFlags
 	reproducible bool
 	compression  string
@@ -51,6 +52,7 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl.Lookup("verify-cache").NoOptDefVal = "sample"
 	fl.StringVar(&f.metadata, "metadata-file", "", "write what was built as JSON")
 	fl.BoolVar(&f.push, "push", false, "push the images to the registries of their names")
+	f.release.add(c)
 	fl.BoolVar(&f.reproducible, "reproducible", false, "set file times of new layers to at most SOURCE_DATE_EPOCH, else the commit's time, else 1970")
 	fl.StringVar(&f.compression, "compression", "", "of new layers: gzip, zstd or none (default gzip)")
 	fl.IntVar(&f.level, "compression-level", 0, "gzip 1 to 9, zstd 1 to 22 (default 3)")

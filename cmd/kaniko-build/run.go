@@ -51,6 +51,9 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 	if r.verifyAsked, err = parseVerify(r.flags.verify); err != nil {
 		return nil, err
 	}
+	if err := r.flags.release.check(); err != nil {
+		return nil, err
+	}
 	nodes, err := r.x.Inspect(ctx, requests)
 	if err != nil {
 		return nil, errors.Join(r.places.err(err), r.view.Close())
@@ -79,9 +82,9 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 			unsteady, err = err, nil
 		}
 	}
-	if err == nil && out.Err() == nil && r.flags.push {
+	if err == nil && out.Err() == nil && r.flags.push && r.flags.release.publish == together {
 		r.tell(progress.Tagging, "", "")
-		err = r.tag(ctx, g.Order())
+		err = r.release(ctx, r.order...)
 	}
 	err = errors.Join(err, r.end(ctx, errors.Join(err, out.Err()), time.Since(started)))
 	fmt.Fprint(r.term.err, verified.String())
@@ -162,6 +165,9 @@ func (r *run) node(ctx context.Context, id graph.ID) (err error) {
 			r.tell(progress.NodePushing, n.ID, n.Names[0])
 		}
 		err = r.x.Push(ctx, n)
+		if err == nil && r.flags.release.publish == oneByOne {
+			err = r.release(ctx, n.ID)
+		}
 	}
 	err = r.places.err(err)
 	r.mu.Lock()
@@ -201,19 +207,6 @@ func (r *run) ended(n *executor.Node, err error, took time.Duration) {
 		e.Image.Layers = append(e.Image.Layers, progress.Layer{Digest: l.Digest.String(), Size: l.Size, Text: l.Text})
 	}
 	r.view.Event(e)
-}
-
-// tag puts the tags of all images, last of all.
-func (r *run) tag(ctx context.Context, order []graph.ID) error {
-	for _, id := range order {
-		if r.private[string(id)] {
-			continue
-		}
-		if _, err := r.x.PutTags(ctx, r.nodes[string(id)]); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // failure repeats what failed, where, and its last output; nodes that were only

@@ -65,53 +65,6 @@ func (c *Client) Push(ctx context.Context, ref string, d ocispec.Descriptor, src
 	}, nil
 }
 
-// tagged is what a tag stood for when it was asked for; "" is nothing.
-type tagged struct {
-	digest digest.Digest
-	at     time.Time
-}
-
-// tagStays is how long PutTag believes what Push found. A run with nothing to do
-// is over by then; in one that goes on, another may move the tag, and the tags of
-// a run shall stand for one state.
-const tagStays = 3 * time.Second
-
-// isTagged tells whether the tag stands for d already. What it stands for is
-// kept for PutTag, which then need not ask again.
-func (p *push) isTagged(ctx context.Context, d ocispec.Descriptor) bool {
-	if p.n.Tag == "" {
-		return false
-	}
-	there, err := p.tagDigest(ctx)
-	if err != nil {
-		return false // who asks next says what is wrong
-	}
-	p.c.mu.Lock()
-	defer p.c.mu.Unlock()
-	p.c.tags[p.n.String()] = tagged{there, p.c.now()}
-	return there == d.Digest
-}
-
-// tagDigest asks what the tag stands for; "" is nothing.
-func (p *push) tagDigest(ctx context.Context) (digest.Digest, error) {
-	d, err := headManifest(ctx, p.hc, p.at, p.n.Tag)
-	var status *transport.Error
-	if errors.As(err, &status) && status.StatusCode == http.StatusNotFound {
-		return "", nil
-	}
-	return d.Digest, err
-}
-
-// takeTag is what Push found out about a tag a moment ago, which may be asked for
-// once.
-func (p *push) takeTag() (there digest.Digest, ok bool) {
-	p.c.mu.Lock()
-	defer p.c.mu.Unlock()
-	found, ok := p.c.tags[p.n.String()]
-	delete(p.c.tags, p.n.String())
-	return found.digest, ok && p.c.now().Sub(found.at) < tagStays
-}
-
 type push struct {
 	c       *Client
 	n       image.Name
@@ -457,78 +410,6 @@ func (p *push) abandon(ctx context.Context, location string) {
 	if resp, err := p.hc.Do(req); err == nil {
 		resp.Body.Close()
 	}
-}
-
-// PutTag makes the tag of ref stand for a manifest or index that was pushed
-// before; b is its bytes. A tag that does already is left alone.
-func (c *Client) PutTag(ctx context.Context, ref string, d ocispec.Descriptor, b []byte) (moved bool, err error) {
-	n, err := image.ParseName(ref)
-	if err != nil {
-		return false, err
-	}
-	p := &push{c: c, n: n, at: c.origin(n)}
-	if n.Tag == "" {
-		return false, nil // a digest is its own name
-	}
-	there, known := p.takeTag()
-	if known && there == d.Digest {
-		return false, nil
-	}
-	fail := func(err error) (bool, error) {
-		return false, c.explain(ctx, "failed to push "+n.String(), n, p.at, err)
-	}
-	if p.hc, err = c.client(ctx, p.at, "push,pull"); err != nil {
-		return fail(err)
-	}
-	if !known {
-		if there, err := p.tagDigest(ctx); err == nil && there == d.Digest {
-			return false, nil
-		}
-	}
-	kind, err := image.Detect(b, d.MediaType)
-	if err != nil {
-		return fail(err)
-	}
-	if err := p.put(ctx, n.Tag, kind, b); err != nil {
-		return fail(err)
-	}
-	return true, nil
-}
-
-// TagDigest is what the tag of ref stands for at the registry itself, "" if it
-// does not exist.
-func (c *Client) TagDigest(ctx context.Context, ref string) (digest.Digest, error) {
-	n, err := image.ParseName(ref)
-	if err != nil {
-		return "", err
-	}
-	p := &push{c: c, n: n, at: c.origin(n)}
-	var there digest.Digest
-	if p.hc, err = c.client(ctx, p.at, "push,pull"); err == nil {
-		there, err = p.tagDigest(ctx)
-	}
-	if err != nil {
-		return "", c.explain(ctx, "failed to push "+n.String(), n, p.at, err)
-	}
-	return there, nil
-}
-
-// DeleteTag takes the tag of ref away, where the registry allows that; one that
-// is absent is fine.
-func (c *Client) DeleteTag(ctx context.Context, ref string) error {
-	n, err := image.ParseName(ref)
-	if err != nil {
-		return err
-	}
-	p := &push{c: c, n: n, at: c.origin(n)}
-	p.takeTag()
-	if p.hc, err = c.client(ctx, p.at, "delete,push,pull"); err == nil {
-		var req *http.Request
-		if req, err = request(ctx, http.MethodDelete, p.at, "manifests/"+n.Tag, nil); err == nil {
-			err = p.expect(req, http.StatusAccepted, http.StatusOK, http.StatusNotFound)
-		}
-	}
-	return c.explain(ctx, "failed to push: delete tag "+n.String(), n, p.at, err)
 }
 
 // PermissionCheck tells whether we may push to ref, by beginning an upload and

@@ -42,6 +42,7 @@ const (
 	dirCaches   = "caches"
 	dirPast     = "past"
 	dirIndexes  = "indexes"
+	dirReleases = "releases"
 
 	fileSizes = "sizes"
 
@@ -55,7 +56,7 @@ const (
 var shared = []string{"blobs", dirBlobs, dirKeys, dirLayers, dirVariants, dirLocks, dirTemp, dirMounts, dirCaches, dirIndexes}
 
 // tops are all names that a store of this format has at its top.
-var tops = []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirBases, dirLocks, dirTemp, dirMounts, dirCaches, dirPast, dirIndexes, fileSizes, Isolation}
+var tops = []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirBases, dirLocks, dirTemp, dirMounts, dirCaches, dirPast, dirIndexes, dirReleases, fileSizes, Isolation}
 
 // ErrMiss is matched by every Miss.
 var ErrMiss = errors.New("not in the store")

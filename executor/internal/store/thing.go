@@ -32,12 +32,13 @@ const (
 	KindFiles   Kind = "files"    // hashes of the files of a context
 	KindFetched Kind = "fetched"  // what ADD got from elsewhere
 	KindPast    Kind = "past"     // what was built last, for explanations
+	KindRelease Kind = "releases" // which tags a release that did not end moves
 	KindTemp    Kind = "temp"     // of processes that run, or were killed
 )
 
 // Kinds are all of them, in the order in which they may go: what refers to
 // something goes before it.
-var Kinds = []Kind{KindImage, KindBase, KindKey, KindVariant, KindBlob, KindLayer, KindIndex, KindCache, KindFiles, KindFetched, KindPast, KindTemp}
+var Kinds = []Kind{KindImage, KindBase, KindKey, KindVariant, KindBlob, KindLayer, KindIndex, KindCache, KindFiles, KindFetched, KindPast, KindRelease, KindTemp}
 
 // Thing is one thing in a store, whole.
 type Thing struct {
@@ -59,7 +60,7 @@ func (t Thing) Removal() Removal { return Removal{Path: t.Path, Mark: t.Mark, Us
 // never changes, and completed.
 func (s *Store) Things(ctx context.Context, sizes map[string]int64) ([]Thing, error) {
 	l := &lister{s: s, ctx: ctx, sizes: sizes, seen: map[[2]uint64]bool{}, variants: map[string][]string{}, blobs: map[string]bool{}, layers: map[string][]string{}}
-	for _, step := range []func() error{l.listBlobs, l.listVariants, l.listLayers, l.listKeys, l.listImages, l.listBases, l.listIndexes, l.listCaches, l.listFiles, l.listPast, l.listTemp} {
+	for _, step := range []func() error{l.listBlobs, l.listVariants, l.listLayers, l.listKeys, l.listImages, l.listBases, l.listIndexes, l.listCaches, l.listFiles, l.listPast, l.listReleases, l.listTemp} {
 		if err := step(); err != nil {
 			return nil, fmt.Errorf("list the store: %w", err)
 		}
@@ -383,6 +384,13 @@ func (l *lister) listFiles() error {
 func (l *lister) listIndexes() error {
 	return l.each(dirIndexes, func(name string, st fs.FileInfo) error {
 		l.add(KindIndex, "sha256:"+name, dirIndexes+"/"+name, st)
+		return nil
+	})
+}
+
+func (l *lister) listReleases() error {
+	return l.each(dirReleases, func(name string, st fs.FileInfo) error {
+		l.add(KindRelease, name, dirReleases+"/"+name, st)
 		return nil
 	})
 }

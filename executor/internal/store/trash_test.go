@@ -321,7 +321,7 @@ func TestTrashWhileBuildsRun(t *testing.T) {
 // Every name at the top of a store is listed by Things, or known to hold
 // nothing: who adds a directory tells du and prune of it.
 func TestThingsKnowEveryDirectory(t *testing.T) {
-	listed := []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirBases, dirTemp, dirCaches, dirPast, dirIndexes}
+	listed := []string{"blobs", dirKeys, dirLayers, dirVariants, dirFiles, dirImages, dirBases, dirTemp, dirCaches, dirPast, dirIndexes, dirReleases}
 	nothing := []string{dirLocks, dirMounts, fileSizes, Isolation}
 	for _, top := range tops {
 		if !slices.Contains(listed, top) && !slices.Contains(nothing, top) {

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"kaniko-build/cmd/kaniko-build/internal/progress"
+	"kaniko-build/executor"
+)
+
+// When tags are put.
+const (
+	together = "together" // all, when every image is there
+	oneByOne = "each"     // those of an image, when it is there
+)
+
+// releaseFlags say when and how tags are put.
+type releaseFlags struct {
+	publish string
+	exists  string
+}
+
+func (f *releaseFlags) add(c *cobra.Command) {
+	fl := c.Flags()
+	fl.StringVar(&f.publish, "publish", together, "when --push puts tags: together (all or none, when every image is there) or each (as images are done)")
+	fl.StringVar(&f.exists, "on-tag-exists", "", "what becomes of a tag that stands for another image: overwrite, skip or fail (default overwrite)")
+}
+
+// check finds values that are none.
+func (f *releaseFlags) check() error {
+	if !slices.Contains([]string{together, oneByOne}, f.publish) {
+		return usageError{fmt.Errorf("--publish %q: write together or each", f.publish)}
+	}
+	if !slices.Contains([]string{"", string(executor.TagOverwrite), string(executor.TagSkip), string(executor.TagFail)}, f.exists) {
+		return usageError{fmt.Errorf("--on-tag-exists %q: write overwrite, skip or fail", f.exists)}
+	}
+	return nil
+}
+
+// release puts the tags of nodes, parents first.
+func (r *run) release(ctx context.Context, ids ...string) error {
+	var nodes []*executor.Node
+	for _, id := range ids {
+		if !r.private[id] {
+			nodes = append(nodes, r.nodes[id])
+		}
+	}
+	done, err := r.x.Release(ctx, nodes, func(string) executor.TagRule { return executor.TagRule(r.flags.release.exists) })
+	for _, note := range done.Notes {
+		r.tell(progress.Note, "", note)
+	}
+	for _, name := range done.Kept {
+		r.tell(progress.Note, "", name+" exists and stays as it is")
+	}
+	return err
+}
