@@ -3,8 +3,11 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"kaniko-build/graph"
 	"kaniko-build/schema"
@@ -72,7 +75,7 @@ type Reference struct {
 type Dockerfiles interface {
 	// References are the images that the stages needed for t.Stage name, in file
 	// order; stages and scratch are none. It is called once for each target and
-	// platform, never at the same time. Mistakes in the Dockerfile are *diag.Problem;
+	// platform, from several goroutines. Mistakes in the Dockerfile are *diag.Problem;
 	// a missing file is one too, or any other error.
 	References(t schema.Target, platform string) ([]Reference, error)
 }
@@ -146,7 +149,7 @@ type planner struct {
 	manifest *schema.Manifest
 	images   images
 	facts    Facts
-	files    Dockerfiles
+	files    *remembered
 	problems diag.List
 	warnings diag.List
 	done     map[string]*targetPlan
@@ -167,6 +170,36 @@ type remembered struct {
 type references struct {
 	refs []Reference
 	err  error
+}
+
+// ask asks for many at once, on all CPUs: reading Dockerfiles is most of planning.
+func (r *remembered) ask(nodes []Node) {
+	type answer struct {
+		key [2]string
+		references
+	}
+	var open []Node
+	for _, n := range nodes {
+		if _, known := r.known[[2]string{n.Target.Name, n.Platform}]; !known {
+			open = append(open, n)
+		}
+	}
+	answers := make([]answer, len(open))
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(open)) {
+		all.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(open)); i = next.Add(1) - 1 {
+				n := open[i]
+				answers[i].key = [2]string{n.Target.Name, n.Platform}
+				answers[i].refs, answers[i].err = r.Dockerfiles.References(*n.Target, n.Platform)
+			}
+		})
+	}
+	all.Wait()
+	for _, a := range answers {
+		r.known[a.key] = a.references
+	}
 }
 
 func (r *remembered) References(t schema.Target, platform string) ([]Reference, error) {
@@ -215,6 +248,11 @@ func (p *planner) checkRefs() {
 // targetEdges is what every target needs, for selections that follow edges.
 func (p *planner) targetEdges() (map[string][]string, error) {
 	out := map[string][]string{}
+	var nodes []Node
+	for i := range p.manifest.Targets {
+		nodes = append(nodes, p.nodes(&p.manifest.Targets[i])...)
+	}
+	p.files.ask(nodes)
 	for i := range p.manifest.Targets {
 		t := &p.manifest.Targets[i]
 		out[t.Name] = p.target(t).needs
@@ -227,11 +265,19 @@ func (p *planner) plan(selected []string) (*Plan, error) {
 	needed := map[string]bool{}
 	todo := slices.Clone(selected)
 	for len(todo) > 0 {
-		name := todo[0]
-		todo = todo[1:]
-		if !needed[name] {
-			needed[name] = true
-			todo = append(todo, p.target(p.manifest.Target(name)).needs...)
+		wave, nodes := todo, []Node(nil)
+		todo = nil
+		for _, name := range wave {
+			if t := p.manifest.Target(name); !needed[name] && p.done[name] == nil {
+				nodes = append(nodes, p.nodes(t)...)
+			}
+		}
+		p.files.ask(nodes)
+		for _, name := range wave {
+			if !needed[name] {
+				needed[name] = true
+				todo = append(todo, p.target(p.manifest.Target(name)).needs...)
+			}
 		}
 	}
 	out := &Plan{}

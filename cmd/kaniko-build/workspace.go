@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -51,6 +52,7 @@ type workspace struct {
 }
 
 func (f *manifestFlags) read(ctx context.Context) (*workspace, error) {
+	defer debug.SetGCPercent(debug.SetGCPercent(readingGC))
 	files, err := f.find()
 	if err != nil {
 		return nil, err
@@ -81,6 +83,10 @@ func (f *manifestFlags) read(ctx context.Context) (*workspace, error) {
 	w.manifest, err = schema.Parse(os.DirFS(w.root), filepath.Base(abs), o)
 	return w, unreadable(files[0], err)
 }
+
+// readingGC lets the heap grow while a manifest and its Dockerfiles are read: what
+// is made of them stays, and to look for garbage in it is a quarter of the work.
+const readingGC = 300 // per cent
 
 // find is the files of the manifest: those of -f, else what lies here.
 func (f *manifestFlags) find() ([]string, error) {
@@ -264,6 +270,7 @@ func (w *workspace) path(p string) string {
 
 // plan plans the selected targets.
 func (w *workspace) plan(selection []string) (*plan.Plan, error) {
+	defer debug.SetGCPercent(debug.SetGCPercent(readingGC))
 	return plan.Make(w.manifest, selection, plan.Facts{Platform: executor.HostPlatform()}, dockerfiles{w, w.places()})
 }
 

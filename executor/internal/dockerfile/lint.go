@@ -28,7 +28,11 @@ var (
 
 // newLinter makes a linter that obeys the check directive and appends to out.
 func (f *File) newLinter(text []byte, out *[]Warning) (*linter.Linter, error) {
-	options, _, loc, _ := parser.ParseDirective("check", text)
+	var options string
+	var loc []parser.Range
+	if mentions(text, "check") {
+		options, _, loc, _ = parser.ParseDirective("check", text)
+	}
 	pos := f.line(1)
 	if len(loc) > 0 {
 		pos = f.line(max(1, loc[0].Start.Line))
