@@ -88,6 +88,11 @@ func (m machine) builds(t *testing.T, env []string, args, missing []string, want
 
 func archive(t *testing.T) []byte {
 	t.Helper()
+	return archiveOf(t, files)
+}
+
+func archiveOf(t *testing.T, files map[string]string) []byte {
+	t.Helper()
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
 	w := tar.NewWriter(z)

@@ -7,5 +7,8 @@
 //	git-http-backend── git://           │
 //	TLS server      ── https://….tar.gz ┘
 //
+// TestPods runs whole pods in Docker's default container, beside clouds that also give tokens
+// and keep images.
+//
 // `make emulators` puts them into .cache/emulators.
 package clouds
