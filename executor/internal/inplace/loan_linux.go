@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -87,14 +88,7 @@ func (r *Root) lendable(name string, at *spot) error {
 }
 
 // lent tells whether p is one of Options.Lent.
-func (r *Root) lent(p string) bool {
-	for _, l := range r.opts.Lent {
-		if l == p {
-			return true
-		}
-	}
-	return false
-}
+func (r *Root) lent(p string) bool { return slices.Contains(r.opts.Lent, p) }
 
 // lend gives a spot to the stack, empty.
 func (r *Root) lend(name string, at *spot) (err error) {
@@ -118,9 +112,25 @@ func (r *Root) lend(name string, at *spot) (err error) {
 	at.kept, at.full, at.below = false, false, inner.below
 	r.loans, r.snap = append(r.loans, l), nil
 	if at.there {
-		return l.look(at.stat)
+		err = l.look(at.stat)
+	} else {
+		err = plainAttributes(l.dir)
 	}
-	return plainAttributes(l.dir)
+	r.lendBelow(name, at)
+	return err
+}
+
+// lendBelow lends the mounts below a directory that is lent, as far as that can be: a
+// command that works above them should not meet their files either.
+func (r *Root) lendBelow(name string, at *spot) {
+	for n, b := range at.below {
+		full := join(name, n)
+		if b.kept {
+			b.why = r.lend(full, b)
+		} else {
+			r.lendBelow(full, b)
+		}
+	}
 }
 
 // begin puts what is in the directory aside, but for what inner keeps.
@@ -214,12 +224,13 @@ func (l *loan) yield() error {
 	if err := bringBack(filepath.Join(l.hide, "own"), l.dir, l.move); err != nil {
 		return err
 	}
-	l.home = true
+	l.home, l.spot.kept = true, true
 	return writeJournal(l.hide, l.notes.at(home))
 }
 
 // resume undoes yield.
 func (l *loan) resume() error {
+	l.spot.kept = false
 	if err := l.take(l.spot); err != nil {
 		return err
 	}
@@ -303,7 +314,7 @@ func endLoan(dir, hide string, at *spot, mv mover) error {
 // that have other change times now.
 func (r *Root) Yield() ([]Moved, error) {
 	var out []Moved
-	for _, l := range r.loans {
+	for _, l := range slices.Backward(r.loans) { // those in others first
 		if !l.home {
 			if err := l.yield(); err != nil {
 				return nil, fmt.Errorf("give %s its own files for a while: %w", l.dir, err)
@@ -328,14 +339,14 @@ func (r *Root) resume() error {
 	return nil
 }
 
-// loan is the one that p, a path of the file system, lies in; nil if none.
-func (r *Root) loan(p string) *loan {
+// loan is the innermost that p, a path of the file system, lies in; nil if none.
+func (r *Root) loan(p string) (found *loan) {
 	for _, l := range r.loans {
-		if strings.HasPrefix(p, l.dir+"/") {
-			return l
+		if strings.HasPrefix(p, l.dir+"/") && (found == nil || len(l.dir) > len(found.dir)) {
+			found = l
 		}
 	}
-	return nil
+	return found
 }
 
 // carry moves what a layer has into the root, into a directory that is lent by

@@ -374,6 +374,9 @@ func (m *merger) spot(src, name string, at *spot, from unix.Stat_t, gone bool) e
 		}
 		at.there = true
 	}
+	if err := makeLike(src, m.root.dir+"/"+name); err != nil { // what is to be ignored need not be there
+		return err
+	}
 	return m.into(src, name, at, from)
 }
 

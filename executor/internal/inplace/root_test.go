@@ -438,6 +438,22 @@ func TestFilesOfTheStackAreNotHiddenInSilence(t *testing.T) {
 	}
 }
 
+// What is to be ignored need not be there, nor the directories above it.
+func TestWhatIsIgnoredNeedNotBeThere(t *testing.T) {
+	p := newPlace(t)
+	p.opts.Ignore = []string{filepath.Join(p.opts.Dir, "opt/deep/nothing")}
+	r := p.root()
+	defer r.Close()
+	p.bring(r, p.layer("d opt/", "d opt/deep/", "f opt/deep/file x", "d opt/deep/nothing/", "f opt/deep/nothing/f x"))
+	if err := r.Run(t.Context(), "/"); err != nil {
+		t.Fatal(err)
+	}
+	p.write("opt/deep/file", "y")
+	if _, names := p.commit(r); !slices.Equal(names, []string{"opt/", "opt/deep/", "opt/deep/file", "proc/"}) {
+		t.Errorf("the layer has %q", names)
+	}
+}
+
 // A command in an empty root leaves the directories that every container has.
 func TestStandardDirectories(t *testing.T) {
 	p := newPlace(t)
