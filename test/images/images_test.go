@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -48,7 +47,6 @@ func TestImages(t *testing.T) {
 	t.Run("stdin", func(t *testing.T) { testStdin(t, d) })
 	t.Run("gitlab", func(t *testing.T) { testGitLab(t, d) })
 	t.Run("jenkins", func(t *testing.T) { testJenkins(t, d) })
-	t.Run("tekton", func(t *testing.T) { testTekton(t, d) })
 	t.Run("kubernetes", func(t *testing.T) { testKubernetes(t, d) })
 	t.Run("run_in_docker.sh", func(t *testing.T) { testScript(t, d) })
 	t.Run("steps", func(t *testing.T) { testSteps(t, d) })
@@ -193,49 +191,6 @@ func testJenkins(t *testing.T, d *rig.Docker) {
 		if got := (loadedImage{d, filepath.Join(out, c.want+".tar"), "job:" + c.want}).labels(t)["word"]; got != c.want {
 			t.Errorf("the label is %q, want %q", got, c.want)
 		}
-	}
-}
-
-// testTekton runs the first step of the example, its variables filled in.
-func testTekton(t *testing.T, d *rig.Docker) {
-	reg := rig.StartRegistry(t)
-	var task struct {
-		Spec struct {
-			Steps []struct {
-				Args    []string
-				Command []string
-			}
-		}
-	}
-	example(t, "tekton/task.yaml", &task)
-	fill := strings.NewReplacer("$(params.DOCKERFILE)", "./Dockerfile", "$(workspaces.source.path)", "/workspace/source", "$(params.CONTEXT)", "./",
-		"$(params.IMAGE)", reg.Addr+"/app:1", "$(results.IMAGE_DIGEST.path)", "/tekton/results/IMAGE_DIGEST", "$(results.IMAGE_URL.path)", "/tekton/results/IMAGE_URL")
-	var args []string
-	for _, a := range task.Spec.Steps[0].Args {
-		if a == "$(params.EXTRA_ARGS)" {
-			args = append(args, "--label", "extra=yes")
-			continue
-		}
-		args = append(args, fill.Replace(a))
-	}
-	results := rig.Space(t, nil)
-	mounts := []rig.Mount{{Source: labelled(t), Target: "/workspace/source"}, {Source: results, Target: "/tekton/results"}}
-	if o := d.Run(t, rig.Container{Image: executor, Args: args, Mounts: mounts, Workdir: "/workspace/source", User: "0"}); o.Code != 0 {
-		t.Fatalf("%q: %+v", args, o)
-	}
-	command := task.Spec.Steps[1].Command
-	for i := range command {
-		command[i] = fill.Replace(command[i])
-	}
-	if o := d.Run(t, rig.Container{Image: debug, Entrypoint: command[0], Args: command[1:], Mounts: mounts}); o.Code != 0 {
-		t.Fatalf("%+v", o)
-	}
-	digest, err := os.ReadFile(filepath.Join(results, "IMAGE_DIGEST"))
-	if err != nil || !regexp.MustCompile(`^sha256:[0-9a-f]{64}$`).Match(digest) {
-		t.Errorf("the result is %q, %v", digest, err)
-	}
-	if b, err := os.ReadFile(filepath.Join(results, "IMAGE_URL")); string(b) != reg.Addr+"/app:1" {
-		t.Errorf("the url is %q, %v", b, err)
 	}
 }
 

@@ -28,6 +28,9 @@ func testSteps(t *testing.T, d *rig.Docker) {
 	t.Run("token", p.testToken)
 	t.Run("mount", p.testMount)
 	t.Run("credentials", p.testCredentials)
+	t.Run("tekton", p.testTekton)
+	t.Run("gitlab", p.testGitLab)
+	t.Run("skaffold", p.testSkaffold)
 	t.Run("killed", p.testKilled)
 	t.Run("run_in_docker.sh", p.testScript)
 }
@@ -207,7 +210,7 @@ FROM busybox AS builder
 WORKDIR /workspace
 COPY go.mod go.mod
 COPY go.sum go.sum
-RUN test "$(echo *)" = "go.mod go.sum" && test ! -e .env && mkdir vendor && echo dep >vendor/dep && chown 7:8 .
+RUN test "$(find . -type f -not -path "*/.kaniko-build-aside/*" | sort | xargs)" = "./go.mod ./go.sum" && test ! -e .env && mkdir vendor && echo dep >vendor/dep && chown 7:8 .
 COPY main.go main.go
 COPY api/ api/
 RUN test ! -e bin && cat go.mod main.go api/types.go vendor/dep >manager && rm go.sum && cp -a . /backup && stat -c %u:%g . >/owner
@@ -353,7 +356,7 @@ WORKDIR /workspace
 COPY f made/
 RUN mkdir /a && echo a >/a/f && rm -r /home && (sleep 1000 &)
 COPY f again/
-RUN test -e made/f && test -e again/f && test ! -e Dockerfile && mkdir more
+RUN test -e made/f && test -e again/f && test ! -e Dockerfile && test ! -e sub/own && mkdir more && echo x >sub/made
 FROM busybox AS b
 RUN test ! -e /a && mkdir /b && echo b >/b/f
 RUN --mount=type=secret,id=s --mount=type=cache,target=/home cat /run/secrets/s >/dev/null; echo x >/etc/hosts; echo b >>/b/f
@@ -364,8 +367,9 @@ COPY --from=a /workspace /w
 COPY f /f
 RUN test ! -e /a && test ! -e /etc/passwd && ! ps | grep -q '[s]leep' && cat /b/f /f /w/made/f /w/again/f >/result
 `})
-	files := fingerprint(t, dir)
-	r := p.d.Start(t, rig.Container{Image: debug, Entrypoint: "/busybox/cat", Mounts: []rig.Mount{{Source: dir, Target: "/workspace"}}, Env: []string{"S=secret value"}})
+	sub := p.context(t, map[string]string{"own": "of a volume\n"})
+	r := p.d.Start(t, rig.Container{Image: debug, Entrypoint: "/busybox/cat", Mounts: []rig.Mount{{Source: dir, Target: "/workspace"}, {Source: sub, Target: "/workspace/sub"}}, Env: []string{"S=secret value"}})
+	files := fingerprint(t, dir) + fingerprint(t, sub) // with the place of the volume
 	build := append([]string{"/kaniko/executor"}, p.args("killed:1", "--secret", "id=s,env=S", "--reproducible", "--digest-file", "/kaniko/digest")...)
 	before := ownFiles(t, r)
 	o := r.Exec(t, rig.Call{}, build...)
@@ -397,7 +401,7 @@ wait $pid`
 		if after := ownFiles(t, r); after != before {
 			t.Fatalf("the container's files were\n%s\nand are\n%s", before, after)
 		}
-		if after := fingerprint(t, dir); after != files {
+		if after := fingerprint(t, dir) + fingerprint(t, sub); after != files {
 			t.Fatalf("the context was\n%s\nand is\n%s", files, after)
 		}
 		if o := r.Exec(t, rig.Call{}, "/busybox/sh", "-c", "cat /kaniko/digest; ls -d /dev/shm/*; ps | grep '[s]leep'"); o.Stdout != want {
