@@ -21,6 +21,7 @@ const (
 type releaseFlags struct {
 	publish string
 	exists  string
+	hosts   map[string]string // what the manifest says instead of exists, by registry
 }
 
 func (f *releaseFlags) add(c *cobra.Command) {
@@ -40,6 +41,14 @@ func (f *releaseFlags) check() error {
 	return nil
 }
 
+// rule is what becomes of a tag that exists.
+func (f *releaseFlags) rule(name string) executor.TagRule {
+	if n, err := executor.ParseImageName(name); f.exists == "" && err == nil {
+		return executor.TagRule(f.hosts[n.Host])
+	}
+	return executor.TagRule(f.exists)
+}
+
 // release puts the tags of nodes, parents first.
 func (r *run) release(ctx context.Context, ids ...string) error {
 	var nodes []*executor.Node
@@ -48,7 +57,7 @@ func (r *run) release(ctx context.Context, ids ...string) error {
 			nodes = append(nodes, r.nodes[id])
 		}
 	}
-	done, err := r.x.Release(ctx, nodes, func(string) executor.TagRule { return executor.TagRule(r.flags.release.exists) })
+	done, err := r.x.Release(ctx, nodes, r.flags.release.rule)
 	for _, note := range done.Notes {
 		r.tell(progress.Note, "", note)
 	}

@@ -20,9 +20,6 @@ func (w *workspace) unbuilt(p *plan.Plan) error {
 		later(m.Runner.Pos, "runner %s", m.Runner.Type)
 	}
 	for _, r := range m.Registries {
-		if r.Exists != "" && r.Exists != "overwrite" {
-			later(r.Pos, "registry %q: onTagExists %s", r.Host, r.Exists)
-		}
 		if r.Retries >= 0 {
 			later(r.Pos, "registry %q: retries", r.Host)
 		}

@@ -430,6 +430,10 @@ func TestTagsThatExist(t *testing.T) {
 			t.Errorf("%s moved", name)
 		}
 	}
+	rig.Write(t, l.m.dir, map[string]string{"more.yaml": fmt.Sprintf("registries: {\"%s\": {onTagExists: fail}}\n", l.gate.addr)})
+	if o := l.m.run(append(l.args(), "-f", "kaniko-build.yaml", "-f", "more.yaml")...); o.Code == 0 || !strings.Contains(o.All(), "no tag was moved") {
+		t.Errorf("the manifest says fail: exit code %d\n%s", o.Code, o.Tail(20))
+	}
 	l.version("one") // the same again is no conflict
 	l.m.must(append(l.args(), "--on-tag-exists", "fail")...)
 	l.version("two")
