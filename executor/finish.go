@@ -212,17 +212,8 @@ func (x *Executor) finish(ctx context.Context, n *Node, c chain) (_ Result, err 
 		return Result{}, fmt.Errorf("assemble the image of %s: %w", n.ID, err)
 	}
 	r := Result{Node: n.ID, Manifest: img.Manifest, Config: img.Config, Size: img.Size(), Layers: len(c.layers), Names: n.Names}
-	for _, name := range n.Names {
-		full, err := image.Normalize(name)
-		if err != nil {
-			return Result{}, err
-		}
-		old, err := x.store.GetImage(full)
-		if err == nil && old.Descriptor.Digest == img.Manifest.Digest {
-			continue
-		}
-		err = x.store.PutImage(store.Image{Name: full, Descriptor: img.Manifest, Config: img.Config.Digest, Size: img.Size(), Created: time.Now().UTC(), Target: n.ID})
-		if err != nil {
+	if !n.Nameless {
+		if err := x.name(n.ID, r); err != nil {
 			return Result{}, err
 		}
 	}

@@ -38,8 +38,25 @@ func (x *Executor) push(ctx context.Context, n *Node) error {
 			}
 		}
 	}
+	err := eachRepository(r.Names, func(name string) error {
+		if _, err := x.registry.Push(ctx, name, r.Manifest, x.content(n, x.streamBlob), origins); err != nil {
+			return fmt.Errorf("push %s: %w", name, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.pushed = r.Manifest.Digest
+	return nil
+}
+
+// eachRepository calls f with one name of each repository.
+func eachRepository(names []string, f func(name string) error) error {
 	done := map[string]bool{}
-	for _, name := range r.Names {
+	for _, name := range names {
 		parsed, err := image.ParseName(name)
 		if err != nil {
 			return err
@@ -48,13 +65,10 @@ func (x *Executor) push(ctx context.Context, n *Node) error {
 			continue
 		}
 		done[parsed.Context()] = true
-		if _, err := x.registry.Push(ctx, name, r.Manifest, x.content(n, x.streamBlob), origins); err != nil {
-			return fmt.Errorf("push %s: %w", name, err)
+		if err := f(name); err != nil {
+			return err
 		}
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.pushed = r.Manifest.Digest
 	return nil
 }
 
@@ -79,7 +93,7 @@ func (n *Node) pushedBelow(blob digest.Digest) (names []string) {
 // PutTags makes the names of a node stand for its image, which was pushed. It
 // returns those that moved.
 func (x *Executor) PutTags(ctx context.Context, n *Node) (moved []string, err error) {
-	r, err := x.published(ctx, n)
+	r, err := n.published(ctx, x)
 	if err != nil {
 		return nil, err
 	}
@@ -164,15 +178,6 @@ func (x *Executor) export(ctx context.Context, n *Node, o Output) (notes []strin
 	if err != nil {
 		return nil, err
 	}
-	write := func(f func(w io.Writer) error) error {
-		if o.Dest == "-" {
-			return f(o.Stdout)
-		}
-		if err := os.MkdirAll(filepath.Dir(o.Dest), 0o755); err != nil {
-			return fmt.Errorf("make the folder of the output: %w", err)
-		}
-		return image.ToFile(o.Dest, func(file *os.File) error { return f(file) })
-	}
 	src := x.content(n, x.openBlob)
 	ex := image.Export{Descriptor: img.Manifest}
 	for _, name := range n.Result().Names {
@@ -191,14 +196,25 @@ func (x *Executor) export(ctx context.Context, n *Node, o Output) (notes []strin
 		if o.Dir {
 			return nil, image.WriteOCIDir(ctx, o.Dest, src, ex)
 		}
-		return nil, write(func(w io.Writer) error { return image.WriteOCI(ctx, w, src, ex) })
+		return nil, o.write(func(w io.Writer) error { return image.WriteOCI(ctx, w, src, ex) })
 	case "docker":
-		return nil, write(func(w io.Writer) error { return image.WriteDocker(ctx, w, src, ex) })
+		return nil, o.write(func(w io.Writer) error { return image.WriteDocker(ctx, w, src, ex) })
 	case "tar":
-		return nil, write(func(w io.Writer) error { return image.WriteTar(ctx, w, src, img.Layers, nil) })
+		return nil, o.write(func(w io.Writer) error { return image.WriteTar(ctx, w, src, img.Layers, nil) })
 	default:
 		return image.WriteLocal(ctx, o.Dest, src, img.Layers, nil)
 	}
+}
+
+// write writes to the file of an output, whole or not at all, or to Stdout.
+func (o Output) write(f func(w io.Writer) error) error {
+	if o.Dest == "-" {
+		return f(o.Stdout)
+	}
+	if err := os.MkdirAll(filepath.Dir(o.Dest), 0o755); err != nil {
+		return fmt.Errorf("make the folder of the output: %w", err)
+	}
+	return image.ToFile(o.Dest, func(file *os.File) error { return f(file) })
 }
 
 // exported is the image as an output wants it: the built one, or one whose own

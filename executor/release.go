@@ -70,7 +70,7 @@ func (e *ReleaseError) Error() string {
 
 func (e *ReleaseError) Unwrap() error { return e.Err }
 
-// Release makes the names of nodes stand for their images, which were pushed,
+// Release makes the names of nodes and indexes stand for their images, which were pushed,
 // all or none as far as a registry can: it finds out what each tag stands for,
 // checks that the manifests are there, writes both down, and moves the tags last.
 // When one cannot be moved the others go back, and new ones are deleted where
@@ -80,13 +80,13 @@ func (e *ReleaseError) Unwrap() error { return e.Err }
 // it moved counts as moved by this one, and goes back to what was there before
 // both if this one fails. rule is asked for each name; nil overwrites. Parents
 // come before their children.
-func (x *Executor) Release(ctx context.Context, nodes []*Node, rule func(name string) TagRule) (Released, error) {
+func (x *Executor) Release(ctx context.Context, images []Published, rule func(name string) TagRule) (Released, error) {
 	broken, err := x.store.BrokenReleases()
 	if err != nil {
 		return Released{}, err
 	}
 	r := &release{x: x, rule: rule}
-	if err := r.find(ctx, nodes, broken); err != nil {
+	if err := r.find(ctx, images, broken); err != nil {
 		return Released{}, err
 	}
 	if err := r.verify(ctx); err != nil {
@@ -134,10 +134,10 @@ type tagMove struct {
 	tried    atomic.Bool // it may have moved
 }
 
-// find asks what the names of nodes stand for now, and which of them are to move.
+// find asks what the names of images stand for now, and which of them are to move.
 // What interrupted releases did to them counts as done by this one: they are as
 // they were before those.
-func (r *release) find(ctx context.Context, nodes []*Node, broken []store.Release) error {
+func (r *release) find(ctx context.Context, images []Published, broken []store.Release) error {
 	was := map[string]store.Move{}
 	for _, b := range broken {
 		for _, m := range b.Moves {
@@ -145,8 +145,8 @@ func (r *release) find(ctx context.Context, nodes []*Node, broken []store.Releas
 		}
 	}
 	var all []*tagMove
-	for _, n := range nodes {
-		res, err := r.x.published(ctx, n)
+	for _, i := range images {
+		res, err := i.published(ctx, r.x)
 		if err != nil {
 			return err
 		}
@@ -281,9 +281,14 @@ func orNothing(d digest.Digest) string {
 	return d.String()
 }
 
+// Published is an image that was pushed: a Node or an Index.
+type Published interface {
+	published(context.Context, *Executor) (*Result, error)
+}
+
 // published is the result of a node whose image its repositories have: one that
 // was built again after its push, for another that stands on it, is pushed anew.
-func (x *Executor) published(ctx context.Context, n *Node) (*Result, error) {
+func (n *Node) published(ctx context.Context, x *Executor) (*Result, error) {
 	r := n.Result()
 	if r == nil {
 		return nil, fmt.Errorf("internal error: %s is not built", n.ID)
@@ -296,6 +301,11 @@ func (x *Executor) published(ctx context.Context, n *Node) (*Result, error) {
 			return nil, err
 		}
 		r = n.Result()
+	}
+	if n.Nameless {
+		nameless := *r
+		nameless.Names = nil
+		return &nameless, nil
 	}
 	return r, nil
 }

@@ -28,6 +28,7 @@ type Request struct {
 	NoCache    bool     // run every step
 	NoCacheFor []string // run every step of these stages
 	Names      []string // references that the result is kept under in the store
+	Nameless   bool     // Names only tell the repositories to push to: an Index has them
 	Format     Format   // of the image
 	Cache      *Cache   // where else than in the store results are looked up and kept; nil is nowhere
 	Check      string   // stands for the check directive of a Dockerfile without one, in its syntax

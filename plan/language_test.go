@@ -150,7 +150,7 @@ FROM scratch
 `)
 	for _, c := range []struct{ selection, want string }{
 		{"one", "[root base one]"},
-		{"child", "[root@linux/amd64 root@linux/arm64 base@linux/amd64 base@linux/arm64 child@linux/amd64 child@linux/arm64]"},
+		{"child", "[root@linux/amd64 root@linux/arm64 base@linux/amd64 base@linux/arm64 child@linux/amd64 child@linux/arm64 child]"},
 		{"wrong", `kaniko-build.yaml:8:63: target "wrong" needs "public" for linux/arm64, which is built for linux/amd64 only` + "\n  hint: add linux/arm64 to the platforms of \"public\""},
 	} {
 		p, err := makePlan(t, files, amd64, c.selection)

@@ -33,6 +33,12 @@ type Node struct {
 	// Parents tells which nodes take the place of what this one names: the name of a
 	// named context, or an image as its Dockerfile writes it after ARG resolution.
 	Parents map[string]graph.ID
+	// Index are the nodes of the target's platforms, in the order it names them: the
+	// node builds nothing, and joins what they make under the target's images, which
+	// they do not have themselves. It has the target's name as ID, and no platform.
+	Index []graph.ID
+	// Joined says that the node is one of an index.
+	Joined bool
 	// Published tells which images stand for weak parents that are not in the plan,
 	// by the name of a named context.
 	Published map[string]string
@@ -46,6 +52,7 @@ const (
 	ByContext EdgeKind = "context" // contexts: {name: "target:x"}
 	ByImage   EdgeKind = "image"   // a reference equal to the parent's image
 	ByNeeds   EdgeKind = "needs"   // needs: order only, nothing is handed over
+	ByIndex   EdgeKind = "index"   // platforms: an index needs what it joins
 )
 
 // Edge says why a node needs another.
@@ -53,7 +60,7 @@ type Edge struct {
 	Node  graph.ID
 	Needs graph.ID
 	Kind  EdgeKind
-	Use   string   // "contexts", "FROM", "COPY --from", "RUN --mount=from", "needs"
+	Use   string   // "contexts", "FROM", "COPY --from", "RUN --mount=from", "needs", "platforms"
 	Name  string   // as written: the context, the image, the target
 	Weak  bool     // the parent is in the plan for another reason
 	Pos   diag.Pos // of what says so
@@ -292,12 +299,20 @@ func (p *planner) plan(selected []string) (*Plan, error) {
 		}
 		tp := p.done[t.Name]
 		edges := p.weaken(tp, needed)
+		index := Node{ID: graph.ID(t.Name), Target: tp.nodes[0].Target, Selected: picked[t.Name], Group: groups[t.Name]}
+		joined := len(t.Platforms) > 1 && !t.Internal
 		for _, n := range tp.nodes {
-			n.Selected = picked[t.Name]
-			n.Group = groups[t.Name]
+			n.Selected, n.Group, n.Joined = index.Selected, index.Group, joined
 			out.Nodes = append(out.Nodes, n)
+			index.Index = append(index.Index, n.ID)
 		}
 		out.Edges = append(out.Edges, edges...)
+		if joined {
+			out.Nodes = append(out.Nodes, index)
+			for i, id := range index.Index {
+				out.Edges = append(out.Edges, Edge{Node: index.ID, Needs: id, Kind: ByIndex, Use: "platforms", Name: t.Platforms[i], Pos: t.Pos})
+			}
+		}
 	}
 	if err := p.problems.Err(); err != nil {
 		return nil, err

@@ -285,7 +285,9 @@ func TestNodesAreTargetsTimesPlatforms(t *testing.T) {
 	for _, e := range p.Edges {
 		edges = append(edges, fmt.Sprintf("%s>%s", e.Node, e.Needs))
 	}
-	want := "api@linux/arm64>plain api@linux/arm64>base@linux/arm64 api@linux/amd64>plain api@linux/amd64>base@linux/amd64 " +
+	want := "base>base@linux/amd64 base>base@linux/arm64 " +
+		"api@linux/arm64>plain api@linux/arm64>base@linux/arm64 api@linux/amd64>plain api@linux/amd64>base@linux/amd64 " +
+		"api>api@linux/arm64 api>api@linux/amd64 " +
 		"tool>base@linux/amd64 tool>api@linux/arm64 tool>api@linux/amd64"
 	if got := strings.Join(edges, " "); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)

@@ -79,6 +79,9 @@ func orDash(s string) string {
 
 // imagesOf is the refs of a node, those that name its input digest as written.
 func imagesOf(n *Node) []string {
+	if n.Joined {
+		return []string{} // its index has them
+	}
 	out := n.Target.RefNames()
 	for _, r := range n.Target.InputRefs {
 		out = append(out, r.Text)
@@ -88,6 +91,9 @@ func imagesOf(n *Node) []string {
 
 // dockerfileOf is the Dockerfile, or where in the manifest it stands.
 func dockerfileOf(n *Node) string {
+	if n.Index != nil {
+		return "-"
+	}
 	if n.Target.Inline != nil {
 		return n.Target.Inline.Pos.String()
 	}
@@ -99,7 +105,7 @@ func dockerfileOf(n *Node) string {
 //
 //	{"nodes": [{"id", "target", "platform", "selected", "internal", "context",
 //	            "dockerfile", "stage", "args", "images", "parents": {name: id},
-//	            "published": {name: image}}],
+//	            "published": {name: image}, "index": [id]}],
 //	 "edges": [{"node", "needs", "kind", "use", "name", "weak", "at": {"file", "line", "col"}}],
 //	 "order": [id], "levels": [[id]],
 //	 "warnings": [{"at", "text", "hint"}]}
@@ -118,6 +124,7 @@ func (p *Plan) JSON(w io.Writer) error {
 		Images     []string            `json:"images"`
 		Parents    map[string]graph.ID `json:"parents,omitempty"`
 		Published  map[string]string   `json:"published,omitempty"`
+		Index      []graph.ID          `json:"index,omitempty"`
 	}
 	type edge struct {
 		Node  graph.ID `json:"node"`
@@ -145,7 +152,7 @@ func (p *Plan) JSON(w io.Writer) error {
 		out.Nodes = append(out.Nodes, node{
 			ID: n.ID, Target: t.Name, Platform: n.Platform, Selected: n.Selected, Internal: t.Internal,
 			Context: t.Context, Dockerfile: dockerfileOf(&n), Inline: t.Inline != nil, Stage: t.Stage,
-			Args: t.Args, Images: imagesOf(&n), Parents: n.Parents, Published: n.Published,
+			Args: t.Args, Images: imagesOf(&n), Parents: n.Parents, Published: n.Published, Index: n.Index,
 		})
 	}
 	for _, e := range p.Edges {

@@ -78,6 +78,9 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	if r.outputs, err = f.outputsOf(p, t); err != nil {
 		return err
 	}
+	if r.joins, err = w.joins(p, f.runFlags); err != nil {
+		return err
+	}
 	for _, n := range p.Nodes {
 		r.private[string(n.ID)] = n.Target.Internal
 		r.groups[string(n.ID)] = n.Group
@@ -141,7 +144,7 @@ func (f *applyFlags) outputsOf(p *plan.Plan, t terminal) (map[string][]executor.
 	}
 	var one string
 	for _, n := range p.Nodes {
-		if n.Selected {
+		if n.Selected && !n.Joined {
 			if one != "" {
 				return nil, usageError{errors.New("-o writes one image, and several targets were selected\n  hint: name one target")}
 			}

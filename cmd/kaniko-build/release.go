@@ -49,15 +49,15 @@ func (f *releaseFlags) rule(name string) executor.TagRule {
 	return executor.TagRule(f.exists)
 }
 
-// release puts the tags of nodes, parents first.
-func (r *run) release(ctx context.Context, ids ...string) error {
-	var nodes []*executor.Node
-	for _, id := range ids {
-		if !r.private[id] {
-			nodes = append(nodes, r.nodes[id])
+// release puts the tags of images, parents first.
+func (r *run) release(ctx context.Context, all ...made) error {
+	var images []executor.Published
+	for _, m := range all {
+		if !r.private[m.id] {
+			images = append(images, m.image)
 		}
 	}
-	done, err := r.x.Release(ctx, nodes, r.flags.release.rule)
+	done, err := r.x.Release(ctx, images, r.flags.release.rule)
 	for _, note := range done.Notes {
 		r.tell(progress.Note, "", note)
 	}

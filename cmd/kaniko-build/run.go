@@ -27,6 +27,7 @@ type run struct {
 	keep    bool                         // go on after a failure
 	outputs map[string][]executor.Output // by node
 	private map[string]bool              // nodes that are not pushed
+	joins   joins                        // nodes that are indexes
 	places  places
 	view    progress.View
 	groups  map[string]string        // of nodes, for pictures
@@ -38,6 +39,7 @@ type run struct {
 
 	mu      sync.Mutex
 	nodes   map[string]*executor.Node
+	indexes map[string]*executor.Index
 	results map[string]executor.Result
 	errs    map[string]error
 }
@@ -64,6 +66,7 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 		r.order = append(r.order, n.ID)
 		r.nodes[n.ID] = n
 	}
+	r.indexes = r.joins.of(r.nodes)
 	if g == nil {
 		if g, err = graph.New(ids, nil); err != nil {
 			return nil, err
@@ -84,7 +87,11 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 	}
 	if err == nil && out.Err() == nil && r.flags.push && r.flags.release.publish == together {
 		r.tell(progress.Tagging, "", "")
-		err = r.release(ctx, r.order...)
+		var all []made
+		for _, id := range g.Order() {
+			all = append(all, r.made(string(id)))
+		}
+		err = r.release(ctx, all...)
 	}
 	err = errors.Join(err, r.end(ctx, errors.Join(err, out.Err()), time.Since(started)))
 	fmt.Fprint(r.term.err, verified.String())
@@ -107,7 +114,10 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 func (r *run) begin(g *graph.Graph) {
 	e := progress.Event{Event: executor.Event{Kind: progress.RunStarted, Time: time.Now()}, Jobs: r.x.Jobs()}
 	for _, id := range g.Order() {
-		n := progress.Node{ID: string(id), Group: r.groups[string(id)], Steps: r.nodes[string(id)].Steps()}
+		n := progress.Node{ID: string(id), Group: r.groups[string(id)]}
+		if node := r.nodes[string(id)]; node != nil {
+			n.Steps = node.Steps()
+		}
 		for _, p := range g.Needs(id) {
 			n.Needs = append(n.Needs, string(p))
 		}
@@ -141,51 +151,52 @@ func (r *run) end(ctx context.Context, err error, took time.Duration) error {
 	return r.view.Close()
 }
 
-// node builds one node, exports it and pushes what it consists of.
+// node makes the image of one node of the graph, exports it and pushes what it
+// consists of.
 func (r *run) node(ctx context.Context, id graph.ID) (err error) {
-	n, started := r.nodes[string(id)], time.Now()
-	r.tell(progress.NodeStarted, n.ID, "")
-	defer func() { r.ended(n, err, time.Since(started)) }()
-	res, err := r.x.Build(ctx, n)
+	m, started := r.made(string(id)), time.Now()
+	r.tell(progress.NodeStarted, m.id, "")
+	defer func() { r.ended(m, err, time.Since(started)) }()
+	res, err := m.build(ctx)
 	if err == nil {
-		for _, o := range r.outputs[n.ID] {
-			r.tell(progress.NodeWriting, n.ID, o.Dest)
+		for _, o := range r.outputs[m.id] {
+			r.tell(progress.NodeWriting, m.id, o.Dest)
 			var notes []string
-			if notes, err = r.x.Export(ctx, n, o); err != nil {
+			if notes, err = m.export(ctx, o); err != nil {
 				err = fmt.Errorf("write %s: %w", o.Dest, err)
 				break
 			}
 			for _, note := range notes {
-				r.tell(progress.Note, n.ID, note)
+				r.tell(progress.Note, m.id, note)
 			}
 		}
 	}
-	if err == nil && r.flags.push && !r.private[n.ID] {
-		if len(n.Names) > 0 {
-			r.tell(progress.NodePushing, n.ID, n.Names[0])
+	if err == nil && r.flags.push && !r.private[m.id] {
+		if len(m.names) > 0 {
+			r.tell(progress.NodePushing, m.id, m.names[0])
 		}
-		err = r.x.Push(ctx, n)
+		err = m.push(ctx)
 		if err == nil && r.flags.release.publish == oneByOne {
-			err = r.release(ctx, n.ID)
+			err = r.release(ctx, m)
 		}
 	}
 	err = r.places.err(err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
-		r.errs[n.ID] = err
+		r.errs[m.id] = err
 		return err
 	}
-	if now := n.Result(); now.Manifest.Digest != res.Manifest.Digest {
+	if now := m.image.Result(); now.Manifest.Digest != res.Manifest.Digest {
 		res = *now // a layer of a cache could not be had, and was made anew
 	}
-	r.results[n.ID] = res
+	r.results[m.id] = res
 	return nil
 }
 
 // ended tells what became of a node.
-func (r *run) ended(n *executor.Node, err error, took time.Duration) {
-	e := progress.Event{Event: executor.Event{Node: n.ID, Kind: progress.NodeDone, Time: time.Now(), Elapsed: took}}
+func (r *run) ended(m made, err error, took time.Duration) {
+	e := progress.Event{Event: executor.Event{Node: m.id, Kind: progress.NodeDone, Time: time.Now(), Elapsed: took}}
 	if err != nil {
 		e.Kind, e.Text = progress.NodeFailed, err.Error()
 		var step *executor.StepError
@@ -200,11 +211,13 @@ func (r *run) ended(n *executor.Node, err error, took time.Duration) {
 		return
 	}
 	r.mu.Lock()
-	res := r.results[n.ID]
+	res := r.results[m.id]
 	r.mu.Unlock()
 	e.Image = &progress.Image{Digest: res.Manifest.Digest.String(), Names: res.Names, Size: res.Size, Steps: res.Steps, Executed: res.Executed, Cached: res.Cached}
-	for _, l := range n.Layers() {
-		e.Image.Layers = append(e.Image.Layers, progress.Layer{Digest: l.Digest.String(), Size: l.Size, Text: l.Text})
+	if n := r.nodes[m.id]; n != nil {
+		for _, l := range n.Layers() {
+			e.Image.Layers = append(e.Image.Layers, progress.Layer{Digest: l.Digest.String(), Size: l.Size, Text: l.Text})
+		}
 	}
 	r.view.Event(e)
 }
@@ -309,7 +322,9 @@ func (r *run) writeMetadata(out graph.Outcome) error {
 			e.ImageName = strings.Join(res.Names, ",")
 			e.Digest, e.ConfigID, e.Descriptor = res.Manifest.Digest.String(), res.Config.Digest.String(), res.Manifest
 			e.Duration, e.Steps, e.Executed = res.Duration.Seconds(), res.Steps, res.Executed
-			e.Bases = r.nodes[string(o.ID)].Bases
+			if n := r.nodes[string(o.ID)]; n != nil {
+				e.Bases = n.Bases
+			}
 		}
 		doc[string(o.ID)] = e
 	}

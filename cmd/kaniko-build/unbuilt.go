@@ -47,7 +47,7 @@ func (w *workspace) unbuilt(p *plan.Plan) error {
 			later(r.Pos, "target %q: a tag with ${input.digest}", t.Name)
 		}
 		for _, a := range t.Annotations {
-			if a.Level != "manifest" && len(t.Platforms) > 1 {
+			if a.Level == "index-descriptor" {
 				later(a.Pos, "target %q: an annotation of the %s", t.Name, a.Level)
 			}
 		}
@@ -61,11 +61,12 @@ func (w *workspace) unbuilt(p *plan.Plan) error {
 	return l.Err()
 }
 
-// annotations are those of a target's own manifest.
-func annotations(t *schema.Target) (map[string]string, error) {
+// annotations are those of a target that are for a level: "manifest" of an image,
+// "index", "manifest-descriptor" in an index.
+func annotations(t *schema.Target, level string) (map[string]string, error) {
 	var out map[string]string
 	for _, a := range t.Annotations {
-		if a.Level != "manifest" {
+		if a.Level != level {
 			continue
 		}
 		if t.Executor.Docker {

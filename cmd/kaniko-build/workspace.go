@@ -312,7 +312,7 @@ func (w *workspace) request(t *schema.Target, platform string) (executor.Request
 		return r, at(err, t.Executor.Pos)
 	}
 	var err error
-	if r.Format.Annotations, err = annotations(t); err != nil {
+	if r.Format.Annotations, err = annotations(t, "manifest"); err != nil {
 		return r, err
 	}
 	r.Network = t.Network
@@ -511,11 +511,14 @@ func (w *workspace) requests(p *plan.Plan) ([]executor.Request, error) {
 	var out []executor.Request
 	for _, id := range p.Order {
 		n := p.Node(id)
+		if n.Index != nil {
+			continue
+		}
 		r, err := w.request(n.Target, n.Platform)
 		if err != nil {
 			return nil, err
 		}
-		r.ID = string(id)
+		r.ID, r.Nameless = string(id), n.Joined
 		r.Images = map[string]string{}
 		for name, parent := range n.Parents {
 			if _, ok := r.Contexts[name]; ok {
