@@ -14,7 +14,7 @@ ROUNDS ?= 5
 # Debian packages: what the demo uses, and what the tests use beside it.
 DEMO_PACKAGES := busybox-static ca-certificates uidmap
 TEST_PACKAGES := $(DEMO_PACKAGES) bzip2 chromium crun debootstrap docker-registry docker.io gcc git libc6-dev libcap2-bin openssh-client procps \
-	python3 runc skopeo strace tmux umoci xz-utils zstd
+	python3 qemu-user-static runc skopeo strace tmux umoci xz-utils zstd
 
 .PHONY: build demo test lint check unit conformance packages-demo packages mirror mirror-stop bench golden fuzz fuzz-dockerfile property schema clean
 

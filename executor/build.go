@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/executor/internal/emulator"
 	"kaniko-build/executor/internal/inplace"
 	"kaniko-build/executor/internal/sandbox"
 	"kaniko-build/executor/internal/snapshot"
@@ -144,7 +147,7 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 		defer back()
 	}
 	container, err := x.opts.Runner.Start(ctx, iso, Site{
-		Store: x.store.Dir(), Keep: j.Keep, Ignore: j.Ignore,
+		Store: x.store.Dir(), Keep: j.Keep, Ignore: j.Ignore, Arches: n.arches(),
 		Waiting: func() {
 			x.opts.Sink(Event{Node: n.ID, Kind: Waiting, Time: time.Now(), Text: "another image, which is built in the root of this container"})
 		},
@@ -222,6 +225,19 @@ func (x *Executor) whereabouts(n *Node, l builtLayer) baseLayer {
 		b.Origin = n.origin(l.Descriptor.Digest)
 	}
 	return b
+}
+
+// arches are the architectures that RUNs of the node have programs of, other than
+// the machine's.
+func (n *Node) arches() []string {
+	set := map[string]bool{}
+	for _, st := range n.program.Stages {
+		arch := st.Platform.Architecture
+		if arch != "" && !emulator.Native(runtime.GOARCH, arch) && slices.ContainsFunc(st.Steps, func(s dockerfile.Step) bool { return s.Run != nil }) {
+			set[arch] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(set))
 }
 
 // origin finds where a blob of a node's image came from: an image outside, or ""

@@ -101,6 +101,9 @@ type Site struct {
 	// those that are there now.
 	Keep, Ignore []string
 	Waiting      func() // called once if another node has that root
+	// Arches are the architectures (GOARCH) whose programs the node will execute,
+	// other than the machine's own; sorted.
+	Arches []string
 }
 
 // Container is a started core.

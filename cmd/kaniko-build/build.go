@@ -95,7 +95,7 @@ func (f *runFlags) open(ctx context.Context, sink executor.Sink, registries []ex
 		return nil, err
 	}
 	return executor.Open(ctx, executor.Options{
-		State: state, Runner: &local.Runner{Rung: f.isolation, Careful: !dropin.InImage()}, Jobs: f.jobs, Registries: registries,
+		State: state, Runner: &local.Runner{Rung: f.isolation, Careful: !dropin.InImage(), Path: filepath.SplitList(os.Getenv("PATH"))}, Jobs: f.jobs, Registries: registries,
 		Getenv: os.Getenv, Sink: inline.sink(sink), Epoch: epoch, Pull: f.pull,
 	})
 }

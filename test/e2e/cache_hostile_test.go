@@ -77,7 +77,7 @@ func (r raw) do(method, url, kind string, body []byte, want int) []byte {
 		r.Fatal(err)
 	}
 	req.Header.Set("Content-Type", kind)
-	req.Header.Set("Accept", "application/vnd.oci.image.manifest.v1+json")
+	req.Header.Set("Accept", "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		r.Fatal(err)

@@ -50,6 +50,7 @@ var rooms = map[string][]string{
 	"snapshot":   {"tree"},
 	"inplace":    {"tree", "layer", "snapshot"},
 	"copier":     {"tree", "layer"},
+	"emulator":   {},
 	"rootfs":     {"tree", "layer", "store", "index"},
 	"index":      {"tree"},
 	"cache":      {"store", "image", "registry"}, // an entry is an image

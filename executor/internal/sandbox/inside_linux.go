@@ -44,6 +44,7 @@ const (
 	filesPlace = "/.files"
 	linkPlace  = "/.links"
 	voidPlace  = "/.void"
+	formats    = "/.binfmt" // mounted only where there are handlers
 )
 
 // Reexec must be called first thing in main. If this process was started by
@@ -216,6 +217,9 @@ func (in *Inside) enter(c nodeConfig) error {
 	for _, bind := range c.Binds {
 		unix.Close(bind.FD)
 	}
+	if err := handle(c.Handlers); err != nil {
+		return err
+	}
 	if err := unix.Sethostname([]byte("kaniko-build")); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
@@ -223,6 +227,26 @@ func (in *Inside) enter(c nodeConfig) error {
 		// Search permission is what matters; the store may hide its list.
 		if err := unix.Access(StorePath, unix.X_OK); err != nil {
 			return &opError{opStore, fmt.Errorf("search the store as the mapped root: %w: give its directory the group %d and mode 0710", err, hostGID(c.Map))}
+		}
+	}
+	return nil
+}
+
+// handle registers handlers for programs of other kinds in the user namespace of
+// the node. They are gone with the mount.
+func handle(lines []string) error {
+	if len(lines) == 0 {
+		return nil
+	}
+	if err := unix.Mkdir(formats, 0o700); err != nil {
+		return fmt.Errorf("make directory %s: %w", formats, err)
+	}
+	if err := unix.Mount("binfmt_misc", formats, "binfmt_misc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount binfmt_misc in a user namespace, which takes Linux 6.7: %w", err)
+	}
+	for _, line := range lines {
+		if err := os.WriteFile(formats+"/register", []byte(line), 0o200); err != nil {
+			return fmt.Errorf("register a handler: %w", err)
 		}
 	}
 	return nil

@@ -33,6 +33,11 @@ type NodeSpec struct {
 	// Binds are further directories or files of the host, read-only.
 	Binds []NodeBind
 
+	// Handlers are lines for binfmt_misc's register file: programs of other kinds
+	// that RUNs may execute. They count in this node only, which then has none of
+	// the host's. It needs Linux 6.7 and a rung with a user namespace.
+	Handlers []string
+
 	Entry string     // key of the map given to Reexec
 	Env   []string   // the node's whole environment
 	Files []*os.File // inherited, see Inside.Files; still the caller's to close
@@ -73,14 +78,15 @@ func (s *status) Write(p []byte) (int, error) {
 
 // nodeConfig travels in a sealed memory file, descriptor configFD.
 type nodeConfig struct {
-	Magic string
-	Rung  Rung
-	Map   IDMap
-	Entry string
-	Store int // descriptors
-	Binds []boundFD
-	Files []int
-	Path  string // of the store, on rung inplace
+	Magic    string
+	Rung     Rung
+	Map      IDMap
+	Entry    string
+	Store    int // descriptors
+	Binds    []boundFD
+	Handlers []string
+	Files    []int
+	Path     string // of the store, on rung inplace
 }
 
 type boundFD struct {
@@ -437,7 +443,7 @@ func (p *program) node(spec NodeSpec, null *os.File, life, statusPipe, stderr *p
 		return s
 	}
 	fds := []any{int(null.Fd()), int(null.Fd()), int(stderr.w.Fd()), 0 /* config */, int(life.r.Fd()), int(statusPipe.w.Fd())}
-	config := nodeConfig{Magic: nodeMagic, Rung: spec.Rung, Map: spec.Map, Entry: spec.Entry, Path: store}
+	config := nodeConfig{Magic: nodeMagic, Rung: spec.Rung, Map: spec.Map, Entry: spec.Entry, Path: store, Handlers: spec.Handlers}
 	config.Store = len(fds)
 	fds = append(fds, open(store))
 	for _, b := range binds {

@@ -35,7 +35,7 @@ func startInPlace(ctx context.Context, iso executor.Isolation, at executor.Site,
 		if _, err := x509.SystemCertPool(); err != nil {
 			return nil, fmt.Errorf("read the system's certificates: %w", err)
 		}
-		return start(ctx, iso, at, conn, lock)
+		return start(ctx, iso, at, emulators{}, conn, lock)
 	}()
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())

@@ -49,22 +49,29 @@ type Runner struct {
 	// Careful takes the root of a container only when Rung asks for it: somebody
 	// may work there.
 	Careful bool
+	// Path is where static QEMUs are looked for; nil is /usr/local/bin and /usr/bin.
+	Path []string
 }
 
 // Start starts the core of one node.
 func (r *Runner) Start(ctx context.Context, iso executor.Isolation, at executor.Site, conn *os.File) (executor.Container, error) {
+	foreign, err := r.emulators(iso, at.Arches)
+	if err != nil {
+		return nil, err
+	}
 	if iso.Rung == sandbox.InPlace {
 		return startInPlace(ctx, iso, at, conn)
 	}
-	return start(ctx, iso, at, conn)
+	return start(ctx, iso, at, foreign, conn)
 }
 
 // start gives the node files: its connection, and what it is to hold as long as
 // it lives.
-func start(ctx context.Context, iso executor.Isolation, at executor.Site, files ...*os.File) (executor.Container, error) {
+func start(ctx context.Context, iso executor.Isolation, at executor.Site, foreign emulators, files ...*os.File) (executor.Container, error) {
 	n, err := sandbox.StartNode(ctx, sandbox.NodeSpec{
 		Rung: iso.Rung, Map: iso.IDs, Store: at.Store, Entry: coreEntry,
 		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, Files: files,
+		Binds: foreign.binds, Handlers: foreign.handlers,
 	})
 	if err != nil {
 		return nil, err
