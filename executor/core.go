@@ -156,7 +156,7 @@ func (c *core) evaluate(ctx context.Context, i int) ([]rootfs.Layer, error) {
 	for _, l := range st.Base.Layers {
 		top = append(top, c.baseLayer(l, top))
 	}
-	missed, exported := false, c.exported(i)
+	missed, exported := false, c.exported(st)
 	for k := range st.Steps {
 		step := &st.Steps[k]
 		if step.Copy == nil && step.Run == nil && step.Workdir == nil {

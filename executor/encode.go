@@ -150,7 +150,11 @@ func encodeTar(st *store.Store, p store.Params, write func(w io.Writer) error) (
 		return blob, "", err
 	}
 	h := sha256.New()
-	if err := errors.Join(write(io.MultiWriter(h, c)), c.Close()); err != nil {
+	var into io.Writer = c
+	if p.Compression != string(layer.None) { // else the blob is the tar
+		into = io.MultiWriter(h, c)
+	}
+	if err := errors.Join(write(into), c.Close()); err != nil {
 		return blob, "", err
 	}
 	size := w.Size()
@@ -158,7 +162,10 @@ func encodeTar(st *store.Store, p store.Params, write func(w io.Writer) error) (
 	if err != nil {
 		return blob, "", err
 	}
-	return ocispec.Descriptor{MediaType: p.MediaType, Digest: d, Size: size}, digest.NewDigest(digest.SHA256, h), nil
+	if tar = d; p.Compression != string(layer.None) {
+		tar = digest.NewDigest(digest.SHA256, h)
+	}
+	return ocispec.Descriptor{MediaType: p.MediaType, Digest: d, Size: size}, tar, nil
 }
 
 // tar writes a layer uncompressed.
@@ -265,10 +272,10 @@ func (c *core) baseLayer(l baseLayer, top []rootfs.Layer) rootfs.Layer {
 	return rootfs.Layer{DiffID: l.DiffID}
 }
 
-// exported tells whether the layers of stage i are part of the image.
-func (c *core) exported(i int) bool {
+// exported tells whether the layers of a stage are part of the image.
+func (c *core) exported(st *jobStage) bool {
 	for k := len(c.job.Stages) - 1; k >= 0; k = c.job.Stages[k].Base.Stage {
-		if k == i {
+		if &c.job.Stages[k] == st {
 			return true
 		}
 	}

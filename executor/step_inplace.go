@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"kaniko-build/executor/internal/copier"
 	"kaniko-build/executor/internal/dockerfile"
@@ -172,7 +171,7 @@ func (c *core) runHere(ctx context.Context, st *jobStage, s *jobStep, sources ma
 	if err := errors.Join(err, mounted.Close()); err != nil {
 		return store.Entry{}, err
 	}
-	return c.snapshot(ctx)
+	return c.snapshot(ctx, st)
 }
 
 // context is a context's tree. What commands had put aside in its directory is back
@@ -232,43 +231,52 @@ func imitations(list []sandbox.Mount) []inplace.Mount {
 }
 
 // snapshot makes what was changed in the root a layer. The files are read now,
-// before anything may touch them again; compression comes later.
-func (c *core) snapshot(ctx context.Context) (store.Entry, error) {
+// before anything may touch them again.
+func (c *core) snapshot(ctx context.Context, st *jobStage) (store.Entry, error) {
 	changes, err := c.root.Changes(ctx)
 	if err != nil {
 		return store.Entry{}, err
 	}
-	w, err := c.store.Writer()
-	if err != nil {
-		return store.Entry{}, err
+	e, _, err := c.keepHere(ctx, st, func(w io.Writer) (layer.Stats, error) {
+		return layer.PackChanges(ctx, w, c.root.Dir(), slices.Values(changes), layer.PackOptions{Contents: c.root.Contents()})
+	})
+	if err == nil {
+		c.root.Keep(e.DiffID)
 	}
-	defer w.Close()
+	return e, err
+}
+
+// keepHere makes what write writes a layer that lies in the store as a blob. Where
+// the image has it, it is compressed as it comes, if that is about as quick as to
+// write the tar down and to compress it beside the next steps.
+func (c *core) keepHere(ctx context.Context, st *jobStage, write func(w io.Writer) (layer.Stats, error)) (store.Entry, layer.Stats, error) {
+	encode := Compression{Type: layer.None}
+	if c.exported(st) && c.job.Epoch == nil && c.job.Encode.Quick() {
+		encode = c.job.Encode
+	}
+	var stats layer.Stats
+	p, err := encodeParams(encode, nil)
+	if err != nil {
+		return store.Entry{}, stats, err
+	}
 	names := index.NewWriter(ctx)
 	defer names.Index()
-	stats, err := layer.PackChanges(ctx, io.MultiWriter(w, names), c.root.Dir(), slices.Values(changes), layer.PackOptions{Contents: c.root.Contents()})
+	blob, id, err := encodeTar(c.store, p, func(w io.Writer) (err error) {
+		stats, err = write(io.MultiWriter(w, names))
+		return err
+	})
 	if err != nil {
-		return store.Entry{}, err
-	}
-	size := w.Size()
-	id, err := w.Commit("") // not compressed: the digest of the blob is the layer's
-	if err != nil {
-		return store.Entry{}, err
+		return store.Entry{}, stats, err
 	}
 	if x, err := names.Index(); err == nil { // else who needs one makes it
 		if err := c.layers.Indexes.PutIndex(id, x); err != nil {
-			return store.Entry{}, err
+			return store.Entry{}, stats, err
 		}
 	}
-	p, err := encodeParams(Compression{Type: layer.None}, nil)
-	if err != nil {
-		return store.Entry{}, err
-	}
-	blob := ocispec.Descriptor{MediaType: p.MediaType, Digest: id, Size: size}
 	if err := c.store.PutVariant(store.Variant{DiffID: id, Params: p, Descriptor: blob}); err != nil {
-		return store.Entry{}, err
+		return store.Entry{}, stats, err
 	}
-	c.root.Keep(id)
-	return store.Entry{DiffID: id, Layer: id.Encoded(), Size: stats.Size, Created: time.Now().UTC(), Full: c.full()}, nil
+	return store.Entry{DiffID: id, Layer: id.Encoded(), Size: stats.Size, Created: time.Now().UTC(), Full: c.full()}, stats, nil
 }
 
 // copied shows files of a context, stage or image as a copy.

@@ -72,6 +72,13 @@ func (c Compression) Normal() (Compression, error) {
 	return c, nil
 }
 
+// Quick tells whether compressing takes about as long as hashing does, see the
+// numbers above: nothing is gained by doing it later.
+func (c Compression) Quick() bool {
+	c, err := c.Normal()
+	return err == nil && (c.Type == None || c.Type == Gzip && c.Level <= 6 || c.Type == Zstd && c.Level <= 3)
+}
+
 // Compress returns a writer that compresses into w on all CPUs. Close it to
 // get the end of the blob; it does not close w.
 func Compress(w io.Writer, c Compression) (io.WriteCloser, error) {
