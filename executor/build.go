@@ -103,7 +103,7 @@ func (x *Executor) cachedEvents(n *Node) []Event {
 func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreResult, err error) {
 	j := n.job
 	j.Rung, j.IDs = iso.Rung, iso.IDs
-	j.Keep, j.Ignore, j.Stay, j.Lent, j.Snapshots = x.keep(n), x.opts.IgnorePaths, stay(), n.lent(), snapshot.Mode(x.opts.SnapshotMode)
+	j.Keep, j.Ignore, j.Stay, j.Lent, j.Ends, j.Snapshots = x.keep(n), x.opts.IgnorePaths, stay(), n.lent(), ends(), snapshot.Mode(x.opts.SnapshotMode)
 	j.Stages = x.unspoiled(j.Stages)
 	why := x.why(n)
 	for i := range j.Stages {
@@ -147,7 +147,7 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 		defer back()
 	}
 	container, err := x.opts.Runner.Start(ctx, iso, Site{
-		Store: x.store.Dir(), Keep: j.Keep, Ignore: j.Ignore, Arches: n.arches(),
+		Store: x.store.Dir(), Keep: j.Keep, Ignore: j.Ignore, Ends: j.Ends, Arches: n.arches(),
 		Waiting: func() {
 			x.opts.Sink(Event{Node: n.ID, Kind: Waiting, Time: time.Now(), Text: "another image, which is built in the root of this container"})
 		},

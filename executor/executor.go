@@ -100,6 +100,7 @@ type Site struct {
 	// Where the node has the machine's own root: paths to leave alone, Keep
 	// those that are there now.
 	Keep, Ignore []string
+	Ends         bool   // the machine is a container that ends with this process
 	Waiting      func() // called once if another node has that root
 	// Arches are the architectures (GOARCH) whose programs the node will execute,
 	// other than the machine's own; sorted.

@@ -26,6 +26,7 @@ type job struct {
 	Keep, Ignore []string
 	Stay         []string // directories that stay, emptied
 	Lent         []string // those of Keep that are read only by way of the host
+	Ends         bool     // see Site
 	Snapshots    snapshot.Mode
 	// Encode is how layers of the exported stage are compressed, and Epoch what
 	// their later times are set to (Unix seconds; nil leaves them).

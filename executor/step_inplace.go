@@ -74,8 +74,11 @@ func stay() []string {
 	return imageDirs
 }
 
+// ends tells whether this is the first process of a container, with which it ends.
+func ends() bool { return os.Getpid() == 1 }
+
 func openRoot(j job, mk layer.Maker) (*inplace.Root, error) {
-	return inplace.Open(inplace.Options{Dir: Root, Hide: RootHide, Keep: j.Keep, Ignore: j.Ignore, Stay: j.Stay, Lent: j.Lent, Make: mk, Mode: j.Snapshots})
+	return inplace.Open(inplace.Options{Dir: Root, Hide: RootHide, Keep: j.Keep, Ignore: j.Ignore, Stay: j.Stay, Lent: j.Lent, Ends: j.Ends, Make: mk, Mode: j.Snapshots})
 }
 
 // bring makes the root hold the stack top.

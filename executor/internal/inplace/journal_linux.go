@@ -159,13 +159,18 @@ func sweep(dir, name string, at *spot, discard func(p string) error) error {
 }
 
 // leave gives the directory back: what is ours goes, what was its own returns.
-func leave(dir, hide string, s *spot) error {
+// ends says that what goes need not be deleted.
+func leave(dir, hide string, s *spot, ends bool) error {
 	j, ok, err := readJournal(hide)
 	if err != nil {
 		return fmt.Errorf("give back %s/: %w", dir, err)
 	}
+	remove := func() error { return os.RemoveAll(hide) }
+	if ends {
+		remove = func() error { return nil }
+	}
 	if !ok {
-		return os.RemoveAll(hide)
+		return remove()
 	}
 	wrap := func(err error) error {
 		return fmt.Errorf("give back %s/, whose files are in %s/own: %w", dir, hide, err)
@@ -193,7 +198,7 @@ func leave(dir, hide string, s *spot) error {
 	if err := os.Remove(filepath.Join(hide, phaseFile)); err != nil {
 		return wrap(err)
 	}
-	return keepTime(dir+"/", func() error { return os.RemoveAll(hide) })
+	return keepTime(dir+"/", remove)
 }
 
 // bringBack moves what is in from back into to, with mv, and gives to the attributes of
@@ -266,7 +271,7 @@ func Recover(o Options) error {
 	if err != nil {
 		return err
 	}
-	return leave(prefix(o.Dir), o.Hide, s)
+	return leave(prefix(o.Dir), o.Hide, s, o.Ends)
 }
 
 // RecoverIdle is Recover unless somebody uses the directory. It needs no lock.

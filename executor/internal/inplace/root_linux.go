@@ -38,6 +38,10 @@ type Options struct {
 	// aside: somebody works in them, or will want to after a kill. A command sees them
 	// empty where the stack has nothing there.
 	Stay []string
+	// Ends says that the container ends with us: files that are to be deleted at the
+	// end may as well stay where they are put for that, below Hide, and the next
+	// Recover deletes them, if there is one.
+	Ends bool
 	Make layer.Maker
 	Mode snapshot.Mode // "" is Full
 }
@@ -93,7 +97,7 @@ func (r *Root) Close() error {
 	for _, l := range slices.Backward(r.loans) {
 		err = errors.Join(err, l.close())
 	}
-	return errors.Join(err, leave(r.dir, r.hide, r.spots))
+	return errors.Join(err, leave(r.dir, r.hide, r.spots, r.opts.Ends))
 }
 
 // Dir is the directory.

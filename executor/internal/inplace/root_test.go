@@ -542,3 +542,36 @@ func TestMountsAreImitatedAndLeaveNothing(t *testing.T) {
 		t.Errorf("the directory was\n%s\nand is\n%s", before, after)
 	}
 }
+
+// TestAnEndingContainerKeepsWhatWouldBeDeleted has its own files back all the same,
+// and the rest is gone when it is started once more.
+func TestAnEndingContainerKeepsWhatWouldBeDeleted(t *testing.T) {
+	p := newPlace(t)
+	before := p.dump()
+	base := p.layer("d etc/", "f etc/passwd base", "d bin/", "f bin/sh base")
+	p.opts.Ends = true
+	r := p.root()
+	p.bring(r, base)
+	p.bring(r, p.layer("f other x"))
+	if err := errors.Join(r.Close(), inplace.Recover(p.opts)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(p.opts.Hide, "gone")); err != nil {
+		t.Errorf("it was deleted: %v", err)
+	}
+	p.opts.Ends = false
+	if err := inplace.Recover(p.opts); err != nil {
+		t.Fatal(err)
+	}
+	if after := p.dump(); after != before {
+		t.Errorf("the directory was\n%s\nand is\n%s", before, after)
+	}
+	again := p.root()
+	p.bring(again, base)
+	if err := again.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if after := p.dump(); after != before {
+		t.Errorf("the directory was\n%s\nand after the second build is\n%s", before, after)
+	}
+}

@@ -41,6 +41,7 @@ func startInPlace(ctx context.Context, iso executor.Isolation, at executor.Site,
 		return nil, errors.Join(err, lock.Close())
 	}
 	return &rootContainer{Container: c, end: sync.OnceValue(func() error {
+		root.Ends = at.Ends
 		return errors.Join(c.Wait(), recoverAll(root), lock.Close())
 	})}, nil
 }
