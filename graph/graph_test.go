@@ -229,10 +229,13 @@ func TestDrawings(t *testing.T) {
 	}
 	look := graph.Look{Group: func(id graph.ID) string {
 		return map[graph.ID]string{"api": "backend", "web": "front \"end\"", hostile: "backend"}[id]
-	}}
+	}, Class: func(id graph.ID) string {
+		return map[graph.ID]string{"api": "cached", "web": "affected", hostile: "\"><script>"}[id]
+	}, Critical: []graph.ID{"base", "api", "web"}}
 	for file, draw := range map[string]func(*bytes.Buffer, graph.Look) error{
 		"testdata/dot.want":     func(b *bytes.Buffer, l graph.Look) error { return g.DOT(b, l) },
 		"testdata/mermaid.want": func(b *bytes.Buffer, l graph.Look) error { return g.Mermaid(b, l) },
+		"testdata/svg.want":     func(b *bytes.Buffer, l graph.Look) error { return g.SVG(b, l) },
 		"testdata/json.want":    func(b *bytes.Buffer, l graph.Look) error { return g.JSON(b, l) },
 	} {
 		var plain, got bytes.Buffer

@@ -133,16 +133,18 @@ func (p *Plan) Node(id graph.ID) *Node {
 	return &p.Nodes[i]
 }
 
-// Look shows nodes with their platform, in the box of their group.
+// Look shows nodes with their platform, if there are several, in the box of their
+// group.
 func (p *Plan) Look() graph.Look {
-	nodes := map[graph.ID]*Node{}
+	nodes, platforms := map[graph.ID]*Node{}, map[string]bool{}
 	for i := range p.Nodes {
 		nodes[p.Nodes[i].ID] = &p.Nodes[i]
+		platforms[p.Nodes[i].Platform] = true
 	}
 	return graph.Look{
 		Label: func(id graph.ID) string {
 			n := nodes[id]
-			if n.Platform == "" {
+			if n.Platform == "" || len(platforms) == 1 {
 				return n.Target.Name
 			}
 			return n.Target.Name + "\n" + n.Platform

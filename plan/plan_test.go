@@ -396,7 +396,7 @@ func TestDrawingsShowGroups(t *testing.T) {
 	if err := p.Graph().Mermaid(&b, p.Look()); err != nil {
 		t.Fatal(err)
 	}
-	want := "flowchart LR\n  n1[\"b<br/>linux/amd64\"]\n  subgraph g1[\"g\"]\n    n0[\"a<br/>linux/amd64\"]\n  end\n  n0 -->|\"needs a\"| n1\n"
+	want := "flowchart LR\n  n1[\"b\"]\n  subgraph g1[\"g\"]\n    n0[\"a\"]\n  end\n  n0 -->|\"needs a\"| n1\n"
 	if b.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
 	}

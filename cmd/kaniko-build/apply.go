@@ -96,6 +96,7 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	if err != nil {
 		return err
 	}
+	f.name = w.manifest.Name
 	if r.view, err = f.show(t, w.root); err != nil {
 		return err
 	}
@@ -185,32 +186,4 @@ func (f *manifestFlags) plan(ctx context.Context, selection []string) (*plan.Pla
 		return nil, err
 	}
 	return w.plan(selection)
-}
-
-func newGraph(t terminal) *cobra.Command {
-	f := &manifestFlags{}
-	format := "dot"
-	c := &cobra.Command{
-		Use:     "graph [flags] [TARGET...]",
-		Short:   "Draw what needs what",
-		Example: "  kaniko-build graph --format mermaid\n  kaniko-build graph | dot -Tsvg > graph.svg",
-		RunE: func(c *cobra.Command, args []string) error {
-			p, err := f.plan(c.Context(), args)
-			if err != nil {
-				return err
-			}
-			switch format {
-			case "dot":
-				return p.Graph().DOT(t.out, p.Look())
-			case "mermaid":
-				return p.Graph().Mermaid(t.out, p.Look())
-			case "json":
-				return p.Graph().JSON(t.out, p.Look())
-			}
-			return usageError{fmt.Errorf("no format %q: choose dot, mermaid or json", format)}
-		},
-	}
-	f.add(c)
-	c.Flags().StringVar(&format, "format", format, "dot, mermaid or json")
-	return c
 }

@@ -27,6 +27,8 @@ type runFlags struct {
 	jobs      int
 	progress  string
 	logDir    string
+	report    string
+	name      string // of what is built, for the report
 	isolation string
 	mirrors   []string
 	noCache   bool
@@ -47,6 +49,7 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringVar(&f.progress, "progress", "", "how to show progress: auto, tty (live), plain (the lines of an image together), interleaved, json or quiet (default auto)")
 	fl.StringVar(&f.logDir, "log-dir", "", "write the log of each image to a file DIR/NAME.log")
+	fl.StringVar(&f.report, "report", "", "write what happened as one HTML page: graph, timeline, steps, logs")
 	f.addInputs(c)
 	fl.StringVar(&f.verify, "verify-cache", "", "build again without the cache and compare: all images, or a sample (sample:SEED chooses the same again)")
 	fl.Lookup("verify-cache").NoOptDefVal = "sample"

@@ -3,12 +3,15 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"kaniko-build/cmd/kaniko-build/internal/logtext"
 	"kaniko-build/cmd/kaniko-build/internal/progress"
+	"kaniko-build/cmd/kaniko-build/internal/report"
 	"kaniko-build/cmd/kaniko-build/internal/tty"
 	"kaniko-build/executor"
 )
@@ -44,6 +47,13 @@ func (f *runFlags) show(t terminal, dir string) (progress.View, error) {
 			return nil, err
 		}
 		views = append(views, logs)
+	}
+	if f.report != "" {
+		title := filepath.Base(dir)
+		if f.name != "" {
+			title = f.name
+		}
+		views = append(views, report.Record(title, func(write func(io.Writer) error) error { return writeWhole(f.report, write) }))
 	}
 	return views, nil
 }

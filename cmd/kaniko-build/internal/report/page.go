@@ -1,0 +1,57 @@
+package report
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"html"
+	"io"
+	"strings"
+
+	"kaniko-build/graph"
+)
+
+//go:embed page.html
+var page string
+
+//go:embed page.css
+var style string
+
+//go:embed page.js
+var script string
+
+// Page writes the page of a run with its graph.
+func Page(w io.Writer, r Run, g *graph.Graph, look graph.Look) error {
+	data, err := json.Marshal(r) // its strings hold no "<": it becomes an escape
+	if err != nil {
+		return fmt.Errorf("encode the run: %w", err)
+	}
+	var svg bytes.Buffer
+	if err := g.SVG(&svg, look); err != nil {
+		return err
+	}
+	_, err = strings.NewReplacer(
+		"{{title}}", html.EscapeString(r.Title), "{{style}}", style, "{{script}}", script, "{{graph}}", svg.String(), "{{data}}", string(data),
+	).WriteString(w, page)
+	return err
+}
+
+// Graph writes the page of a graph of which nothing was built.
+func Graph(w io.Writer, title string, g *graph.Graph, look graph.Look) error {
+	r := Run{Title: title}
+	for _, id := range g.Order() {
+		n := &Node{ID: string(id)}
+		if look.Group != nil {
+			n.Group = look.Group(id)
+		}
+		for _, p := range g.Needs(id) {
+			n.Needs = append(n.Needs, string(p))
+		}
+		r.Nodes = append(r.Nodes, n)
+	}
+	for _, id := range look.Critical {
+		r.Critical = append(r.Critical, string(id))
+	}
+	return Page(w, r, g, look)
+}
