@@ -74,6 +74,7 @@ type Registry struct {
 	AnyCert  bool     // https with any certificate
 	Cert     []byte   // PEM, of a client certificate
 	Key      []byte   // PEM, of its key
+	Retries  int      // of a request; 0 is that of Options, negative none
 }
 
 // Compression is how layers are compressed. The zero value is gzip.

@@ -38,7 +38,7 @@ func newRegistry(o Options, st *store.Store, keys *credential.Keychain) (*regist
 }
 
 func registryHost(r Registry) registry.Host {
-	return registry.Host{Mirrors: r.Mirrors, Insecure: r.Insecure, AnyCert: r.AnyCert, Only: r.Strict, CA: r.CA, Cert: r.Cert, Key: r.Key}
+	return registry.Host{Mirrors: r.Mirrors, Insecure: r.Insecure, AnyCert: r.AnyCert, Only: r.Strict, CA: r.CA, Cert: r.Cert, Key: r.Key, Retries: r.Retries}
 }
 
 // userAgent is our name, with that of who calls us if it says so.

@@ -149,7 +149,7 @@ func (m matrixReader) name(cells []*cell) {
 		parts := make([]string, len(c.axes))
 		for i, e := range c.axes {
 			if parts[i] = e.value.text; !nameText.MatchString(parts[i]) {
-				parts[i] = slug(parts[i])
+				parts[i] = Slug(parts[i])
 			}
 		}
 		c.variant = strings.Join(parts, "-")

@@ -422,7 +422,7 @@ var filters = map[string]struct {
 	usage string
 	apply func(text string, args []string) (string, error)
 }{
-	"slug":  {apply: func(s string, _ []string) (string, error) { return slug(s), nil }},
+	"slug":  {apply: func(s string, _ []string) (string, error) { return Slug(s), nil }},
 	"lower": {apply: func(s string, _ []string) (string, error) { return strings.ToLower(s), nil }},
 	"short": {apply: func(s string, _ []string) (string, error) { return short(s), nil }},
 	"semver": {apply: func(s string, _ []string) (string, error) {
@@ -439,9 +439,9 @@ func filterNames() []string {
 
 var notSlug = regexp.MustCompile(`[^a-z0-9]+`)
 
-// slug makes a text fit for a tag, a host name and a file name, by the rule of
+// Slug makes a text fit for a tag, a host name and a file name, by the rule of
 // GitLab's CI_COMMIT_REF_SLUG: lower case, "-" for the rest, 63 characters.
-func slug(s string) string {
+func Slug(s string) string {
 	s = strings.Trim(notSlug.ReplaceAllString(strings.ToLower(s), "-"), "-")
 	return strings.TrimRight(s[:min(len(s), 63)], "-")
 }

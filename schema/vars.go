@@ -517,7 +517,7 @@ func (s *targetScope) lookup(file, ns, name string) (*value, error) {
 	case ns == "target" && name == "name":
 		return newText(diag.Pos{}, s.name), nil
 	case ns == "target" && name == "slug":
-		return newText(diag.Pos{}, slug(s.name)), nil
+		return newText(diag.Pos{}, Slug(s.name)), nil
 	case ns == "target" && name == "variant":
 		return newText(diag.Pos{}, s.variant), nil
 	case ns == "target":

@@ -5,12 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"kaniko-build/cmd/kaniko-build/internal/dropin"
+	"kaniko-build/cmd/kaniko-build/internal/progress"
 	"kaniko-build/executor"
 	"kaniko-build/graph"
 	"kaniko-build/plan"
+	"kaniko-build/schema"
 	"kaniko-build/schema/diag"
 )
 
@@ -71,20 +76,27 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	if err := f.cache.set(c, w, p, requests); err != nil {
 		return err
 	}
+	if err := f.whole(w, p, requests); err != nil {
+		return err
+	}
 	if err := f.written(ctx, w.root, requests); err != nil {
 		return err
 	}
 	r := &run{term: t, flags: f.runFlags, keep: f.keepGoing, private: map[string]bool{}, groups: map[string]string{}, outputs: map[string][]executor.Output{}}
-	if r.outputs, err = f.outputsOf(p, t); err != nil {
+	if r.outputs, err = f.outputsOf(w, p, t); err != nil {
 		return err
 	}
 	if r.joins, err = w.joins(p, f.runFlags); err != nil {
 		return err
 	}
 	for _, n := range p.Nodes {
-		r.private[string(n.ID)] = n.Target.Internal
+		r.private[string(n.ID)] = n.Target.Internal || slices.ContainsFunc(n.Target.Outputs, func(o schema.Output) bool { return o.Type == "none" })
 		r.groups[string(n.ID)] = n.Group
 		r.quiet = r.quiet || toStdout(r.outputs[string(n.ID)])
+	}
+	r.plan, r.hooks = p, &hooks{w: w, force: f.noCache}
+	if dir := w.manifest.Run.DigestDir; dir != "" {
+		r.digests = w.path(dir)
 	}
 	r.again = func(node string) string { return "kaniko-build apply " + p.Node(graph.ID(node)).Target.Name }
 	r.places = w.places()
@@ -101,7 +113,11 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 		return err
 	}
 	if r.x, err = f.open(ctx, said(r.view), registries, r.places); err == nil {
+		r.hooks.x, r.hooks.sink = r.x, func(e executor.Event) { r.view.Event(progress.Event{Event: e}) }
 		if err = w.fetch(ctx, r.x, p, requests); err == nil {
+			r.unready, err = r.hooks.before(ctx, p, f.keepGoing)
+		}
+		if err == nil {
 			_, err = r.all(ctx, requests, p.Graph())
 		}
 		err = shut(ctx, r.x, limit, err)
@@ -115,6 +131,9 @@ func (f *applyFlags) defaults(c *cobra.Command, w *workspace) {
 	set := func(name string) bool { return c.Flags().Changed(name) }
 	if !set("push") {
 		f.push = run.Push
+	}
+	if !set("publish") {
+		f.release.publish = string(run.Publish)
 	}
 	if !set("jobs") {
 		f.jobs = run.Jobs
@@ -137,11 +156,48 @@ func (f *applyFlags) defaults(c *cobra.Command, w *workspace) {
 	}
 }
 
-// outputsOf gives -o to the one target that was asked for.
-func (f *applyFlags) outputsOf(p *plan.Plan, t terminal) (map[string][]executor.Output, error) {
+// whole takes from targets what holds for the whole run, and sets what flags of
+// kaniko say of one image.
+func (f *applyFlags) whole(w *workspace, p *plan.Plan, requests []executor.Request) error {
+	modes := []string{"time", "redo", "full"} // the last one misses least
+	var first *plan.Node
+	for i := range requests {
+		n := p.Node(graph.ID(requests[i].ID))
+		at := slices.Index(modes, n.Target.Executor.SnapshotMode)
+		f.snapshotMode = append([]string{""}, modes...)[max(at, slices.Index(modes, f.snapshotMode))+1]
+		var args []string
+		pos := n.Target.Executor.Pos
+		for _, a := range n.Target.Executor.ExtraArgs {
+			args, pos = append(args, a.Name), a.Pos
+		}
+		extra, err := dropin.ParseExtra(args)
+		if err != nil {
+			return &diag.Problem{Pos: pos, What: fmt.Sprintf("target %q: extraArgs: %v", n.Target.Name, err)}
+		}
+		requests[i].Format.Single, f.retries = extra.Single, max(f.retries, extra.Retries)
+		if first != nil && !slices.Equal(extra.IgnorePaths, f.ignorePaths) {
+			return &diag.Problem{Pos: pos, What: fmt.Sprintf("targets %q and %q ignore different paths", first.Target.Name, n.Target.Name),
+				Hint: "ignored paths hold for a whole run: write them into defaults"}
+		}
+		first, f.ignorePaths = n, extra.IgnorePaths
+	}
+	return nil
+}
+
+// outputsOf is the outputs of each node: those of its target, and -o for the one
+// that was asked for.
+func (f *applyFlags) outputsOf(w *workspace, p *plan.Plan, t terminal) (map[string][]executor.Output, error) {
+	all := map[string][]executor.Output{}
+	for _, n := range p.Nodes {
+		for _, o := range n.Target.Outputs {
+			if !n.Joined && o.Type != "registry" && o.Type != "none" {
+				all[string(n.ID)] = append(all[string(n.ID)], executor.Output{Type: o.Type, Dest: w.path(o.Dest), Dir: o.Type == "oci" && !strings.HasSuffix(o.Dest, ".tar")})
+			}
+		}
+	}
 	outputs, err := parseOutputs(f.outputs, t.out)
 	if err != nil || len(outputs) == 0 {
-		return nil, err
+		return all, err
 	}
 	var one string
 	for _, n := range p.Nodes {
@@ -152,14 +208,21 @@ func (f *applyFlags) outputsOf(p *plan.Plan, t terminal) (map[string][]executor.
 			one = string(n.ID)
 		}
 	}
-	return map[string][]executor.Output{one: outputs}, nil
+	all[one] = append(all[one], outputs...)
+	return all, nil
 }
 
 // registries is what the manifest says of registries, certificates read.
 func (w *workspace) registries() ([]executor.Registry, error) {
 	var out []executor.Registry
 	for _, r := range w.manifest.Registries {
-		e := executor.Registry{Host: r.Host, Mirrors: r.Mirrors, Insecure: r.Insecure, Strict: !r.Fallback}
+		e := executor.Registry{Host: r.Host, Mirrors: r.Mirrors, Insecure: r.Insecure, Strict: !r.Fallback, Retries: r.Retries}
+		switch r.Retries {
+		case 0:
+			e.Retries = -1
+		case -1:
+			e.Retries = 0
+		}
 		for _, file := range []struct {
 			key, name string
 			to        *[]byte

@@ -43,6 +43,11 @@ type runFlags struct {
 	compression  string
 	level        int
 	format       string
+
+	// What the manifest asks of the whole run.
+	snapshotMode string
+	ignorePaths  []string
+	retries      int
 }
 
 func (f *runFlags) add(c *cobra.Command) {
@@ -100,6 +105,7 @@ func (f *runFlags) open(ctx context.Context, sink executor.Sink, registries []ex
 	return executor.Open(ctx, executor.Options{
 		State: state, Runner: &local.Runner{Rung: f.isolation, Careful: !dropin.InImage(), Path: filepath.SplitList(os.Getenv("PATH"))}, Jobs: f.jobs, Registries: registries,
 		Getenv: os.Getenv, Sink: inline.sink(sink), Epoch: epoch, Pull: f.pull,
+		SnapshotMode: f.snapshotMode, IgnorePaths: f.ignorePaths, Retries: f.retries,
 	})
 }
 

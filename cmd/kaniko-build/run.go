@@ -16,6 +16,8 @@ import (
 	"kaniko-build/cmd/kaniko-build/internal/progress"
 	"kaniko-build/executor"
 	"kaniko-build/graph"
+	"kaniko-build/plan"
+	"kaniko-build/schema"
 	"kaniko-build/schema/diag"
 )
 
@@ -33,6 +35,10 @@ type run struct {
 	groups  map[string]string        // of nodes, for pictures
 	quiet   bool                     // print no table: standard output holds an image
 	again   func(node string) string // the command line that builds a node once more
+	plan    *plan.Plan               // nil without a manifest
+	hooks   *hooks                   // nil without a manifest
+	unready map[string]error         // nodes whose hooks before the build failed
+	digests string                   // directory for a file with the digest of each image; "" writes none
 
 	verifyAsked *verifyAsked // nil does not verify
 	order       []string     // nodes, parents first
@@ -101,6 +107,9 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 	if r.flags.metadata != "" {
 		err = errors.Join(err, r.writeMetadata(out))
 	}
+	if r.digests != "" {
+		err = errors.Join(err, r.writeDigests())
+	}
 	if r.flags.progress == "json" {
 		return r.results, errors.Join(err, r.failure(ctx, out))
 	}
@@ -157,6 +166,11 @@ func (r *run) node(ctx context.Context, id graph.ID) (err error) {
 	m, started := r.made(string(id)), time.Now()
 	r.tell(progress.NodeStarted, m.id, "")
 	defer func() { r.ended(m, err, time.Since(started)) }()
+	if err = r.unready[m.id]; err != nil {
+		return r.lost(m.id, err)
+	}
+	ctx, cancel := r.limit(ctx, id)
+	defer cancel()
 	res, err := m.build(ctx)
 	if err == nil {
 		for _, o := range r.outputs[m.id] {
@@ -180,18 +194,69 @@ func (r *run) node(ctx context.Context, id graph.ID) (err error) {
 			err = r.release(ctx, m)
 		}
 	}
-	err = r.places.err(err)
+	if err = r.timedOut(ctx, id, r.places.err(err)); r.hooks != nil {
+		err = errors.Join(err, r.hooks.after(context.WithoutCancel(ctx), r.plan.Node(id), r.hookResult(r.plan.Node(id), res, err)))
+	}
+	if err != nil {
+		return r.lost(m.id, err)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err != nil {
-		r.errs[m.id] = err
-		return err
-	}
 	if now := m.image.Result(); now.Manifest.Digest != res.Manifest.Digest {
 		res = *now // a layer of a cache could not be had, and was made anew
 	}
 	r.results[m.id] = res
 	return nil
+}
+
+// lost keeps the error of a node.
+func (r *run) lost(id string, err error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.errs[id] = err
+	return err
+}
+
+// hookResult is what hooks are told of a node. Its ref is by digest where its tags are
+// not there yet, or never will be.
+func (r *run) hookResult(n *plan.Node, res executor.Result, err error) hookResult {
+	if err != nil {
+		return hookResult{status: string(schema.OnFailure)}
+	}
+	out := hookResult{status: string(schema.OnSuccess), digest: res.Manifest.Digest.String()}
+	if names := n.Target.RefNames(); len(names) > 0 {
+		out.ref = names[0]
+		if ref, ok := schema.ParseRef(out.ref); ok && (n.Joined || r.flags.push && !r.private[string(n.ID)]) {
+			out.ref = ref.Repository + "@" + out.digest
+		}
+	}
+	return out
+}
+
+// timeoutError is a node that took longer than its timeout.
+type timeoutError struct {
+	limit time.Duration
+	err   error
+}
+
+func (e *timeoutError) Error() string {
+	return fmt.Sprintf("it took longer than its timeout, %s: %v", e.limit, e.err)
+}
+
+// limit gives a node the time that its target may take.
+func (r *run) limit(ctx context.Context, id graph.ID) (context.Context, func()) {
+	if r.plan == nil || r.plan.Node(id).Target.Timeout == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, r.plan.Node(id).Target.Timeout)
+}
+
+// timedOut says of an error that it is the timeout's doing.
+func (r *run) timedOut(ctx context.Context, id graph.ID, err error) error {
+	if err == nil || !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		return err
+	}
+	return &timeoutError{r.plan.Node(id).Target.Timeout, err}
 }
 
 // ended tells what became of a node.
@@ -201,9 +266,12 @@ func (r *run) ended(m made, err error, took time.Duration) {
 		e.Kind, e.Text = progress.NodeFailed, err.Error()
 		var step *executor.StepError
 		var problem *diag.Problem
+		var hook *hookError
 		switch {
 		case errors.As(err, &step):
 			e.Pos = step.Pos
+		case errors.As(err, &hook):
+			e.Pos = hook.problem.Pos
 		case errors.As(err, &problem):
 			e.Pos = problem.Pos
 		}
@@ -336,6 +404,21 @@ func (r *run) writeMetadata(out graph.Outcome) error {
 		_, err := w.Write(append(b, '\n'))
 		return err
 	})
+}
+
+// writeDigests writes a file with the digest of each image that is there, as kaniko's
+// digest files are, by the slug of its node.
+func (r *run) writeDigests() error {
+	for id, res := range r.results {
+		err := writeWhole(filepath.Join(r.digests, schema.Slug(id)), func(w io.Writer) error {
+			_, err := io.WriteString(w, res.Manifest.Digest.String())
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeWhole writes a file that is complete or as it was.

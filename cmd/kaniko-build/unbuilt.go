@@ -19,11 +19,6 @@ func (w *workspace) unbuilt(p *plan.Plan) error {
 	if m.Runner.Type != "local" {
 		later(m.Runner.Pos, "runner %s", m.Runner.Type)
 	}
-	for _, r := range m.Registries {
-		if r.Retries >= 0 {
-			later(r.Pos, "registry %q: retries", r.Host)
-		}
-	}
 	seen := map[string]bool{}
 	for _, n := range p.Nodes {
 		t := n.Target
@@ -50,12 +45,6 @@ func (w *workspace) unbuilt(p *plan.Plan) error {
 			if a.Level == "index-descriptor" {
 				later(a.Pos, "target %q: an annotation of the %s", t.Name, a.Level)
 			}
-		}
-		for _, h := range append(t.Before, t.After...) {
-			later(h.Pos, "target %q: hooks", t.Name)
-		}
-		for _, a := range t.Executor.ExtraArgs {
-			later(a.Pos, "target %q: extraArgs", t.Name)
 		}
 	}
 	return l.Err()

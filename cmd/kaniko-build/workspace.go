@@ -368,6 +368,7 @@ func (w *workspace) check() string {
 
 // grant adds the secrets and agents that a target may use.
 func (w *workspace) grant(r *executor.Request, t *schema.Target) error {
+	var l diag.List
 	for _, g := range t.Secrets {
 		for _, s := range w.manifest.Secrets {
 			if s.ID != g.ID {
@@ -386,7 +387,10 @@ func (w *workspace) grant(r *executor.Request, t *schema.Target) error {
 				}
 			}
 			if _, set := os.LookupEnv(s.Env); s.Env != "" && !set {
-				return &diag.Problem{Pos: s.Pos, What: fmt.Sprintf("secret %q: the variable %s is not set", s.ID, s.Env), Hint: "set it, or make the secret optional"}
+				l.Add(s.Pos, "set it, or make the secret optional", "secret %q: the variable %s is not set", s.ID, s.Env)
+			}
+			if _, err := os.Stat(file); s.Env == "" && errors.Is(err, fs.ErrNotExist) {
+				l.Add(s.Pos, "write it, or make the secret optional", "secret %q: there is no file %s", s.ID, s.File)
 			}
 			r.Secrets = append(r.Secrets, executor.Secret{ID: g.As, File: file, Env: s.Env})
 		}
@@ -408,13 +412,14 @@ func (w *workspace) grant(r *executor.Request, t *schema.Target) error {
 		if len(agent.Paths) == 0 {
 			sock := os.Getenv("SSH_AUTH_SOCK")
 			if sock == "" {
-				return &diag.Problem{Pos: name.Pos, What: fmt.Sprintf("ssh %q needs an agent, and SSH_AUTH_SOCK is not set", name.Name), Hint: "start ssh-agent, or list keys under ssh:"}
+				l.Add(name.Pos, "start ssh-agent, or list keys under ssh:", "ssh %q needs an agent, and SSH_AUTH_SOCK is not set", name.Name)
+				continue
 			}
 			agent.Paths = []string{sock}
 		}
 		r.SSH = append(r.SSH, agent)
 	}
-	return nil
+	return l.Err()
 }
 
 func (w *workspace) secretPath(p string) (string, error) {

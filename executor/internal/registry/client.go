@@ -31,6 +31,7 @@ type Host struct {
 	CA       []byte   // PEM, beside the system's certificates
 	Cert     []byte   // PEM, of a client certificate
 	Key      []byte   // PEM
+	Retries  int      // of a request; 0 is that of Options, negative none
 }
 
 // Options say how to speak to registries. The zero value works, without
@@ -122,8 +123,18 @@ func New(st *store.Store, o Options) (*Client, error) {
 		}
 	}
 	rt.other = c.newTransport(others)
-	c.plain = &doors{jobs: &c.jobs, inner: &retrier{inner: transport.NewUserAgent(rt, o.UserAgent), attempts: max(0, o.Retries) + 1}}
+	c.plain = &doors{jobs: &c.jobs, inner: &retrier{inner: transport.NewUserAgent(rt, o.UserAgent), attempts: c.attempts}}
 	return c, nil
+}
+
+// attempts is how often a request to a host may be made.
+func (c *Client) attempts(host string) int {
+	for name, h := range c.o.Hosts {
+		if h.Retries != 0 && apiHost(name) == host {
+			return max(0, h.Retries) + 1
+		}
+	}
+	return max(0, c.o.Retries) + 1
 }
 
 // Close waits for what is still under way, which must have been given up by its

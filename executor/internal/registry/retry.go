@@ -24,7 +24,7 @@ const (
 // a body that cannot be had again is not repeated here.
 type retrier struct {
 	inner    http.RoundTripper
-	attempts int
+	attempts func(host string) int
 }
 
 func (r *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -38,7 +38,7 @@ func (r *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 			req.Body = body
 		}
 		resp, err := r.inner.RoundTrip(req)
-		again := try < r.attempts && (req.Body == nil || req.Body == http.NoBody || req.GetBody != nil)
+		again := try < r.attempts(req.URL.Host) && (req.Body == nil || req.Body == http.NoBody || req.GetBody != nil)
 		if err != nil {
 			if !again || !passing(err) || (refused(err) && try >= 3) {
 				return nil, err
