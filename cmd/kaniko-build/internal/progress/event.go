@@ -81,7 +81,7 @@ type View interface {
 	// caller changes afterwards.
 	Event(Event)
 	// Close shows what is still held back and gives the terminal back. It may be
-	// called more than once; no Event comes after it.
+	// called more than once. Of events that come after it warnings are shown, at once.
 	Close() error
 }
 

@@ -34,6 +34,7 @@ type plain struct {
 	left   int               // nodes that have not finished; 0 before RunStarted
 	live   string            // the node whose lines are printed as they come
 	timer  *time.Timer
+	closed bool
 }
 
 // block is the lines of one node.
@@ -48,6 +49,10 @@ type block struct {
 func (p *plain) Event(e Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		p.print(e.Late(), "")
+		return
+	}
 	p.wake()
 	switch e.Kind {
 	case RunStarted:
@@ -201,6 +206,7 @@ func (p *plain) beat() {
 func (p *plain) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.closed = true
 	if p.timer != nil {
 		p.timer.Stop()
 		p.timer = nil

@@ -303,6 +303,16 @@ func TestAnInterruptedRunShowsWhatItHas(t *testing.T) {
 	}
 }
 
+func TestWarningsAfterTheEndAreShown(t *testing.T) {
+	var b strings.Builder
+	v := progress.Plain(&b, progress.CI{})
+	v.Close()
+	sent(v, event("api", executor.Warning, text("a layer is not kept")), event("api", executor.StepCached, text("RUN x")))
+	if b.String() != "api warning: a layer is not kept\n" {
+		t.Errorf("got %q", b.String())
+	}
+}
+
 func TestJSONPrintsALineAnEvent(t *testing.T) {
 	var b strings.Builder
 	sent(progress.JSON(&b), append(twoNodes, event("x", executor.Log, data(hostile)))...)

@@ -61,6 +61,21 @@ func (e Event) words() []string {
 	return nil
 }
 
+// Late is the lines of a warning or a note, each after the name of its node, and
+// nothing of any other event.
+func (e Event) Late() []string {
+	switch e.Kind {
+	case executor.Warning, executor.CacheMiss, Note:
+	default:
+		return nil
+	}
+	out := e.Lines()
+	for i, l := range out {
+		out[i] = strings.TrimSpace(logtext.Line(e.Node) + " " + l)
+	}
+	return out
+}
+
 // warning is the sentence of a warning with its rule and place.
 func (e Event) warning() string {
 	text := logtext.Line(e.Text)

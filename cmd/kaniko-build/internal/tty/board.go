@@ -86,9 +86,7 @@ func (b *board) event(e progress.Event) {
 		b.doing = "putting tags"
 		return
 	case executor.Warning, executor.CacheMiss, progress.Note:
-		for _, l := range e.Lines() {
-			b.notices = append(b.notices, strings.TrimSpace(logtext.Line(e.Node)+" "+l))
-		}
+		b.notices = append(b.notices, e.Late()...)
 		return
 	}
 	if e.Node == "" {

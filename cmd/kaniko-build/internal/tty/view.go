@@ -54,6 +54,12 @@ func New(out *os.File, env []string) *View {
 func (v *View) Event(e progress.Event) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.closed {
+		for _, l := range e.Late() {
+			_, _ = fmt.Fprintln(v.out, l)
+		}
+		return
+	}
 	v.board.event(e)
 }
 
