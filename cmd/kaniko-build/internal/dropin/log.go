@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"kaniko-build/cmd/kaniko-build/internal/logtext"
 	"kaniko-build/executor"
 )
 
@@ -103,8 +104,10 @@ func needsQuotes(r rune) bool {
 	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._/@^+", r))
 }
 
-// event shows what happens in a build in kaniko's words.
+// event shows what happens in a build in kaniko's words. What a build says cannot
+// steer the terminal or the CI.
 func (l *logger) event(e executor.Event) {
+	e.Text = logtext.Lines(e.Text)
 	switch e.Kind {
 	case executor.StepStarted:
 		l.infof("%s", e.Text)
@@ -129,6 +132,6 @@ func (l *logger) event(e executor.Event) {
 	case executor.Log:
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		_, _ = io.WriteString(l.out, e.Data)
+		_, _ = io.WriteString(l.out, logtext.Lines(e.Data))
 	}
 }
