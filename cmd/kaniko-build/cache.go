@@ -77,8 +77,13 @@ func (f *cacheFlags) of(c *cobra.Command, base *schema.Cache) (*executor.Cache, 
 // set gives the requests for nodes of a plan their caches.
 func (f *cacheFlags) set(c *cobra.Command, w *workspace, p *plan.Plan, requests []executor.Request) (err error) {
 	for i := range requests {
-		if requests[i].Cache, err = f.of(c, w.cacheOf(p.Node(graph.ID(requests[i].ID)).Target)); err != nil {
+		t := p.Node(graph.ID(requests[i].ID)).Target
+		if requests[i].Cache, err = f.of(c, w.cacheOf(t)); err != nil {
 			return err
+		}
+		if cache := requests[i].Cache; cache != nil && cache.Repo == "" && len(t.Refs) == 0 { // its names come with its input digest
+			repository, _, _ := strings.Cut(t.InputRefs[0].Text, "${")
+			cache.Repo = repository[:strings.LastIndexByte(repository, ':')] + "/cache"
 		}
 	}
 	return nil

@@ -105,13 +105,13 @@ func (h *hooks) unlessUnchanged(ctx context.Context, node string, t *schema.Targ
 func (h *hooks) after(ctx context.Context, n *plan.Node, res hookResult) error {
 	var errs []error
 	for _, hook := range n.Target.After {
-		if hook.When != schema.Always && string(hook.When) != res.status {
+		if res.status == skippedStatus && !hook.Always || res.status != skippedStatus && hook.When != schema.Always && string(hook.When) != res.status {
 			continue
 		}
 		switch some := len(hook.Platforms) > 0; {
 		case some && !slices.Contains(hook.Platforms, n.Platform):
 			continue
-		case !some && n.Joined && res.status == string(schema.OnSuccess):
+		case !some && n.Joined && res.status != string(schema.OnFailure):
 			continue // it runs for the index
 		}
 		errs = append(errs, h.run(ctx, string(n.ID), n.Target, hook, res))

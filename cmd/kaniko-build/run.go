@@ -37,8 +37,11 @@ type run struct {
 	again   func(node string) string // the command line that builds a node once more
 	plan    *plan.Plan               // nil without a manifest
 	hooks   *hooks                   // nil without a manifest
-	unready map[string]error         // nodes whose hooks before the build failed
-	digests string                   // directory for a file with the digest of each image; "" writes none
+	inputs  inputs
+	idle    map[string]bool   // nodes that are skipped, as they are unchanged
+	lines   map[string]string // by node, what is remembered of its inputs when it is built
+	unready map[string]error  // nodes whose hooks before the build failed
+	digests string            // directory for a file with the digest of each image; "" writes none
 
 	verifyAsked *verifyAsked // nil does not verify
 	order       []string     // nodes, parents first
@@ -73,6 +76,9 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 		r.nodes[n.ID] = n
 	}
 	r.indexes = r.joins.of(r.nodes)
+	if err := r.known(); err != nil {
+		return nil, errors.Join(err, r.view.Close())
+	}
 	if g == nil {
 		if g, err = graph.New(ids, nil); err != nil {
 			return nil, err
@@ -99,6 +105,9 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 		}
 		err = r.release(ctx, all...)
 	}
+	if err == nil && (out.Err() == nil || !r.flags.push || r.flags.release.publish == oneByOne) { // else no tag was put
+		err = r.remember()
+	}
 	err = errors.Join(err, r.end(ctx, errors.Join(err, out.Err()), time.Since(started)))
 	fmt.Fprint(r.term.err, verified.String())
 	if err == nil {
@@ -115,6 +124,10 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 	}
 	if !r.quiet && len(r.results) > 0 {
 		err = errors.Join(err, r.table(r.term.out, out, time.Since(started)))
+	}
+	if n := r.idles(); n > 0 && !r.quiet {
+		_, told := fmt.Fprintf(r.term.out, "%d skipped, as they are unchanged\n", n)
+		err = errors.Join(err, told)
 	}
 	return r.results, errors.Join(err, r.failure(ctx, out))
 }
@@ -164,6 +177,9 @@ func (r *run) end(ctx context.Context, err error, took time.Duration) error {
 // consists of.
 func (r *run) node(ctx context.Context, id graph.ID) (err error) {
 	m, started := r.made(string(id)), time.Now()
+	if r.idle[m.id] {
+		return r.unchanged(ctx, m)
+	}
 	r.tell(progress.NodeStarted, m.id, "")
 	defer func() { r.ended(m, err, time.Since(started)) }()
 	if err = r.unready[m.id]; err != nil {
@@ -370,13 +386,16 @@ func (r *run) writeMetadata(out graph.Outcome) error {
 		Duration   float64         `json:"duration,omitempty"` // seconds
 		Steps      int             `json:"steps,omitempty"`
 		Executed   int             `json:"executed,omitempty"`
+		Input      string          `json:"inputDigest,omitempty"`
 		Bases      []executor.Base `json:"bases,omitempty"`
 	}
 	doc := map[string]entry{}
 	for _, o := range out {
-		e := entry{Cause: string(o.Cause)}
+		e := entry{Cause: string(o.Cause), Input: r.inputs.digests[string(o.ID)]}
 		res, ok := r.results[string(o.ID)]
 		switch {
+		case r.idle[string(o.ID)]:
+			e.Status, e.Cause = "skipped", unchangedText
 		case ok && res.Cached:
 			e.Status = "cached"
 		case ok:

@@ -32,14 +32,11 @@ func (w *workspace) unbuilt(p *plan.Plan) error {
 		if t.Attest.SBOM != "" {
 			later(t.Attest.Pos, "target %q: sbom", t.Name)
 		}
-		if t.Skip != schema.SkipNever {
+		if t.Skip == schema.SkipPublished {
 			later(t.Pos, "target %q: skip %s", t.Name, t.Skip)
 		}
 		if t.Resources != (schema.Resources{}) {
 			later(t.Pos, "target %q: resources", t.Name)
-		}
-		for _, r := range t.InputRefs {
-			later(r.Pos, "target %q: a tag with ${input.digest}", t.Name)
 		}
 		for _, a := range t.Annotations {
 			if a.Level == "index-descriptor" {

@@ -13,7 +13,7 @@ const (
 	NodePushing executor.Kind = "node-pushing" // to a registry; Text is the name
 	NodeDone    executor.Kind = "node-done"    // Image is set, and Elapsed
 	NodeFailed  executor.Kind = "node-failed"  // Text is the error, Pos where it is, if that is known; Elapsed
-	NodeSkipped executor.Kind = "node-skipped" // Text says why: "needs NODE", which failed, or "not started"
+	NodeSkipped executor.Kind = "node-skipped" // Text says why: "needs NODE", which failed, "not started", or that it is unchanged
 	Tagging     executor.Kind = "tagging"      // the tags are put now, last of all
 	Verifying   executor.Kind = "verifying"    // --verify-cache builds again what was built
 	Note        executor.Kind = "note"         // Text is a sentence about an output

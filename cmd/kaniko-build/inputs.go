@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"kaniko-build/cmd/kaniko-build/internal/progress"
+	"kaniko-build/executor"
+	"kaniko-build/graph"
+	"kaniko-build/plan"
+	"kaniko-build/schema"
+	"kaniko-build/schema/diag"
+)
+
+// inputs is the input digest of each node, 64 hex digits: what its image is made of
+// and the extra inputs of its target; that of an index is made of its nodes'. Nodes
+// that have none are in why, with the reason.
+type inputs struct {
+	digests map[string]string
+	why     map[string]error
+}
+
+// inputs are those of inspected nodes.
+func (w *workspace) inputs(p *plan.Plan, nodes map[string]*executor.Node) (inputs, error) {
+	in := inputs{map[string]string{}, map[string]error{}}
+	for _, id := range p.Order { // nodes before their index
+		n := p.Node(id)
+		var parts []string
+		for _, part := range n.Index {
+			if err := in.why[string(part)]; err != nil {
+				in.why[string(id)] = err
+			}
+			parts = append(parts, in.digests[string(part)])
+		}
+		if node := nodes[string(id)]; node != nil {
+			digest, err := node.InputDigest()
+			if err != nil {
+				in.why[string(id)] = err
+			}
+			parts = append(parts, digest)
+		}
+		if extra := n.Target.Inputs.Extra; len(extra) > 0 {
+			var patterns []string
+			for _, e := range extra {
+				patterns = append(patterns, e.Name)
+			}
+			for _, e := range n.Target.Inputs.Ignore {
+				patterns = append(patterns, "!"+e.Name)
+			}
+			sum, err := hashInputs(w.root, patterns)
+			if err != nil {
+				return in, &diag.Problem{Pos: extra[0].Pos, What: fmt.Sprintf("target %q: extra inputs: %v", n.Target.Name, err)}
+			}
+			parts = append(parts, "extra "+sum)
+		}
+		digest := parts[0]
+		if len(parts) > 1 || len(n.Index) > 0 {
+			sum := sha256.Sum256([]byte(strings.Join(parts, "\n")))
+			digest = hex.EncodeToString(sum[:])
+		}
+		if in.why[string(id)] == nil {
+			in.digests[string(id)] = digest
+		}
+	}
+	return in, nil
+}
+
+// refs is the refs of a target that name its input digest, for one of its nodes.
+func (in inputs) refs(n *plan.Node) ([]string, error) {
+	var out []string
+	for _, r := range n.Target.InputRefs {
+		if why := in.why[string(n.ID)]; why != nil {
+			return nil, &diag.Problem{Pos: r.Pos, What: fmt.Sprintf("target %q has no input digest: %v", n.Target.Name, why)}
+		}
+		name, err := schema.Expand(r.Text, map[string]string{"input.digest": in.digests[string(n.ID)]})
+		if err != nil {
+			return nil, &diag.Problem{Pos: r.Pos, What: err.Error()}
+		}
+		out = append(out, name)
+	}
+	return out, nil
+}
+
+// known completes what the manifest left open until nodes are inspected: names with
+// input digests, and which nodes are skipped.
+func (r *run) known() error {
+	if r.plan == nil {
+		return nil
+	}
+	in, err := r.hooks.w.inputs(r.plan, r.nodes)
+	if err != nil {
+		return err
+	}
+	r.inputs = in
+	for i := range r.plan.Nodes {
+		n := &r.plan.Nodes[i]
+		id := string(n.ID)
+		if n.Joined {
+			continue
+		}
+		names, err := in.refs(n)
+		if err != nil {
+			return err
+		}
+		if ix := r.indexes[id]; ix != nil {
+			ix.Names = slices.Concat(ix.Names, names)
+		} else {
+			r.nodes[id].Names = slices.Concat(r.nodes[id].Names, names)
+		}
+	}
+	r.skip()
+	return nil
+}
+
+// skip finds the nodes that are not built because they are as they were. One that
+// others need is made all the same, of what the store has; but it is not pushed,
+// nothing is written, and its hooks do not run.
+func (r *run) skip() {
+	r.idle, r.lines = map[string]bool{}, map[string]string{}
+	for _, n := range r.plan.Nodes {
+		id := string(n.ID)
+		r.lines[id] = r.inputLine(id)
+		r.idle[id] = n.Target.Skip == schema.SkipUnchanged && !r.hooks.force && r.verifyAsked == nil && r.inputs.digests[id] != "" && r.remembers(id)
+	}
+	for _, n := range r.plan.Nodes { // an index and its nodes are one
+		whole := r.idle[string(n.ID)] && !slices.ContainsFunc(n.Index, func(part graph.ID) bool { return !r.idle[string(part)] })
+		for _, part := range n.Index {
+			r.idle[string(part)], r.idle[string(n.ID)] = whole, whole
+		}
+	}
+	for id, idle := range r.idle {
+		if idle {
+			r.private[id] = true
+			delete(r.outputs, id)
+		}
+	}
+}
+
+// remembers tells whether what is to be done for a node was done with the same inputs.
+func (r *run) remembers(id string) bool {
+	done := strings.Fields(r.x.Remembered(r.inputName(id)))
+	return !slices.ContainsFunc(strings.Fields(r.lines[id]), func(part string) bool { return !slices.Contains(done, part) })
+}
+
+// inputName is what the store remembers a node's input digest by: each work tree
+// has its own.
+func (r *run) inputName(id string) string { return "input " + id + " " + r.hooks.w.root }
+
+// inputLine is what is remembered: a build that was not pushed, or wrote less, does
+// not stand for one that is to.
+func (r *run) inputLine(id string) string {
+	line := r.inputs.digests[id]
+	if r.flags.push && !r.plan.Node(graph.ID(id)).Target.Internal {
+		line += " pushed"
+	}
+	if outputs := r.outputs[id]; len(outputs) > 0 {
+		sum := sha256.New()
+		for _, o := range outputs {
+			fmt.Fprintf(sum, "%s %q\n", o.Type, o.Dest)
+		}
+		line += " " + hex.EncodeToString(sum.Sum(nil)[:8])
+	}
+	return line
+}
+
+// needed tells whether a node that is skipped is needed by one that is not.
+func (r *run) needed(id graph.ID) bool {
+	return slices.ContainsFunc(r.plan.Graph().Dependents(id), func(d graph.ID) bool { return !r.idle[string(d)] || r.needed(d) })
+}
+
+// unchanged does what there is to do for a node that is skipped.
+func (r *run) unchanged(ctx context.Context, m made) error {
+	n := r.plan.Node(graph.ID(m.id))
+	if r.needed(n.ID) {
+		res, err := m.build(ctx)
+		if err != nil {
+			return r.lost(m.id, r.places.err(err))
+		}
+		r.mu.Lock()
+		r.results[m.id] = res
+		r.mu.Unlock()
+	}
+	err := r.hooks.after(context.WithoutCancel(ctx), n, hookResult{status: skippedStatus})
+	if err != nil {
+		return r.lost(m.id, err)
+	}
+	r.tell(progress.NodeSkipped, m.id, unchangedText)
+	return nil
+}
+
+// What is said of nodes that are skipped, and what their hooks are told.
+const (
+	unchangedText = "unchanged since it was built last"
+	skippedStatus = "skipped"
+)
+
+// remember notes what was done for nodes, so that they can be skipped.
+func (r *run) remember() error {
+	if r.plan == nil {
+		return nil
+	}
+	for id := range r.results {
+		if r.plan.Node(graph.ID(id)).Target.Skip != schema.SkipUnchanged || r.inputs.digests[id] == "" || r.idle[id] {
+			continue
+		}
+		if err := r.x.Remember(r.inputName(id), r.lines[id]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// idles counts the nodes that were skipped, but for those of an index.
+func (r *run) idles() (n int) {
+	if r.plan == nil {
+		return 0
+	}
+	for _, node := range r.plan.Nodes {
+		if r.idle[string(node.ID)] && !node.Joined {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,39 @@
+package executor
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+)
+
+// errFresh says that something of an image is made anew in every run.
+var errFresh = errors.New("something of it runs in every build (noCache), so that nothing tells beforehand what it will be")
+
+// InputDigest is the hash of all that the image is made of, in 64 hex digits: the key
+// of its last step, which stands for the Dockerfile, the files it reads, its arguments
+// and bases and for what other nodes of the run make of theirs; and its config
+// without the labels of the request. It is known once the node is inspected, and the
+// same on every machine. An image of which something runs afresh has none.
+func (n *Node) InputDigest() (string, error) {
+	if n.fresh {
+		return "", errFresh
+	}
+	config := n.program.Target().Config
+	inner := config.Config
+	inner.Labels = maps.Clone(inner.Labels)
+	for name := range n.Labels {
+		delete(inner.Labels, name)
+	}
+	b, err := json.Marshal(struct {
+		Key, Architecture, OS, Variant string
+		Config                         any
+	}{n.finalKey.String(), config.Architecture, config.OS, config.Variant, inner})
+	if err != nil {
+		return "", fmt.Errorf("encode the config of %s: %w", n.ID, err)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), nil
+}
