@@ -57,8 +57,9 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 		return err
 	}
 	for _, warning := range p.Warnings {
-		fmt.Fprintln(t.err, "warning:", warning)
+		fmt.Fprintln(t.err, "warning:", printableLines(warning.Error()))
 	}
+	fmt.Fprint(t.err, ciHere().Problems("warning", p.Warnings))
 	if err := w.unbuilt(p); err != nil {
 		return err
 	}
@@ -109,7 +110,7 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 		return err
 	}
 	f.name = w.manifest.Name
-	if r.view, err = f.show(t, w.root); err != nil {
+	if r.view, err = f.show(ctx, t, w.root); err != nil {
 		return err
 	}
 	if r.x, err = f.open(ctx, said(r.view), registries, r.places); err == nil {

@@ -53,6 +53,7 @@ type runFlags struct {
 func (f *runFlags) add(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringVar(&f.progress, "progress", "", "how to show progress: auto, tty (live), plain (the lines of an image together), interleaved, json or quiet (default auto)")
+	complete(c, "progress", "auto", "tty", "plain", "interleaved", "json", "quiet")
 	fl.StringVar(&f.logDir, "log-dir", "", "write the log of each image to a file DIR/NAME.log")
 	fl.StringVar(&f.report, "report", "", "write what happened as one HTML page: graph, timeline, steps, logs")
 	f.addInputs(c)
@@ -241,7 +242,7 @@ func (f *buildFlags) run(c *cobra.Command, t terminal, contextDir string) error 
 	if err != nil {
 		return fmt.Errorf("find the working directory: %w", err)
 	}
-	view, err := f.show(t, here)
+	view, err := f.show(ctx, t, here)
 	if err != nil {
 		return err
 	}

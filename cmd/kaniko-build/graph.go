@@ -37,6 +37,7 @@ step that will run; registries and caches are asked as for plan --explain.`,
 	f.addInputs(c)
 	f.cache.add(c)
 	c.Flags().StringVar(&f.format, "format", f.format, "dot, mermaid, svg, html or json")
+	complete(c, "format", "dot", "mermaid", "svg", "html", "json")
 	c.Flags().BoolVar(&f.explain, "explain", false, "colour what is known, and what will be built")
 	return c
 }

@@ -116,7 +116,8 @@ func execute() int {
 	}
 	var failure *dropin.Failure
 	if err != nil && !errors.Is(err, errReported) && !errors.As(err, &failure) {
-		fmt.Fprintln(os.Stderr, "kaniko-build:", err)
+		fmt.Fprintln(os.Stderr, "kaniko-build:", printableLines(err.Error()))
+		fmt.Fprint(os.Stderr, ciHere().Problems("error", err))
 	}
 	return exitCode(err)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,13 +18,13 @@ import (
 )
 
 // show makes the view that --progress names, and with it whatever else writes
-// down what happens. dir is what the positions of events are relative to.
-func (f *runFlags) show(t terminal, dir string) (progress.View, error) {
+// down what happens. When ctx ends the view says that the run is stopping. dir is what the positions of events are relative to.
+func (f *runFlags) show(ctx context.Context, t terminal, dir string) (progress.View, error) {
 	ci := progress.DetectCI(os.Getenv, dir)
 	var views progress.Tee
 	switch f.progress {
 	case "", "auto", "tty":
-		live, err := f.live(t, ci)
+		live, err := f.live(ctx, t, ci)
 		if err != nil {
 			return nil, err
 		}
@@ -60,7 +61,7 @@ func (f *runFlags) show(t terminal, dir string) (progress.View, error) {
 
 // live is the view for a terminal, nil where there is none that can show it. It
 // is an error when it was asked for by its name.
-func (f *runFlags) live(t terminal, ci progress.CI) (progress.View, error) {
+func (f *runFlags) live(ctx context.Context, t terminal, ci progress.CI) (progress.View, error) {
 	out, ok := t.err.(*os.File)
 	if ok = ok && ci.Kind == "" && tty.Fits(out, os.Getenv); !ok {
 		if f.progress == "tty" {
@@ -70,6 +71,7 @@ func (f *runFlags) live(t terminal, ci progress.CI) (progress.View, error) {
 	}
 	view := tty.New(out, os.Environ())
 	t.leave.set(view.Leave)
+	context.AfterFunc(ctx, view.Stopping)
 	return view, nil
 }
 
@@ -91,6 +93,16 @@ func (l *leaving) now() {
 	if l.do != nil {
 		l.do()
 	}
+}
+
+// ciHere is the CI whose log this is, for positions relative to the working
+// directory.
+func ciHere() progress.CI {
+	here, err := os.Getwd()
+	if err != nil {
+		here = "" // positions then count from the root of the repository
+	}
+	return progress.DetectCI(os.Getenv, here)
 }
 
 // said is an event of the executor as one of the run.

@@ -110,3 +110,10 @@ func stateDir() (string, error) {
 	}
 	return filepath.Join(d, "kaniko-build"), nil
 }
+
+// complete lets shells complete the values of a flag.
+func complete(c *cobra.Command, flag string, values ...cobra.Completion) {
+	if err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic("internal error: " + err.Error()) // the flag does not exist
+	}
+}

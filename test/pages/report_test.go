@@ -138,7 +138,7 @@ return out;`, false, &got)
 		t.Errorf("a click shows %q", got.Detail)
 	}
 	t.Logf("%d bytes, loaded in %.0f ms, a click takes %.0f ms", fi.Size(), got.Load, got.Click)
-	if got.Click > 1000 {
+	if got.Click > 3000 {
 		t.Errorf("a click takes %.0f ms", got.Click)
 	}
 }

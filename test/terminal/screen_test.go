@@ -114,7 +114,7 @@ func (s *screen) now(more ...string) string {
 // wait waits for the screen to show something, and answers with it.
 func (s *screen) wait(what string, ok func(now string) bool, more ...string) string {
 	s.t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		now := s.now(more...)
 		if ok(now) {

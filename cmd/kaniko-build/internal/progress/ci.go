@@ -1,6 +1,7 @@
 package progress
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -9,6 +10,7 @@ import (
 
 	"kaniko-build/cmd/kaniko-build/internal/logtext"
 	"kaniko-build/executor"
+	"kaniko-build/schema/diag"
 )
 
 // CI says how the log of a CI is structured. The zero value is a log without
@@ -80,6 +82,24 @@ func sectionName(node string) string {
 	}, node)
 }
 
+// Problems is the annotations for the mistakes that an error or a list of
+// warnings consists of, "" for one that is about no file, and where the CI has no
+// such thing. level is error or warning.
+func (c CI) Problems(level string, err error) string {
+	var many diag.Problems
+	var one *diag.Problem
+	if !errors.As(err, &many) && errors.As(err, &one) {
+		many = diag.Problems{one}
+	}
+	var b strings.Builder
+	for _, p := range many {
+		if p.Pos.File != "" {
+			b.WriteString(c.command(level, p.Pos, "", strings.TrimSuffix(p.What+"\n"+p.Hint, "\n")))
+		}
+	}
+	return b.String()
+}
+
 // annotation is the line that shows a warning or a failure at its place in the
 // file, "" where the CI has no such thing.
 func (c CI) annotation(e Event) string {
@@ -90,31 +110,34 @@ func (c CI) annotation(e Event) string {
 	case executor.StepFailed, NodeFailed:
 		level = "error"
 	}
-	if c.Kind != GitHub || level == "" {
+	if level == "" {
+		return ""
+	}
+	return c.command(level, e.Pos, strings.TrimSpace(e.Node+" "+e.Rule), e.Text)
+}
+
+// command is a workflow command that shows a text at a place.
+func (c CI) command(level string, pos diag.Pos, title, text string) string {
+	if c.Kind != GitHub {
 		return ""
 	}
 	var props []string
-	if e.Pos.File != "" {
-		file := e.Pos.File
+	if file := pos.File; file != "" {
 		if !path.IsAbs(file) {
 			file = path.Join(c.Dir, file)
 		}
 		props = append(props, "file="+property(logtext.Line(file)))
-		if e.Pos.Line > 0 {
-			props = append(props, fmt.Sprintf("line=%d", e.Pos.Line))
+		if pos.Line > 0 {
+			props = append(props, fmt.Sprintf("line=%d", pos.Line))
 		}
-		if e.Pos.Col > 0 {
-			props = append(props, fmt.Sprintf("col=%d", e.Pos.Col))
+		if pos.Col > 0 {
+			props = append(props, fmt.Sprintf("col=%d", pos.Col))
 		}
-	}
-	title := e.Node
-	if e.Rule != "" {
-		title = strings.TrimSpace(title + " " + e.Rule)
 	}
 	if title != "" {
 		props = append(props, "title="+property(logtext.Line(title)))
 	}
-	return fmt.Sprintf("::%s %s::%s\n", level, strings.Join(props, ","), data(logtext.Lines(e.Text)))
+	return fmt.Sprintf("::%s %s::%s\n", level, strings.Join(props, ","), data(logtext.Lines(text)))
 }
 
 // data and property write text as workflow commands have it: nothing in it ends

@@ -142,6 +142,24 @@ api failed: api/Dockerfile:3:1: exit code: 1
 	}
 }
 
+func TestMistakesAreAnnotations(t *testing.T) {
+	var l diag.List
+	l.Add(diag.Pos{File: "kaniko-build.yaml", Line: 3, Col: 11}, "did you mean \"base\"?", "unknown target %q", "bse")
+	l.Add(diag.Pos{}, "", "nowhere")
+	ci := progress.CI{Kind: progress.GitHub, Dir: "shop"}
+	want := "::error file=shop/kaniko-build.yaml,line=3,col=11::unknown target \"bse\"%0Adid you mean \"base\"?\n"
+	if got := ci.Problems("error", fmt.Errorf("read: %w", l.Err())); got != want {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+	one := &diag.Problem{Pos: diag.Pos{File: "x"}, What: "::y"}
+	if got := ci.Problems("warning", one); got != "::warning file=shop/x::: :y\n" {
+		t.Errorf("got %q", got)
+	}
+	if got := (progress.CI{}).Problems("error", l.Err()) + ci.Problems("error", nil); got != "" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestGitLabHasSections(t *testing.T) {
 	var b strings.Builder
 	sent(progress.Plain(&b, progress.CI{Kind: progress.GitLab}), event("", progress.RunStarted, nodes("a/b@linux", "c")),

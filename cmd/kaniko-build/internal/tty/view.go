@@ -63,6 +63,13 @@ func (v *View) Event(e progress.Event) {
 	v.board.event(e)
 }
 
+// Stopping lets the picture say that the run was told to stop.
+func (v *View) Stopping() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.board.doing = "stopping"
+}
+
 // appear begins to draw.
 func (v *View) appear() {
 	v.mu.Lock()
