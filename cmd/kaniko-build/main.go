@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 
 	"kaniko-build/cmd/kaniko-build/internal/dropin"
@@ -83,7 +84,18 @@ func main() {
 	if code, ok := local.Reexec(); ok { // this process is the inside of a node's container
 		os.Exit(code)
 	}
+	if _, set := os.LookupEnv("GOGC"); !set {
+		spare()
+	}
 	os.Exit(execute())
+}
+
+// spare lets the heap grow to five times what lives, as long as that is little:
+// most runs find nothing to do and are over before a collection would pay. Nodes,
+// which stream layers, collect as usual.
+func spare() {
+	debug.SetGCPercent(400)
+	debug.SetMemoryLimit(96 << 20)
 }
 
 // execute is main with a result, so that its defers run.
