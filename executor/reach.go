@@ -86,16 +86,7 @@ func reach(ctx context.Context, s *dockerfile.Step, t *traced) error {
 		}
 		return nil
 	}
-	switch {
-	case s.Copy != nil && len(s.Copy.Sources) > 0:
-		return walk(s.Copy.From, selection(s.Copy))
-	case s.Run != nil:
-		_, err := runLines(s.Run, func(src dockerfile.Source, paths []string) ([]string, error) {
-			return nil, walk(src, copier.Select{Patterns: paths})
-		}, func(dockerfile.Mount) bool { return true })
-		return err
-	}
-	return nil
+	return eachRead(s, walk)
 }
 
 // traced is a tree that writes down what was looked at and is there. Others may

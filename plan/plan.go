@@ -39,6 +39,7 @@ type Node struct {
 	Index []graph.ID
 	// Joined says that the node is one of an index.
 	Joined bool
+	Cause  *Cause // why it is affected, in a plan of what is
 	// Published tells which images stand for weak parents that are not in the plan,
 	// by the name of a named context.
 	Published map[string]string

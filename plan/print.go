@@ -23,7 +23,10 @@ func (p *Plan) Table(w io.Writer) error {
 	for i, id := range p.Order {
 		n := p.Node(id)
 		because := "needed"
-		if n.Selected {
+		switch {
+		case n.Cause != nil:
+			because = n.Cause.Text
+		case n.Selected:
 			because = "selected"
 		}
 		row(t, strconv.Itoa(i+1), string(id), orDash(n.Platform), because, dockerfileOf(n), strings.Join(imagesOf(n), ", "))
@@ -105,7 +108,7 @@ func dockerfileOf(n *Node) string {
 //
 //	{"nodes": [{"id", "target", "platform", "selected", "internal", "context",
 //	            "dockerfile", "stage", "args", "images", "parents": {name: id},
-//	            "published": {name: image}, "index": [id]}],
+//	            "published": {name: image}, "index": [id], "cause"}],
 //	 "edges": [{"node", "needs", "kind", "use", "name", "weak", "at": {"file", "line", "col"}}],
 //	 "order": [id], "levels": [[id]],
 //	 "warnings": [{"at", "text", "hint"}]}
@@ -125,6 +128,7 @@ func (p *Plan) JSON(w io.Writer) error {
 		Parents    map[string]graph.ID `json:"parents,omitempty"`
 		Published  map[string]string   `json:"published,omitempty"`
 		Index      []graph.ID          `json:"index,omitempty"`
+		Cause      string              `json:"cause,omitempty"`
 	}
 	type edge struct {
 		Node  graph.ID `json:"node"`
@@ -149,10 +153,14 @@ func (p *Plan) JSON(w io.Writer) error {
 	}{Nodes: []node{}, Edges: []edge{}, Order: p.Order, Levels: p.graph.Levels()}
 	for _, n := range p.Nodes {
 		t := n.Target
+		cause := ""
+		if n.Cause != nil {
+			cause = n.Cause.Text
+		}
 		out.Nodes = append(out.Nodes, node{
 			ID: n.ID, Target: t.Name, Platform: n.Platform, Selected: n.Selected, Internal: t.Internal,
 			Context: t.Context, Dockerfile: dockerfileOf(&n), Inline: t.Inline != nil, Stage: t.Stage,
-			Args: t.Args, Images: imagesOf(&n), Parents: n.Parents, Published: n.Published, Index: n.Index,
+			Args: t.Args, Images: imagesOf(&n), Parents: n.Parents, Published: n.Published, Index: n.Index, Cause: cause,
 		})
 	}
 	for _, e := range p.Edges {

@@ -24,6 +24,7 @@ type applyFlags struct {
 	runFlags
 	keepGoing bool
 	outputs   []string
+	affected  affectedFlag
 }
 
 func newApply(t terminal) *cobra.Command {
@@ -41,6 +42,7 @@ built, or every target that is not internal.`,
 	}
 	f.manifestFlags.add(c)
 	f.runFlags.add(c)
+	f.affected.add(c)
 	c.Flags().BoolVar(&f.keepGoing, "keep-going", false, "after a failure go on with what does not depend on it")
 	c.Flags().StringArrayVarP(&f.outputs, "output", "o", nil, "write the image of a single target, type=oci|docker|tar|local,dest=PATH")
 	return c
@@ -55,6 +57,14 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	p, err := w.plan(selection)
 	if err != nil {
 		return err
+	}
+	look := &lookFlags{manifestFlags: f.manifestFlags, runFlags: f.runFlags}
+	if p, err = f.affected.narrowed(c, t, look, w, p); err != nil {
+		return err
+	}
+	if len(p.Nodes) == 0 {
+		fmt.Fprintln(t.err, "nothing is affected")
+		return nil
 	}
 	for _, warning := range p.Warnings {
 		fmt.Fprintln(t.err, "warning:", printableLines(warning.Error()))

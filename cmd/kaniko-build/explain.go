@@ -23,8 +23,9 @@ import (
 type lookFlags struct {
 	manifestFlags
 	runFlags
-	explain bool
-	output  string
+	affected affectedFlag
+	explain  bool
+	output   string
 }
 
 func newPlan(t terminal) *cobra.Command {
@@ -37,13 +38,17 @@ func newPlan(t terminal) *cobra.Command {
 With --explain every step that makes a layer is a hit, whose result is known, or
 a miss with the first input that differs from the build before. Registries are
 asked what the base images are now, and caches what they have; nothing is built. A miss after another may
-still turn out a hit, when that step makes what it made before.`,
-		Example: "  kaniko-build plan\n  kaniko-build plan -o json api\n  kaniko-build plan --explain api",
+still turn out a hit, when that step makes what it made before.
+
+With --affected only targets count whose inputs changed since a revision, by git,
+and what stands on them; the table names the file.`,
+		Example: "  kaniko-build plan\n  kaniko-build plan --affected=origin/main\n  kaniko-build plan -o json api\n  kaniko-build plan --explain api",
 		RunE:    func(c *cobra.Command, args []string) error { return f.plan(c, t, args) },
 	}
 	f.manifestFlags.add(c)
 	f.addInputs(c)
 	f.cache.add(c)
+	f.affected.add(c)
 	c.Flags().BoolVar(&f.explain, "explain", false, "say of every step whether its result is known, and if not, why")
 	c.Flags().StringVarP(&f.output, "output", "o", f.output, "table or json")
 	return c
@@ -61,6 +66,12 @@ func (f *lookFlags) plan(c *cobra.Command, t terminal, selection []string) error
 	p, err := w.plan(selection)
 	if err != nil {
 		return err
+	}
+	if p, err = f.affected.narrowed(c, t, f, w, p); err != nil {
+		return err
+	}
+	if len(p.Nodes) == 0 {
+		fmt.Fprintln(t.err, "nothing is affected")
 	}
 	switch {
 	case f.explain:

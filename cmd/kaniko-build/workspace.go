@@ -62,7 +62,28 @@ func (f *manifestFlags) read(ctx context.Context) (*workspace, error) {
 		return nil, fmt.Errorf("find %s: %w", files[0], err)
 	}
 	w := &workspace{root: filepath.Dir(abs)}
-	o, err := f.options(ctx, w.root)
+	w.manifest, err = f.parseFiles(ctx, os.DirFS(w.root), files)
+	return w, unreadable(files[0], err)
+}
+
+// parse reads the manifest in another state of the workspace.
+func (f *manifestFlags) parse(ctx context.Context, fsys fs.FS) (*schema.Manifest, error) {
+	files, err := f.find()
+	if err != nil {
+		return nil, err
+	}
+	return f.parseFiles(ctx, fsys, files)
+}
+
+// parseFiles reads the first of files in fsys, the directory that it is in, and
+// merges the others over it. Those that fsys lacks are read from where they are.
+func (f *manifestFlags) parseFiles(ctx context.Context, fsys fs.FS, files []string) (*schema.Manifest, error) {
+	abs, err := filepath.Abs(files[0])
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", files[0], err)
+	}
+	root := filepath.Dir(abs)
+	o, err := f.options(ctx, root)
 	if err != nil {
 		return nil, err
 	}
@@ -70,18 +91,20 @@ func (f *manifestFlags) read(ctx context.Context) (*workspace, error) {
 		if file, err = filepath.Abs(file); err != nil {
 			return nil, fmt.Errorf("find %s: %w", file, err)
 		}
-		name, err := filepath.Rel(w.root, file)
+		name, err := filepath.Rel(root, file)
 		if err != nil {
 			return nil, fmt.Errorf("find %s: %w", file, err)
 		}
-		text, err := os.ReadFile(file)
+		text, err := fs.ReadFile(fsys, filepath.ToSlash(name))
+		if err != nil {
+			text, err = os.ReadFile(file)
+		}
 		if err != nil {
 			return nil, unreadable(file, err)
 		}
 		o.Over = append(o.Over, schema.File{Name: filepath.ToSlash(name), Text: text})
 	}
-	w.manifest, err = schema.Parse(os.DirFS(w.root), filepath.Base(abs), o)
-	return w, unreadable(files[0], err)
+	return schema.Parse(fsys, filepath.Base(abs), o)
 }
 
 // readingGC lets the heap grow while a manifest and its Dockerfiles are read: what

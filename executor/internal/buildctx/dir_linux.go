@@ -245,6 +245,13 @@ func (d *Dir) Ignored(ctx context.Context, name string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
+// Holds tells whether a name would be in the context if it were there: no pattern
+// of the ignore file leaves it out, nor a directory that it is in.
+func (d *Dir) Holds(name string) bool {
+	ok, err := d.plain(tree.Clean(name))
+	return ok && err == nil
+}
+
 // Lstat is that of tree.Tree.
 func (d *Dir) Lstat(ctx context.Context, name string) (tree.Entry, error) {
 	name = tree.Clean(name)
