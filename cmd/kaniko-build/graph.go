@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -92,7 +93,7 @@ func known(look *graph.Look, p *plan.Plan, states []executor.State) {
 			continue
 		}
 		class[id] = "affected"
-		why[id] = stepName(s) + ": " + oneLine(s.Text)
+		why[id] = strings.TrimSpace(stepName(s)) + ": " + oneLine(s.Text)
 		if s.Why != nil {
 			why[id] += "\n" + printable(s.Why.Text)
 		}

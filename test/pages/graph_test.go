@@ -159,7 +159,7 @@ return {rows, dim, detail: $("#detail").innerText, far: $('.node[data-id="storef
 	if got.Rows != 3 || got.Dim != 3 {
 		t.Errorf("the search shows %d rows and %d nodes", got.Rows, got.Dim)
 	}
-	if !strings.Contains(got.Detail, "needs go-toolchain") || !strings.Contains(got.Detail, "needed by service-00, service-01") || !got.Far {
+	if !strings.Contains(got.Detail, "needs go-toolchain (FROM example.test/go-toolchain)") || !strings.Contains(got.Detail, "needed by service-00, service-01") || !got.Far {
 		t.Errorf("a click shows %q, %v", got.Detail, got.Far)
 	}
 }

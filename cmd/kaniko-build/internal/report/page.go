@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 
+	"kaniko-build/cmd/kaniko-build/internal/logtext"
 	"kaniko-build/graph"
 )
 
@@ -40,13 +41,26 @@ func Page(w io.Writer, r Run, g *graph.Graph, look graph.Look) error {
 // Graph writes the page of a graph of which nothing was built.
 func Graph(w io.Writer, title string, g *graph.Graph, look graph.Look) error {
 	r := Run{Title: title}
+	reasons := map[[2]graph.ID]string{}
+	for _, e := range g.Edges() {
+		if at := [2]graph.ID{e.Node, e.Needs}; e.Reason != "" {
+			reasons[at] = strings.TrimPrefix(reasons[at]+", "+logtext.Line(e.Reason), ", ")
+		}
+	}
 	for _, id := range g.Order() {
 		n := &Node{ID: string(id)}
 		if look.Group != nil {
 			n.Group = look.Group(id)
 		}
+		if look.Class != nil {
+			n.State = look.Class(id)
+		}
+		if look.Note != nil {
+			n.Note = logtext.Lines(look.Note(id))
+		}
 		for _, p := range g.Needs(id) {
 			n.Needs = append(n.Needs, string(p))
+			n.Reasons = append(n.Reasons, reasons[[2]graph.ID{id, p}])
 		}
 		r.Nodes = append(r.Nodes, n)
 	}

@@ -54,6 +54,8 @@ if (ran) {
 } else {
   tile(run.nodes.reduce((sum, n) => sum + n.needs.length, 0), "edges");
   tile(critical.size, "in the longest chain");
+  for (const state of [...new Set(run.nodes.map(n => n.state || ""))].sort()) if (state) tile(count(state), state);
+  $("graph-hint").textContent = "what is needed stands to the left; click an image for what it has to do with others";
 }
 for (const n of run.nodes.filter(n => n.state === "failed")) {
   const s = n.steps.find(s => s.state === "failed");
@@ -154,7 +156,9 @@ const columns = ran ? [
   ["Why", whyOf, whyOf, "why"],
 ] : [
   ["Image", n => n.id, n => n.id], ["Group", n => n.group || "", n => n.group || ""],
+  ...(run.nodes.some(n => n.state) ? [["State", n => n.state || "", n => [make("span", {class: "dot " + (n.state || "")}), n.state || ""]]] : []),
   ["Needs", n => n.needs.length, n => n.needs.length, "n"], ["Needed by", n => dependents.get(n.id).length, n => dependents.get(n.id).length, "n"],
+  ["Why", n => n.note || "", n => n.note || "", "why"],
 ];
 function span(n) {
   if (!n.end) return "";
@@ -217,7 +221,9 @@ function choose(id, at) {
   d.append(make("div", {class: "facts"}, facts));
   if (n.names) d.append(make("div", {class: "facts"}, n.names.join(", ")));
   if (n.digest) d.append(make("div", {class: "facts"}, make("code", {}, n.digest)));
-  if (n.needs.length) d.append(make("div", {class: "facts"}, "needs ", ...fold(n.needs, 20)));
+  if (n.note) d.append(make("pre", {}, n.note));
+  if (n.needs.length && n.reasons) for (const [i, p] of n.needs.entries()) d.append(make("div", {class: "facts"}, "needs ", ...links([p]), n.reasons[i] ? " (" + n.reasons[i] + ")" : ""));
+  else if (n.needs.length) d.append(make("div", {class: "facts"}, "needs ", ...fold(n.needs, 20)));
   if (dependents.get(id).length) d.append(make("div", {class: "facts"}, "needed by ", ...fold(dependents.get(id), 20)));
   if (n.error) d.append(make("pre", {class: "error"}, n.error));
   for (const w of n.warnings || []) d.append(make("div", {class: "note"}, w));

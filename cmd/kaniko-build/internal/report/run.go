@@ -20,7 +20,9 @@ type Node struct {
 	ID       string   `json:"id"`
 	Group    string   `json:"group,omitempty"`
 	Needs    []string `json:"needs,omitempty"`
-	State    string   `json:"state,omitempty"` // built, cached, failed, skipped, or running when the run ended
+	Reasons  []string `json:"reasons,omitempty"` // why it needs them, as far as that is known
+	State    string   `json:"state,omitempty"`   // built, cached, failed, skipped, or running when the run ended; of a graph the class
+	Note     string   `json:"note,omitempty"`    // of a graph
 	Begin    float64  `json:"begin,omitempty"`
 	End      float64  `json:"end,omitempty"`
 	Steps    []*Step  `json:"steps,omitempty"`
