@@ -7,7 +7,36 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+
+	"kaniko-build/executor/internal/dockerfile"
 )
+
+// Unmounted is the secrets and agents that the request grants and no step mounts, by
+// their ids.
+func (n *Node) Unmounted() (secrets, agents []string) {
+	mounted := map[string]bool{}
+	for i := range n.program.Stages {
+		for _, step := range n.program.Stages[i].Steps {
+			if step.Run == nil {
+				continue
+			}
+			for _, m := range step.Run.Mounts {
+				mounted[m.Type+" "+m.ID] = true
+			}
+		}
+	}
+	for _, s := range n.Secrets {
+		if !mounted[dockerfile.MountSecret+" "+s.ID] {
+			secrets = append(secrets, s.ID)
+		}
+	}
+	for _, a := range n.SSH {
+		if !mounted[dockerfile.MountSSH+" "+a.ID] {
+			agents = append(agents, a.ID)
+		}
+	}
+	return secrets, agents
+}
 
 // errFresh says that something of an image is made anew in every run.
 var errFresh = errors.New("something of it runs in every build (noCache), so that nothing tells beforehand what it will be")

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -209,10 +210,26 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-// FuzzParse holds: no panic, every position inside its file, and a value that is
-// printed reads back as the same value.
+// FuzzCondition holds: no panic, and a mistake is placed inside the text.
+func FuzzCondition(f *testing.F) {
+	for _, text := range []string{"git.branch == 'main' && !git.dirty", "env.A =~ '^v[0-9]' || (vars.b|lower != \"x\")", "!(a.b", "a.b == ", "((('x')))", "a.b|replace('x', 'y')"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c, bad := parseCondition(text)
+		if bad != nil && (bad.offset < 0 || bad.offset > len(text)) {
+			t.Fatalf("%q: a mistake at %d", text, bad.offset)
+		}
+		if (bad == nil) != (c != nil) {
+			t.Fatalf("%q: %v %v", text, c, bad)
+		}
+	})
+}
+
+// FuzzParse holds: no panic, every position inside its file, a manifest that is
+// printed is one again, and a value that is printed reads back as the same value.
 func FuzzParse(f *testing.F) {
-	for _, pattern := range []string{"testdata/good/*.yaml", "testdata/bad/*.yaml", "../kaniko-build.yaml", "../examples/*/kaniko-build.yaml"} {
+	for _, pattern := range []string{"testdata/good/*.yaml", "testdata/bad/*.yaml", "testdata/annotated/*/*/kaniko-build.yaml", "../kaniko-build.yaml", "../examples/*/kaniko-build.yaml"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			f.Fatal(err)
@@ -226,9 +243,11 @@ func FuzzParse(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		_, err := Parse(fstest.MapFS{"m.yaml": {Data: []byte(text)}}, "m.yaml", Options{})
+		m, err := Parse(fstest.MapFS{"m.yaml": {Data: []byte(text)}}, "m.yaml", Options{})
 		var problems diag.Problems
-		if errors.As(err, &problems) {
+		if err == nil {
+			printsAgain(t, m)
+		} else if errors.As(err, &problems) {
 			for _, p := range problems {
 				inside(t, text, p.Pos)
 			}
@@ -249,6 +268,29 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("printed as %s\nreads back as %s (%v)", printed, flow(again), l.Err())
 		}
 	})
+}
+
+// printsAgain fails if what a manifest prints is no manifest, or prints something else.
+func printsAgain(t *testing.T, m *Manifest) {
+	t.Helper()
+	if len(m.cells) > 0 { // a group may name a matrix, and cells have no matrix
+		return
+	}
+	var names []string
+	for _, u := range m.Targets {
+		names = append(names, u.Name)
+	}
+	var one, two bytes.Buffer
+	if err := m.Print(&one, names, false); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Parse(fstest.MapFS{"m.yaml": {Data: one.Bytes()}}, "m.yaml", Options{})
+	if err != nil {
+		t.Fatalf("printed as\n%s\nwhich is no manifest: %v", one.String(), err)
+	}
+	if err := again.Print(&two, names, false); err != nil || one.String() != two.String() {
+		t.Fatalf("printed as\n%s\nand then as\n%s\n%v", one.String(), two.String(), err)
+	}
 }
 
 // inside fails for a position that is not in the text.

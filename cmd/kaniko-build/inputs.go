@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"kaniko-build/cmd/kaniko-build/internal/progress"
 	"kaniko-build/executor"
@@ -113,7 +114,46 @@ func (r *run) known() error {
 		}
 	}
 	r.skip()
+	var all []*executor.Node
+	for _, id := range r.order {
+		all = append(all, r.nodes[id])
+	}
+	unmounted(r.plan, all, func(pos diag.Pos, text string) {
+		r.view.Event(progress.Event{Event: executor.Event{Kind: executor.Warning, Time: time.Now(), Pos: pos, Text: text}})
+	})
 	return nil
+}
+
+// unmounted warns of secrets and agents that a line of the manifest grants and no
+// step of the targets that it speaks for mounts.
+func unmounted(p *plan.Plan, nodes []*executor.Node, warn func(pos diag.Pos, text string)) {
+	var order []diag.Pos
+	unused := map[diag.Pos]string{}
+	used := map[diag.Pos]bool{}
+	for _, node := range nodes {
+		t := p.Node(graph.ID(node.ID)).Target
+		secrets, agents := node.Unmounted()
+		grant := func(pos diag.Pos, idle bool, what, id string) {
+			if !idle {
+				used[pos] = true
+			} else if unused[pos] == "" {
+				order, unused[pos] = append(order, pos), fmt.Sprintf("target %q is granted %s %q, which no RUN of it mounts", t.Name, what, id)
+			}
+		}
+		for _, g := range t.Secrets {
+			if slices.ContainsFunc(node.Secrets, func(s executor.Secret) bool { return s.ID == g.As }) { // it is not there if it is optional
+				grant(g.Pos, slices.Contains(secrets, g.As), "secret", g.As)
+			}
+		}
+		for _, a := range t.SSH {
+			grant(a.Pos, slices.Contains(agents, a.Name), "ssh agent", a.Name)
+		}
+	}
+	for _, pos := range order {
+		if !used[pos] {
+			warn(pos, unused[pos])
+		}
+	}
 }
 
 // skip finds the nodes that are not built because they are as they were. One that
