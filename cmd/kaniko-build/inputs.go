@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -86,9 +88,37 @@ func (in inputs) refs(n *plan.Node) ([]string, error) {
 	return out, nil
 }
 
+// identities is the refs of a node that have the role identity.
+func (in inputs) identities(n *plan.Node) ([]string, error) {
+	var out []string
+	for _, r := range n.Target.IdentityRefs {
+		out = append(out, r.Name)
+	}
+	late, err := in.refs(n)
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range n.Target.InputRefs {
+		if r.Identity {
+			out = append(out, late[i])
+		}
+	}
+	return out, nil
+}
+
+// both is two mappings in one, which is nil if both are empty.
+func both(a, b map[string]string) map[string]string {
+	if len(b) == 0 {
+		return a
+	}
+	out := maps.Clone(b)
+	maps.Copy(out, a)
+	return out
+}
+
 // known completes what the manifest left open until nodes are inspected: names with
 // input digests, and which nodes are skipped.
-func (r *run) known() error {
+func (r *run) known(ctx context.Context) error {
 	if r.plan == nil {
 		return nil
 	}
@@ -107,13 +137,18 @@ func (r *run) known() error {
 		if err != nil {
 			return err
 		}
+		mark := map[string]string{executor.InputAnnotation: in.digests[id]}
+		if identities, _ := in.identities(n); len(identities) == 0 || n.Target.Executor.Docker || in.digests[id] == "" {
+			mark = nil
+		}
 		if ix := r.indexes[id]; ix != nil {
-			ix.Names = slices.Concat(ix.Names, names)
+			ix.Names, ix.Annotations = slices.Concat(ix.Names, names), both(ix.Annotations, mark)
 		} else {
-			r.nodes[id].Names = slices.Concat(r.nodes[id].Names, names)
+			node := r.nodes[id]
+			node.Names, node.Format.Annotations = slices.Concat(node.Names, names), both(node.Format.Annotations, mark)
 		}
 	}
-	r.skip()
+	r.skip(ctx)
 	var all []*executor.Node
 	for _, id := range r.order {
 		all = append(all, r.nodes[id])
@@ -159,12 +194,20 @@ func unmounted(p *plan.Plan, nodes []*executor.Node, warn func(pos diag.Pos, tex
 // skip finds the nodes that are not built because they are as they were. One that
 // others need is made all the same, of what the store has; but it is not pushed,
 // nothing is written, and its hooks do not run.
-func (r *run) skip() {
-	r.idle, r.lines = map[string]bool{}, map[string]string{}
+func (r *run) skip(ctx context.Context) {
+	r.idle, r.lines, r.found = map[string]bool{}, map[string]string{}, map[string]*executor.Found{}
 	for _, n := range r.plan.Nodes {
 		id := string(n.ID)
 		r.lines[id] = r.inputLine(id)
 		r.idle[id] = n.Target.Skip == schema.SkipUnchanged && !r.hooks.force && r.verifyAsked == nil && r.inputs.digests[id] != "" && r.remembers(id)
+		if n.Target.Skip == schema.SkipPublished && !n.Joined && !r.hooks.force && r.verifyAsked == nil && len(r.outputs[id]) == 0 {
+			if r.found[id] = r.published(ctx, &n); r.found[id] != nil {
+				r.idle[id] = true
+				for _, part := range n.Index {
+					r.idle[string(part)] = true
+				}
+			}
+		}
 	}
 	for _, n := range r.plan.Nodes { // an index and its nodes are one
 		whole := r.idle[string(n.ID)] && !slices.ContainsFunc(n.Index, func(part graph.ID) bool { return !r.idle[string(part)] })
@@ -178,6 +221,46 @@ func (r *run) skip() {
 			delete(r.outputs, id)
 		}
 	}
+}
+
+// published is the image of a node that the registry has under its identity tag, made
+// of the same inputs, for every platform; nil if it has not, or cannot be asked.
+func (r *run) published(ctx context.Context, n *plan.Node) *executor.Found {
+	digest := r.inputs.digests[string(n.ID)]
+	identities, err := r.inputs.identities(n)
+	late, _ := r.inputs.refs(n) // the same error
+	if err != nil || digest == "" {
+		return nil
+	}
+	names := slices.Concat(n.Target.RefNames(), late)
+	repositories := map[string]bool{} // that are known to have it
+	var found *executor.Found
+	for _, name := range identities {
+		f, err := r.x.Find(ctx, name)
+		if err != nil {
+			r.tell(progress.Note, string(n.ID), fmt.Sprintf("%s is not looked for: %v", name, err))
+			return nil
+		}
+		if f == nil || f.Input != digest || found != nil && f.Digest() != found.Digest() {
+			return nil
+		}
+		for _, part := range n.Index {
+			if !slices.Contains(f.Platforms, r.plan.Node(part).Platform) {
+				return nil
+			}
+		}
+		ref, _ := schema.ParseRef(name)
+		repositories[ref.Repository], found = true, f
+	}
+	for _, name := range names {
+		if ref, ok := schema.ParseRef(name); !ok || !repositories[ref.Repository] {
+			return nil // it would have to be pushed there
+		}
+	}
+	if found != nil {
+		found.Names = names
+	}
+	return found
 }
 
 // remembers tells whether what is to be done for a node was done with the same inputs.
@@ -224,17 +307,30 @@ func (r *run) unchanged(ctx context.Context, m made) error {
 		r.results[m.id] = res
 		r.mu.Unlock()
 	}
-	err := r.hooks.after(context.WithoutCancel(ctx), n, hookResult{status: skippedStatus})
+	var err error
+	if r.found[m.id] != nil && r.flags.push && r.flags.release.publish == oneByOne {
+		err = r.release(ctx, m)
+	}
+	err = errors.Join(err, r.hooks.after(context.WithoutCancel(ctx), n, hookResult{status: skippedStatus}))
 	if err != nil {
 		return r.lost(m.id, err)
 	}
-	r.tell(progress.NodeSkipped, m.id, unchangedText)
+	r.tell(progress.NodeSkipped, m.id, r.why(n))
 	return nil
+}
+
+// why says why a node is skipped.
+func (r *run) why(n *plan.Node) string {
+	if n.Target.Skip == schema.SkipPublished {
+		return publishedText
+	}
+	return unchangedText
 }
 
 // What is said of nodes that are skipped, and what their hooks are told.
 const (
 	unchangedText = "unchanged since it was built last"
+	publishedText = "published already"
 	skippedStatus = "skipped"
 )
 

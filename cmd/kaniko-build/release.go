@@ -53,7 +53,9 @@ func (f *releaseFlags) rule(name string) executor.TagRule {
 func (r *run) release(ctx context.Context, all ...made) error {
 	var images []executor.Published
 	for _, m := range all {
-		if !r.private[m.id] {
+		if f := r.found[m.id]; f != nil {
+			images = append(images, f)
+		} else if !r.private[m.id] {
 			images = append(images, m.image)
 		}
 	}

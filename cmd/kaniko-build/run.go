@@ -38,10 +38,11 @@ type run struct {
 	plan    *plan.Plan               // nil without a manifest
 	hooks   *hooks                   // nil without a manifest
 	inputs  inputs
-	idle    map[string]bool   // nodes that are skipped, as they are unchanged
-	lines   map[string]string // by node, what is remembered of its inputs when it is built
-	unready map[string]error  // nodes whose hooks before the build failed
-	digests string            // directory for a file with the digest of each image; "" writes none
+	idle    map[string]bool            // nodes that are skipped, as they are unchanged
+	found   map[string]*executor.Found // of idle nodes, what the registry has
+	lines   map[string]string          // by node, what is remembered of its inputs when it is built
+	unready map[string]error           // nodes whose hooks before the build failed
+	digests string                     // directory for a file with the digest of each image; "" writes none
 
 	verifyAsked *verifyAsked // nil does not verify
 	order       []string     // nodes, parents first
@@ -76,7 +77,7 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 		r.nodes[n.ID] = n
 	}
 	r.indexes = r.joins.of(r.nodes)
-	if err := r.known(); err != nil {
+	if err := r.known(ctx); err != nil {
 		return nil, errors.Join(err, r.view.Close())
 	}
 	if g == nil {
@@ -395,7 +396,10 @@ func (r *run) writeMetadata(out graph.Outcome) error {
 		res, ok := r.results[string(o.ID)]
 		switch {
 		case r.idle[string(o.ID)]:
-			e.Status, e.Cause = "skipped", unchangedText
+			e.Status, e.Cause = "skipped", r.why(r.plan.Node(o.ID))
+			if f := r.found[string(o.ID)]; f != nil {
+				e.Digest = f.Digest().String()
+			}
 		case ok && res.Cached:
 			e.Status = "cached"
 		case ok:

@@ -32,8 +32,8 @@ func (w *workspace) unbuilt(p *plan.Plan) error {
 		if t.Attest.SBOM != "" {
 			later(t.Attest.Pos, "target %q: sbom", t.Name)
 		}
-		if t.Skip == schema.SkipPublished {
-			later(t.Pos, "target %q: skip %s", t.Name, t.Skip)
+		if t.Skip == schema.SkipPublished && t.Executor.Docker {
+			l.Add(t.Pos, "write imageFormat: oci", "target %q: skip published needs annotations, which Docker's image format does not have", t.Name)
 		}
 		if t.Resources != (schema.Resources{}) {
 			later(t.Pos, "target %q: resources", t.Name)

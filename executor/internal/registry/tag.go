@@ -171,3 +171,22 @@ func (c *Client) DeleteTag(ctx context.Context, ref string) error {
 	}
 	return c.explain(ctx, "failed to push: delete tag "+n.String(), n, p.at, err)
 }
+
+// Manifest is the manifest or index that a tag stands for at the registry itself,
+// and its media type; nil if there is none.
+func (c *Client) Manifest(ctx context.Context, ref string) (b []byte, kind string, err error) {
+	n, err := image.ParseName(ref)
+	if err != nil {
+		return nil, "", err
+	}
+	at := c.origin(n)
+	hc, err := c.client(ctx, at, "pull")
+	if err == nil {
+		b, kind, err = getManifest(ctx, hc, at, n.Tag, "")
+	}
+	var status *transport.Error
+	if errors.As(err, &status) && status.StatusCode == http.StatusNotFound {
+		return nil, "", nil
+	}
+	return b, kind, c.explain(ctx, "failed to look for "+n.String(), n, at, err)
+}
