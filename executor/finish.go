@@ -212,13 +212,13 @@ func (x *Executor) finish(ctx context.Context, n *Node, c chain) (_ Result, err 
 		return Result{}, fmt.Errorf("assemble the image of %s: %w", n.ID, err)
 	}
 	r := Result{Node: n.ID, Manifest: img.Manifest, Config: img.Config, Size: img.Size(), Layers: len(c.layers), Names: n.Names}
+	n.mu.Lock()
+	n.layers, n.result = c.layers, &r
+	n.mu.Unlock()
 	if !n.Nameless {
-		if err := x.name(n.ID, r); err != nil {
+		if err := x.name(n.ID, r, n); err != nil {
 			return Result{}, err
 		}
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.layers, n.result = c.layers, &r
 	return r, nil
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"kaniko-build/executor/internal/image"
@@ -78,7 +79,7 @@ func (x *Executor) Join(ctx context.Context, ix *Index) (Result, error) {
 	if _, err := x.store.PutBlob(raw); err != nil {
 		return Result{}, err
 	}
-	if err := x.name(ix.ID, r); err != nil {
+	if err := x.name(ix.ID, r, ix.Nodes...); err != nil {
 		return Result{}, err
 	}
 	r.Duration = time.Since(started)
@@ -88,8 +89,9 @@ func (x *Executor) Join(ctx context.Context, ix *Index) (Result, error) {
 	return r, nil
 }
 
-// name makes the names of an image in the store stand for it.
-func (x *Executor) name(target string, r Result) error {
+// name makes the names of an image in the store stand for it. nodes made it: what
+// of them is not in the store is looked for where it came from.
+func (x *Executor) name(target string, r Result, nodes ...*Node) error {
 	for _, name := range r.Names {
 		full, err := image.Normalize(name)
 		if err != nil {
@@ -99,12 +101,28 @@ func (x *Executor) name(target string, r Result) error {
 		if err == nil && old.Descriptor.Digest == r.Manifest.Digest {
 			continue
 		}
-		err = x.store.PutImage(store.Image{Name: full, Descriptor: r.Manifest, Config: r.Config.Digest, Size: r.Size, Created: time.Now().UTC(), Target: target})
+		err = x.store.PutImage(store.Image{
+			Name: full, Descriptor: r.Manifest, Config: r.Config.Digest, Size: r.Size, Created: time.Now().UTC(), Target: target,
+			Origins: x.origins(nodes),
+		})
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// origins is where layers of nodes come from that were not made here.
+func (x *Executor) origins(nodes []*Node) map[digest.Digest]string {
+	out := map[digest.Digest]string{}
+	for _, n := range nodes {
+		for _, l := range n.built() {
+			if at := x.whereabouts(n, l).Origin; at != "" {
+				out[l.Descriptor.Digest] = at
+			}
+		}
+	}
+	return out
 }
 
 // PushIndex puts an index into the repositories of its names, by digest: its

@@ -75,9 +75,13 @@ func (f *runFlags) add(c *cobra.Command) {
 func (f *runFlags) addInputs(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringVar(&f.isolation, "isolation", os.Getenv("KANIKO_BUILD_ISOLATION"), "kind of container: userns, userns-single or inplace (default: the best there is; see doctor)")
-	fl.StringArrayVar(&f.mirrors, "registry-mirror", nil, "pull from a mirror, [HOST=]MIRROR (HOST: docker.io)")
+	f.addMirrors(c)
 	fl.BoolVar(&f.noCache, "no-cache", false, "run every step, whatever is known")
 	fl.BoolVar(&f.pull, "pull", false, "fail when a registry cannot be asked what a tag is now, instead of taking its last answer with a warning")
+}
+
+func (f *runFlags) addMirrors(c *cobra.Command) {
+	c.Flags().StringArrayVar(&f.mirrors, "registry-mirror", nil, "pull from a mirror, [HOST=]MIRROR (HOST: docker.io)")
 }
 
 // open opens the executor as the flags say, with sink for its events. registries

@@ -45,7 +45,7 @@ they were used, and what prune --all would give back if no named image went.`,
 		Example: "  kaniko-build du\n  kaniko-build du --verbose\n  kaniko-build du -o json",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return withStore(c.Context(), t, func(ctx context.Context, x *executor.Executor) error {
+			return withStore(c.Context(), runFlags{}, func(ctx context.Context, x *executor.Executor) error {
 				list, err := x.Judge(ctx, executor.PrunePolicy{}, false)
 				if err != nil {
 					return err
@@ -67,16 +67,6 @@ they were used, and what prune --all would give back if no named image went.`,
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "list every thing, with what refers to it")
 	c.Flags().StringVarP(&output, "output", "o", output, "table or json")
 	return c
-}
-
-// withStore opens the store for something that builds nothing.
-func withStore(ctx context.Context, t terminal, f func(context.Context, *executor.Executor) error) error {
-	flags := runFlags{}
-	x, err := flags.open(ctx, nil, nil, nil)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f(ctx, x), x.Close(ctx))
 }
 
 func writeJSON(w io.Writer, v any) error {
@@ -228,7 +218,7 @@ func (f *pruneFlags) run(c *cobra.Command, t terminal) error {
 	if f.output != "table" && f.output != "json" {
 		return usageError{fmt.Errorf("no output %q: choose table or json", f.output)}
 	}
-	return withStore(c.Context(), t, func(ctx context.Context, x *executor.Executor) error {
+	return withStore(c.Context(), runFlags{}, func(ctx context.Context, x *executor.Executor) error {
 		list, err := x.Judge(ctx, p, false)
 		if err != nil {
 			return err

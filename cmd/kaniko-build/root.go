@@ -65,6 +65,7 @@ interrupted.`,
 		return usageError{fmt.Errorf("%w\n  hint: %s --help shows the flags", err, c.CommandPath())}
 	})
 	c.AddCommand(newApply(t), newPlan(t), newGraph(t), newMatrix(t), newPrint(t), newExplainKey(t), newBuild(t), newContext(t), newCheck(t), newImages(t), newDu(t), newPrune(t), newDoctor(t), newVersion(t))
+	c.AddCommand(storedCommands(t)...)
 	c.AddCommand(kaniko(t).Executor(), kaniko(t).Warmer())
 	return c
 }

@@ -21,6 +21,9 @@ type Image struct {
 	Size       int64              `json:"size,omitempty"`   // bytes of config and layers
 	Created    time.Time          `json:"created"`          // when the name was put
 	Target     string             `json:"target,omitempty"` // that made it
+	// Origins is where blobs come from, which need not be here: a name in a registry, or
+	// an OCI layout.
+	Origins map[digest.Digest]string `json:"origins,omitempty"`
 }
 
 func imagePath(name string) string { return dirImages + "/" + escape(name) }

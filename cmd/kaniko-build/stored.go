@@ -1,0 +1,365 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kaniko-build/executor"
+)
+
+// storedCommands are those about images that lie in the store.
+func storedCommands(t terminal) []*cobra.Command {
+	return []*cobra.Command{newInspect(t), newHistory(t), newTag(t), newRmi(t), newPull(t), newPushImage(t), newSave(t), newLoad(t), newUnpack(t)}
+}
+
+// withStore calls fn with an executor whose registries are those of flags alone.
+func withStore(ctx context.Context, f runFlags, fn func(context.Context, *executor.Executor) error) error {
+	x, err := f.open(ctx, nil, nil, nil)
+	if err != nil {
+		return err
+	}
+	return errors.Join(fn(ctx, x), x.Close(ctx))
+}
+
+// exactly refuses another number of arguments.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usageError{fmt.Errorf("%s takes %s, got %d arguments", c.CommandPath(), what, len(args))}
+		}
+		return nil
+	}
+}
+
+func platformFlag(c *cobra.Command, to *string) {
+	c.Flags().StringVar(to, "platform", "", "of an image for several, OS/ARCH[/VARIANT] (default: this machine's)")
+}
+
+func newInspect(t terminal) *cobra.Command {
+	var platform string
+	c := &cobra.Command{
+		Use: "inspect [flags] IMAGE", Short: "Show manifest, config and layers of an image in the store, as JSON",
+		Example: "  kaniko-build inspect registry.example.com/shop/api",
+		Args:    exactly(1, "one image"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return withStore(c.Context(), runFlags{}, func(ctx context.Context, x *executor.Executor) error {
+				s, err := x.Stored(args[0])
+				if err != nil {
+					return err
+				}
+				found, err := s.Inspect(ctx, platform)
+				if err != nil {
+					return err
+				}
+				enc := json.NewEncoder(t.out)
+				enc.SetIndent("", "  ")
+				enc.SetEscapeHTML(false)
+				return enc.Encode(found)
+			})
+		},
+	}
+	platformFlag(c, &platform)
+	return c
+}
+
+func newHistory(t terminal) *cobra.Command {
+	var platform string
+	var whole bool
+	c := &cobra.Command{
+		Use: "history [flags] IMAGE", Short: "Show which instruction made which layer of an image in the store",
+		Example: "  kaniko-build history registry.example.com/shop/api",
+		Args:    exactly(1, "one image"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return withStore(c.Context(), runFlags{}, func(ctx context.Context, x *executor.Executor) error {
+				s, err := x.Stored(args[0])
+				if err != nil {
+					return err
+				}
+				found, err := s.Inspect(ctx, platform)
+				if err != nil {
+					return err
+				}
+				return history(t.out, found, whole)
+			})
+		},
+	}
+	platformFlag(c, &platform)
+	c.Flags().BoolVar(&whole, "no-trunc", false, "show instructions in full")
+	return c
+}
+
+// history writes the newest instruction first, as docker history does.
+func history(w io.Writer, found executor.Inspection, whole bool) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "CREATED\tSIZE\tLAYER\tBY")
+	next := len(found.Layers)
+	for i := len(found.History) - 1; i >= 0; i-- {
+		h := found.History[i]
+		bytes, layer := "-", "-"
+		if !h.EmptyLayer && next > 0 {
+			next--
+			l := found.Layers[next]
+			bytes, layer = size(l.Descriptor.Size), l.Descriptor.Digest.Encoded()[:12]
+		}
+		created := "-"
+		if h.Created != nil {
+			created = h.Created.UTC().Format(time.DateTime)
+		}
+		by := printable(oneLine(h.CreatedBy))
+		if r := []rune(by); !whole && len(r) > 80 {
+			by = string(r[:79]) + "…"
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", created, bytes, layer, by)
+	}
+	return tw.Flush()
+}
+
+func newTag(terminal) *cobra.Command {
+	return &cobra.Command{
+		Use: "tag IMAGE NAME", Short: "Give an image in the store another name",
+		Example: "  kaniko-build tag registry.example.com/shop/api registry.example.com/shop/api:1.4.0",
+		Args:    exactly(2, "an image and a name"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return withStore(c.Context(), runFlags{}, func(_ context.Context, x *executor.Executor) error {
+				s, err := x.Stored(args[0])
+				if err != nil {
+					return err
+				}
+				return s.Tag(args[1])
+			})
+		},
+	}
+}
+
+func newRmi(t terminal) *cobra.Command {
+	return &cobra.Command{
+		Use: "rmi IMAGE...", Short: "Take names away from images in the store",
+		Long: `Take names away from images in the store. What they consist of stays for builds to
+come, until prune removes it.`,
+		Example: "  kaniko-build rmi registry.example.com/shop/api:old",
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{errors.New("rmi takes images\n  hint: kaniko-build images lists them")}
+			}
+			return withStore(c.Context(), runFlags{}, func(_ context.Context, x *executor.Executor) error {
+				var all []*executor.Stored
+				var errs []error
+				for _, name := range args { // none goes when one is not there
+					s, err := x.Stored(name)
+					all, errs = append(all, s), append(errs, err)
+				}
+				if err := errors.Join(errs...); err != nil {
+					return err
+				}
+				for _, s := range all {
+					if err := s.Untag(); err != nil {
+						return err
+					}
+					fmt.Fprintln(t.out, s.Name)
+				}
+				return nil
+			})
+		},
+	}
+}
+
+func newPull(t terminal) *cobra.Command {
+	var f runFlags
+	var platform string
+	c := &cobra.Command{
+		Use: "pull [flags] IMAGE", Short: "Bring an image from its registry into the store",
+		Example: "  kaniko-build pull registry.example.com/shop/api",
+		Args:    exactly(1, "one image"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return withStore(c.Context(), f, func(ctx context.Context, x *executor.Executor) error {
+				s, err := x.Pull(ctx, args[0], platform)
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintf(t.out, "%s %s\n", s.Name, s.Manifest.Digest)
+				return err
+			})
+		},
+	}
+	platformFlag(c, &platform)
+	f.addMirrors(c)
+	return c
+}
+
+func newPushImage(t terminal) *cobra.Command {
+	return &cobra.Command{
+		Use: "push IMAGE [NAME...]", Short: "Push an image of the store, under its own name or others",
+		Example: "  kaniko-build push registry.example.com/shop/api\n  kaniko-build push registry.example.com/shop/api registry.example.com/shop/api:1.4.0",
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{errors.New("push takes an image\n  hint: kaniko-build images lists them")}
+			}
+			return withStore(c.Context(), runFlags{}, func(ctx context.Context, x *executor.Executor) error {
+				s, err := x.Stored(args[0])
+				if err != nil {
+					return err
+				}
+				names := args[1:]
+				if _, err := s.Push(ctx, names...); err != nil {
+					return err
+				}
+				if len(names) == 0 {
+					names = []string{s.Name}
+				}
+				for _, n := range names {
+					fmt.Fprintf(t.out, "%s@%s\n", n, s.Manifest.Digest)
+				}
+				return nil
+			})
+		},
+	}
+}
+
+func newSave(t terminal) *cobra.Command {
+	var platform string
+	output := "type=docker,dest=-"
+	c := &cobra.Command{
+		Use: "save [flags] IMAGE", Short: "Write an image of the store to an archive or a directory",
+		Example: "  kaniko-build save registry.example.com/shop/api > api.tar\n  kaniko-build save -o type=oci,dest=api registry.example.com/shop/api",
+		Args:    exactly(1, "one image"),
+		RunE: func(c *cobra.Command, args []string) error {
+			o, err := executor.ParseOutput(output)
+			if err != nil {
+				return err
+			}
+			return t.export(c, args[0], platform, o)
+		},
+	}
+	c.Flags().StringVarP(&output, "output", "o", output, "type=oci|docker|tar|local,dest=PATH; - is standard output")
+	platformFlag(c, &platform)
+	return c
+}
+
+// export writes one image of the store.
+func (t terminal) export(c *cobra.Command, name, platform string, o executor.Output) error {
+	if o.Dest == "-" {
+		if isTerminal(t.out) {
+			return usageError{errors.New("an archive does not belong on a terminal\n  hint: redirect it, or write -o type=docker,dest=FILE")}
+		}
+		o.Stdout = t.out
+	}
+	return withStore(c.Context(), runFlags{}, func(ctx context.Context, x *executor.Executor) error {
+		s, err := x.Stored(name)
+		if err != nil {
+			return err
+		}
+		notes, err := s.Export(ctx, o, platform)
+		for _, n := range notes {
+			fmt.Fprintln(t.err, "note:", n)
+		}
+		return err
+	})
+}
+
+func newUnpack(t terminal) *cobra.Command {
+	var platform string
+	c := &cobra.Command{
+		Use: "unpack [flags] IMAGE DIR", Short: "Write the root of an image of the store to a directory",
+		Example: "  kaniko-build unpack registry.example.com/shop/api rootfs",
+		Args:    exactly(2, "an image and a directory"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return t.export(c, args[0], platform, executor.Output{Type: "local", Dest: args[1]})
+		},
+	}
+	platformFlag(c, &platform)
+	return c
+}
+
+// engines are programs that take an archive as docker save writes it on their
+// standard input.
+var engines = map[string][]string{
+	"docker":     {"docker", "load"},
+	"podman":     {"podman", "load"},
+	"containerd": {"ctr", "--namespace", "default", "images", "import", "-"},
+	"k8s.io":     {"ctr", "--namespace", "k8s.io", "images", "import", "-"},
+}
+
+func newLoad(t terminal) *cobra.Command {
+	var platform, to string
+	c := &cobra.Command{
+		Use: "load [flags] IMAGE", Short: "Give an image of the store to Docker, podman or containerd",
+		Long: `Give an image of the store to an engine of this machine by that engine's own program:
+docker, podman, containerd, or k8s.io, the images of containerd that a kubelet
+sees. Without --to the first that answers has it.`,
+		Example: "  kaniko-build load registry.example.com/shop/api\n  kaniko-build load --to podman registry.example.com/shop/api",
+		Args:    exactly(1, "one image"),
+		RunE: func(c *cobra.Command, args []string) error {
+			argv, err := engine(c.Context(), to)
+			if err != nil {
+				return err
+			}
+			return withStore(c.Context(), runFlags{}, func(ctx context.Context, x *executor.Executor) error {
+				s, err := x.Stored(args[0])
+				if err != nil {
+					return err
+				}
+				return load(ctx, t, argv, func(w io.Writer) error {
+					_, err := s.Export(ctx, executor.Output{Type: "docker", Dest: "-", Stdout: w}, platform)
+					return err
+				})
+			})
+		},
+	}
+	c.Flags().StringVar(&to, "to", "", "docker, podman, containerd or k8s.io (default: the first that answers)")
+	platformFlag(c, &platform)
+	return c
+}
+
+// engine is the command line that takes an archive.
+func engine(ctx context.Context, name string) ([]string, error) {
+	if name != "" {
+		argv := engines[name]
+		if argv == nil {
+			return nil, usageError{fmt.Errorf("no engine %q: choose docker, podman, containerd or k8s.io", name)}
+		}
+		return argv, nil
+	}
+	for _, ask := range [][]string{{"docker", "version"}, {"podman", "version"}, {"ctr", "version"}} {
+		if exec.CommandContext(ctx, ask[0], ask[1:]...).Run() == nil {
+			name := map[string]string{"ctr": "containerd"}[ask[0]]
+			if name == "" {
+				name = ask[0]
+			}
+			return engines[name], nil
+		}
+	}
+	return nil, &executor.MachineError{What: "neither Docker nor podman nor containerd answers on this machine", Remedy: "start one, or write an archive: kaniko-build save IMAGE > image.tar"}
+}
+
+// load feeds an archive to a program while it is written.
+func load(ctx context.Context, t terminal, argv []string, write func(io.Writer) error) error {
+	c := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	c.Stdout, c.Stderr = t.out, t.err
+	in, err := c.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("load: %w", err)
+	}
+	if err := c.Start(); err != nil {
+		return &executor.MachineError{What: fmt.Sprintf("%s cannot be started: %v", argv[0], err), Remedy: "install it, or choose another engine with --to"}
+	}
+	err = write(in)
+	closed := in.Close()
+	ended := c.Wait()
+	if ended != nil { // why the rest failed
+		return fmt.Errorf("%s: %w", strings.Join(argv, " "), ended)
+	}
+	if errors.Is(closed, os.ErrClosed) {
+		closed = nil
+	}
+	return errors.Join(err, closed)
+}

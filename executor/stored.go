@@ -1,0 +1,274 @@
+package executor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"kaniko-build/executor/internal/image"
+	"kaniko-build/executor/internal/store"
+	"kaniko-build/schema/diag"
+)
+
+// Stored is an image of the store, by its name there. It does not change.
+type Stored struct {
+	x     *Executor
+	image store.Image
+
+	Name     string
+	Manifest ocispec.Descriptor // or of an index
+	Created  time.Time          // when the name was given
+	Target   string             // of the manifest that made it
+}
+
+// Stored finds an image of the store by its name, as Docker reads names.
+func (x *Executor) Stored(name string) (*Stored, error) {
+	full, err := image.Normalize(name)
+	if err != nil {
+		return nil, err
+	}
+	img, err := x.store.GetImage(full)
+	if errors.Is(err, store.ErrMiss) {
+		list, lerr := x.store.Images()
+		if lerr != nil {
+			return nil, lerr
+		}
+		var names []string
+		for _, i := range list {
+			names = append(names, i.Name)
+		}
+		hint := diag.Suggest(full, names)
+		if hint == "" {
+			hint = "kaniko-build images lists those that are there"
+		}
+		return nil, &diag.Problem{What: fmt.Sprintf("the store has no image %s", full), Hint: hint}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Stored{x: x, image: img, Name: full, Manifest: img.Descriptor, Created: img.Created, Target: img.Target}, nil
+}
+
+// source reads what the image consists of: from the store, else from where it was
+// when the image was made. What is read from a registry stays there.
+func (s *Stored) source() image.Source {
+	return image.First(image.FromStore(s.x.store), fromElsewhere{s})
+}
+
+type fromElsewhere struct{ s *Stored }
+
+func (f fromElsewhere) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	at, ok := f.s.image.Origins[d.Digest]
+	if !ok || at == "" {
+		return nil, fmt.Errorf("blob %s of %s: %w", d.Digest, f.s.Name, image.ErrNotFound)
+	}
+	return f.s.x.streamBlob(ctx, baseLayer{Blob: d, Origin: at})
+}
+
+// Inspection is what is to be known of one image.
+type Inspection struct {
+	Name      string             `json:"name"`
+	Manifest  ocispec.Descriptor `json:"manifest"`
+	Index     digest.Digest      `json:"index,omitempty"`     // that the name stands for, if it is one
+	Platforms []string           `json:"platforms,omitempty"` // of the index
+	Config    json.RawMessage    `json:"config"`              // as it is in the image
+	Layers    []InspectedLayer   `json:"layers"`
+	History   []ocispec.History  `json:"-"`
+}
+
+// InspectedLayer is a layer of an Inspection.
+type InspectedLayer struct {
+	Descriptor ocispec.Descriptor `json:"descriptor"`
+	DiffID     digest.Digest      `json:"diffID"`
+	Elsewhere  string             `json:"elsewhere,omitempty"` // where it is, if not in the store
+}
+
+// Inspect tells what the image is for a platform; "" is this machine's, or that of
+// an image that is for one only.
+func (s *Stored) Inspect(ctx context.Context, platform string) (Inspection, error) {
+	r, err := s.resolve(ctx, platform)
+	if err != nil {
+		return Inspection{}, err
+	}
+	out := Inspection{Name: s.Name, Manifest: r.Descriptor, Index: r.Index, Config: r.RawConfig, History: r.Config.History}
+	if r.Index != "" {
+		if out.Platforms, err = s.platforms(ctx); err != nil {
+			return out, err
+		}
+	}
+	for _, l := range r.Layers {
+		at := InspectedLayer{Descriptor: l.Descriptor, DiffID: l.DiffID}
+		if _, ok := s.x.store.Has(l.Descriptor.Digest); !ok {
+			at.Elsewhere = s.image.Origins[l.Descriptor.Digest]
+		}
+		out.Layers = append(out.Layers, at)
+	}
+	return out, nil
+}
+
+func (s *Stored) resolve(ctx context.Context, platform string) (image.Resolved, error) {
+	p := platforms.DefaultSpec()
+	if platform != "" {
+		var err error
+		if p, err = platforms.Parse(platform); err != nil {
+			return image.Resolved{}, &diag.Problem{What: fmt.Sprintf("platform %q: %v", platform, err), Hint: "write os/arch[/variant], as linux/amd64"}
+		}
+	}
+	return image.Resolve(ctx, s.source(), s.Name, s.Manifest, platforms.Normalize(p))
+}
+
+func (s *Stored) platforms(ctx context.Context) ([]string, error) {
+	b, err := image.Read(ctx, s.source(), s.Manifest, image.MaxManifest)
+	if err != nil {
+		return nil, err
+	}
+	var idx ocispec.Index
+	if err := json.Unmarshal(b, &idx); err != nil {
+		return nil, fmt.Errorf("read index %s: %w", s.Manifest.Digest, err)
+	}
+	var out []string
+	for _, m := range idx.Manifests {
+		if m.Platform != nil {
+			out = append(out, platforms.FormatAll(*m.Platform))
+		}
+	}
+	return out, nil
+}
+
+// Tag gives the image one name more; one that was in use moves.
+func (s *Stored) Tag(name string) error {
+	full, err := tagged(name)
+	if err != nil {
+		return err
+	}
+	img := s.image
+	img.Name, img.Created = full, time.Now().UTC()
+	return s.x.store.PutImage(img)
+}
+
+// tagged is a name that an image can be given: one with a tag, not a digest.
+func tagged(name string) (string, error) {
+	n, err := image.ParseName(name)
+	if err != nil {
+		return "", err
+	}
+	if n.Digest != "" {
+		return "", &diag.Problem{What: fmt.Sprintf("%q has a digest: nobody can choose that", name), Hint: "write HOST/PATH:TAG"}
+	}
+	return image.Normalize(name)
+}
+
+// Untag takes the name away. What nothing else needs goes with the next prune.
+func (s *Stored) Untag() error { return s.x.store.RemoveImage(s.Name) }
+
+// Push pushes the image under names, its own without any: by digest first, then
+// the tags, all or none.
+func (s *Stored) Push(ctx context.Context, names ...string) (Released, error) {
+	if len(names) == 0 {
+		names = []string{s.Name}
+	}
+	origins := map[digest.Digest][]string{}
+	for blob, at := range s.image.Origins {
+		if n, err := image.ParseName(at); err == nil && !strings.HasPrefix(at, layoutScheme) {
+			origins[blob] = []string{n.Context()}
+		}
+	}
+	err := eachRepository(names, func(name string) error {
+		if _, err := s.x.registry.Push(ctx, name, s.Manifest, s.source(), origins); err != nil {
+			return fmt.Errorf("push %s: %w", name, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return Released{}, err
+	}
+	return s.x.Release(ctx, []Published{&storedAs{s, names}}, nil)
+}
+
+// storedAs is a stored image under other names.
+type storedAs struct {
+	s     *Stored
+	names []string
+}
+
+func (p *storedAs) published(context.Context, *Executor) (*Result, error) {
+	return &Result{Manifest: p.s.Manifest, Names: p.names}, nil
+}
+
+// Export writes the image somewhere, whole or not at all. Types that hold one
+// platform take that of platform, or this machine's.
+func (s *Stored) Export(ctx context.Context, o Output, platform string) (notes []string, err error) {
+	name, err := image.ParseName(s.Name)
+	if err != nil {
+		return nil, err
+	}
+	ex := image.Export{Descriptor: s.Manifest, Names: []image.Name{name}}
+	r := image.Resolved{}
+	if o.Type != "oci" || platform != "" {
+		if r, err = s.resolve(ctx, platform); err != nil {
+			return nil, err
+		}
+		ex.Descriptor = r.Descriptor
+	}
+	src := s.source()
+	switch o.Type {
+	case "oci":
+		if o.Dir {
+			return nil, image.WriteOCIDir(ctx, o.Dest, src, ex)
+		}
+		return nil, o.write(func(w io.Writer) error { return image.WriteOCI(ctx, w, src, ex) })
+	case "docker":
+		return nil, o.write(func(w io.Writer) error { return image.WriteDocker(ctx, w, src, ex) })
+	case "tar":
+		return nil, o.write(func(w io.Writer) error { return image.WriteTar(ctx, w, src, r.Layers, nil) })
+	}
+	return image.WriteLocal(ctx, o.Dest, src, r.Layers, nil)
+}
+
+// Pull brings an image for a platform into the store, with all its layers, under
+// its name.
+func (x *Executor) Pull(ctx context.Context, name, platform string) (*Stored, error) {
+	full, err := image.Normalize(name)
+	if err != nil {
+		return nil, err
+	}
+	p := platforms.DefaultSpec()
+	if platform != "" {
+		if p, err = platforms.Parse(platform); err != nil {
+			return nil, &diag.Problem{What: fmt.Sprintf("platform %q: %v", platform, err), Hint: "write os/arch[/variant], as linux/amd64"}
+		}
+	}
+	r, err := x.registry.Resolve(ctx, full, platforms.Normalize(p))
+	if err != nil {
+		return nil, err
+	}
+	size := r.Descriptor.Size
+	blobs := map[digest.Digest]ocispec.Descriptor{}
+	for _, l := range r.Layers {
+		blobs[l.Descriptor.Digest] = l.Descriptor
+	}
+	var list []ocispec.Descriptor
+	for _, d := range slices.Sorted(maps.Keys(blobs)) {
+		list = append(list, blobs[d])
+		size += blobs[d].Size
+	}
+	err = each(ctx, list, func(d ocispec.Descriptor) error { return x.registry.FetchBlob(ctx, full, d, io.Discard) })
+	if err != nil {
+		return nil, err
+	}
+	err = x.store.PutImage(store.Image{Name: full, Descriptor: r.Descriptor, Size: size, Created: time.Now().UTC()})
+	if err != nil {
+		return nil, err
+	}
+	return x.Stored(full)
+}
