@@ -98,6 +98,9 @@ func (s *shape) check(v *value, name string, st stage, l *diag.List) *value {
 	if v.isScalar() && len(s.words) > 0 {
 		hint = diag.Suggest(v.text, s.words)
 	}
+	if hint == "" && v.isScalar() && s.list != nil && len(v.text) < 40 && s.list.check(v, name, st, &diag.List{}) != nil {
+		hint = "write [" + v.text + "]"
+	}
 	got := string(v.kind)
 	if v.kind == nullKind {
 		got = "nothing"

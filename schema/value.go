@@ -202,6 +202,9 @@ func syntaxProblem(name string, err error) error {
 		p.Pos.Line, _ = strconv.Atoi(m[1]) // the pattern takes digits only; too many of them leave the line unknown
 	}
 	p.What = "not YAML: " + strings.TrimPrefix(err.Error(), m[0])
+	if strings.Contains(p.What, "did not find expected ','") {
+		p.Hint = "here or in the next line: inside { } and [ ] a text with ${...} needs quotes"
+	}
 	return p
 }
 

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -389,7 +390,7 @@ func (s *scope) lookup(file, ns, name string) (*value, error) {
 	case ns == "vars":
 		v := s.find(file, name)
 		if v == nil {
-			return nil, &diag.Problem{What: fmt.Sprintf("unknown variable %q", name), Hint: suggestFrom(name, s.visible(file))}
+			return nil, &diag.Problem{What: fmt.Sprintf("unknown variable %q", name), Hint: cmp.Or(suggestFrom(name, s.visible(file)), "declare it: vars: {"+name+": {default: ...}}")}
 		}
 		return s.value(v), nil
 	case ns == "env":

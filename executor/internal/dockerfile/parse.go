@@ -128,14 +128,16 @@ func (f *File) read(text []byte) error {
 
 	g := newGraph(f, lint)
 	g.declare(&problems)
-	f.references = append(f.references, g.references()...)
 	if problems.Len() == 0 {
 		g.link(&problems)
 	}
-	if problems.Len() == 0 {
-		f.images = g.images()
+	if problems.Len() > 0 {
+		f.references = append(f.references, g.anyReferences()...)
+		return problems.Err()
 	}
-	return problems.Err()
+	f.references = append(f.references, g.references()...)
+	f.images = g.images()
+	return nil
 }
 
 // Images are all images that needed stages name, in file order. Stages and

@@ -400,29 +400,34 @@ func (g *graph) images() []ImageRef {
 	return sortByPos(out, func(r ImageRef) diag.Pos { return r.Pos })
 }
 
-// references are the outside names of needed stages, triggers of images aside. It
-// works on a graph of its own, and as far as it can where there are problems.
-func (g *graph) references() []Reference {
+// anyReferences are the references as far as they can be told where there are
+// problems, by a graph that goes on after them.
+func (g *graph) anyReferences() []Reference {
 	all := newGraph(g.f, quiet())
 	var ignored diag.List
 	all.declare(&ignored)
 	all.link(&ignored)
-	needed := all.reachable()
+	return all.references()
+}
+
+// references are the outside names of needed stages, triggers of images aside.
+func (g *graph) references() []Reference {
+	needed := g.reachable()
 	var out []Reference
-	for _, s := range all.states {
-		if !needed[s] && all.target != nil {
+	for _, s := range g.states {
+		if !needed[s] && g.target != nil {
 			continue
 		}
 		if s.parent != nil || s.base == scratch && !s.replaced {
 			continue
 		}
-		if s.failed || all.nameImage(s) != nil {
+		if s.failed || g.nameImage(s) != nil {
 			if s.blanks { // else it is no name, as the problem says
 				out = append(out, Reference{Name: s.decl.from.BaseName, Pos: s.pos, Use: s.use, Unresolved: true})
 			}
 			continue
 		}
-		r := Reference{Name: all.imageRef(s).Ref, Pos: s.pos, Use: s.use}
+		r := Reference{Name: g.imageRef(s).Ref, Pos: s.pos, Use: s.use}
 		if s.decl != nil && s.decl.from.Platform != "" {
 			r.Platform = s.platform
 		}
