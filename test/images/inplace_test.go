@@ -32,6 +32,7 @@ func testSteps(t *testing.T, d *rig.Docker) {
 	t.Run("gitlab", p.testGitLab)
 	t.Run("skaffold", p.testSkaffold)
 	t.Run("killed", p.testKilled)
+	t.Run("daemon", p.testDaemon)
 	t.Run("run_in_docker.sh", p.testScript)
 }
 
@@ -407,6 +408,25 @@ wait $pid`
 		if o := r.Exec(t, rig.Call{}, "/busybox/sh", "-c", "cat /kaniko/digest; ls -d /dev/shm/*; ps | grep '[s]leep'"); o.Stdout != want {
 			t.Fatalf("the image is %s and was %s, or something is left", o.Stdout, want)
 		}
+	}
+}
+
+// testDaemon kills the process that works in the root while a step has something in a
+// session of its own there. That is ended; what the container has started by itself, and who
+// looks around in it, is not.
+func (p *pod) testDaemon(t *testing.T) {
+	dir := p.context(t, map[string]string{"Dockerfile": "FROM busybox\nRUN (setsid sh -c 'sleep 1001; true' </dev/null >/dev/null 2>&1 &) && echo it runs && sleep 1002\n"})
+	r := p.d.Start(t, rig.Container{Image: debug, Entrypoint: "/busybox/cat", Mounts: []rig.Mount{{Source: dir, Target: "/src"}}})
+	const script = `cp /busybox/busybox /sleep; setsid /sleep 1003 </dev/null >/dev/null 2>&1 &
+"$@" >/kaniko/log 2>&1 & pid=$!
+until grep -q 'it runs' /kaniko/log; do usleep 50000; done
+(setsid /busybox/sleep 1004 </dev/null >/dev/null 2>&1 &)
+for f in /proc/[0-9]*/stat; do read -r id name state parent rest <$f && [ "$parent" = $pid ] && kill -9 $id; done 2>/kaniko/err
+wait $pid
+ps -o args | grep '[s]leep 100' | grep -v executor | sort`
+	o := r.Exec(t, rig.Call{}, append([]string{"/busybox/sh", "-c", script, "sh", "/kaniko/executor"}, p.args("daemon:1", "--context", "/src")...)...)
+	if want := "/busybox/sleep 1004\n/sleep 1003\n"; o.Stdout != want {
+		t.Errorf("there runs %s, want %s", o.All(), want)
 	}
 }
 

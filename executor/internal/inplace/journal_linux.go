@@ -34,6 +34,10 @@ type journal struct {
 	// As Options have them.
 	Keep, Ignore, Stay []string
 
+	// Began is when the process started that put the files aside, in ticks of the clock
+	// since the machine did: what commands left running is younger.
+	Began uint64 `json:",omitempty"`
+
 	// Of a loan: the directory, as it was called, and its inode.
 	Dir string `json:",omitempty"`
 	Ino uint64 `json:",omitempty"`
@@ -82,6 +86,10 @@ func begin(dir, hide string, j journal, s *spot) error {
 		return err
 	}
 	if err := copyAttributes(dir+"/", filepath.Join(hide, "own")); err != nil {
+		return err
+	}
+	var err error
+	if j.Began, err = startTime(os.Getpid()); err != nil {
 		return err
 	}
 	if err := writeJournal(hide, j.at(leaving)); err != nil {
@@ -271,6 +279,11 @@ func Recover(o Options) error {
 	if err != nil {
 		return err
 	}
+	if j.Phase == ours && o.Dir == "/" {
+		if err := endDaemons(o.Hide, s, j.Began); err != nil {
+			return err
+		}
+	}
 	return leave(prefix(o.Dir), o.Hide, s, o.Ends)
 }
 
@@ -355,17 +368,9 @@ func endSession(hide string) error {
 			return nil
 		}
 		for _, pid := range pids {
-			fd, err := unix.PidfdOpen(pid, 0)
-			if errors.Is(err, unix.ESRCH) {
-				continue // gone
+			if err := end(pid, func() bool { return true }); err != nil {
+				return err
 			}
-			if err != nil {
-				return fmt.Errorf("end what a killed build left running: process %d: %w", pid, err)
-			}
-			if unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil {
-				_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 1000) // until it is gone
-			}
-			unix.Close(fd)
 		}
 	}
 }
