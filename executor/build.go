@@ -102,7 +102,7 @@ func (x *Executor) cachedEvents(n *Node) []Event {
 // runNode starts the node's container and serves it until its core is done.
 func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreResult, err error) {
 	j := n.job
-	j.Rung, j.IDs = iso.Rung, iso.IDs
+	j.Rung, j.IDs, j.Walk = iso.Rung, iso.IDs, iso.Walk
 	j.Keep, j.Ignore, j.Stay, j.Lent, j.Ends, j.Snapshots = x.keep(n), x.opts.IgnorePaths, stay(), n.lent(), ends(), snapshot.Mode(x.opts.SnapshotMode)
 	j.Stages = x.unspoiled(j.Stages)
 	why := x.why(n)

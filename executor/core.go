@@ -78,11 +78,12 @@ func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.I
 	if len(j.Stages) == 0 {
 		return c.task(ctx)
 	}
-	if j.Rung == sandbox.InPlace {
-		if c.root, err = openRoot(j, c.maker); err != nil {
-			return coreResult{}, err
+	if j.Rung == sandbox.InPlace || j.Walk {
+		closeRoot, err2 := c.openRoot()
+		if err2 != nil {
+			return coreResult{}, err2
 		}
-		defer func() { err = errors.Join(err, c.root.Close()) }()
+		defer func() { err = errors.Join(err, closeRoot()) }()
 	}
 	for range j.Stages {
 		c.stages = append(c.stages, &stageRun{done: make(chan struct{})})

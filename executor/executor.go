@@ -120,6 +120,7 @@ type Container interface {
 type Isolation struct {
 	Rung sandbox.Rung
 	IDs  sandbox.IDMap
+	Walk bool // no overlay can be mounted in the store: what a RUN changed is found by a walk
 }
 
 // MachineError says that this machine lacks what is needed, and the remedy.

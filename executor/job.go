@@ -22,6 +22,7 @@ type job struct {
 	Rung   sandbox.Rung
 	Stages []jobStage // as in Program.Stages; the last is exported
 	Images map[string][]baseLayer
+	Walk   bool // see Isolation
 	// Of rung inplace: see Site and Options.SnapshotMode.
 	Keep, Ignore []string
 	Stay         []string // directories that stay, emptied

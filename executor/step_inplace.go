@@ -77,8 +77,30 @@ func stay() []string {
 // ends tells whether this is the first process of a container, with which it ends.
 func ends() bool { return os.Getpid() == 1 }
 
-func openRoot(j job, mk layer.Maker) (*inplace.Root, error) {
-	return inplace.Open(inplace.Options{Dir: Root, Hide: RootHide, Keep: j.Keep, Ignore: j.Ignore, Stay: j.Stay, Lent: j.Lent, Ends: j.Ends, Make: mk, Mode: j.Snapshots})
+// openRoot makes the root that RUNs of this node share: the container's own, or a
+// folder where only an overlay is lacking.
+func (c *core) openRoot() (closeRoot func() error, err error) {
+	j := c.job
+	o := inplace.Options{Dir: Root, Hide: RootHide, Keep: j.Keep, Ignore: j.Ignore, Stay: j.Stay, Lent: j.Lent, Ends: j.Ends, Make: c.maker, Mode: j.Snapshots}
+	remove := func() error { return nil }
+	if j.Walk {
+		temp, err := c.store.TempDir("root")
+		if err != nil {
+			return nil, err
+		}
+		remove = temp.Remove
+		o = inplace.Options{Dir: filepath.Join(temp.Path, "root"), Hide: filepath.Join(temp.Path, "hide"), Make: c.maker, Mode: j.Snapshots}
+		for _, p := range j.Ignore {
+			o.Ignore = append(o.Ignore, filepath.Join(o.Dir, p))
+		}
+		if err := os.Mkdir(o.Dir, 0o755); err != nil {
+			return nil, errors.Join(fmt.Errorf("make a root: %w", err), remove())
+		}
+	}
+	if c.root, err = inplace.Open(o); err != nil {
+		return nil, errors.Join(err, remove())
+	}
+	return func() error { return errors.Join(c.root.Close(), remove()) }, nil
 }
 
 // bring makes the root hold the stack top.
@@ -134,12 +156,15 @@ func (c *core) runHere(ctx context.Context, st *jobStage, s *jobStep, sources ma
 	if err != nil {
 		return store.Entry{}, err
 	}
+	if err := c.has(user); err != nil {
+		return store.Entry{}, err
+	}
 	out := &lines{emit: func(data string) { c.event(st, s, Event{Kind: Log, Data: data}) }}
 	spec, err := runSpec(r, user, out)
 	if err != nil {
 		return store.Entry{}, err
 	}
-	spec.Root, spec.Started = c.root.Dir(), c.root.Running
+	spec.Root, spec.Devices = c.root.Dir(), c.root.Devices()
 	scratch, err := c.root.Scratch()
 	if err != nil {
 		return store.Entry{}, err
@@ -147,7 +172,10 @@ func (c *core) runHere(ctx context.Context, st *jobStage, s *jobStep, sources ma
 	if err := os.Mkdir(scratch, 0o755); err != nil {
 		return store.Entry{}, fmt.Errorf("make a folder for mounts: %w", err)
 	}
-	m := mounter{core: c, step: s, sources: sources, scratch: scratch, short: scratch}
+	m := mounter{core: c, step: s, sources: sources, scratch: scratch}
+	if !c.job.Walk {
+		m.short, spec.Started = scratch, c.root.Running
+	}
 	defer func() { err = errors.Join(err, m.close(), os.RemoveAll(scratch)) }()
 	if err := m.add(ctx, &spec, r); err != nil {
 		return store.Entry{}, err
@@ -166,7 +194,12 @@ func (c *core) runHere(ctx context.Context, st *jobStage, s *jobStep, sources ma
 	if err := copier.Mkdirs(ctx, c.root.Tree(), c.root.Dir(), r.Dir, &[2]uint32{user.UID, user.GID}, nil, c.maker); err != nil {
 		return store.Entry{}, err
 	}
-	mounted, err := c.root.Mount(ctx, imitations(spec.Mounts), fresh...)
+	var mounted *inplace.Mounts
+	if c.job.Walk {
+		mounted, err = c.points(ctx, &spec, fresh)
+	} else {
+		mounted, err = c.root.Mount(ctx, imitations(spec.Mounts), fresh...)
+	}
 	if err != nil {
 		return store.Entry{}, err
 	}
@@ -192,6 +225,23 @@ func (c *core) context(ctx context.Context, name string) (tree.Tree, error) {
 		}
 	}
 	return c.host.Tree(contextTree(name)), nil
+}
+
+// points makes the mount points of a RUN in the root that are not there. Three of them
+// stay in the image, as with BuildKit.
+func (c *core) points(ctx context.Context, spec *sandbox.RunSpec, fresh []string) (*inplace.Mounts, error) {
+	var list []inplace.Point
+	for _, p := range spec.MountPoints() {
+		list = append(list, inplace.Point{Path: p.Path, Dir: p.Dir, Keep: p.Path == "/proc" || p.Path == "/sys" || p.Path == "/dev"})
+	}
+	mounted, made, err := c.root.Points(ctx, list, fresh...)
+	for i := range spec.Mounts {
+		m := &spec.Mounts[i]
+		if m.Kind == sandbox.TmpfsMount && made[path.Clean("/"+m.Target)] {
+			m.Mode = 0o1777 // one that covers a directory has its mode
+		}
+	}
+	return mounted, err
 }
 
 // lacking lists what t has not of the directory name, outermost first.
@@ -240,11 +290,11 @@ func (c *core) snapshot(ctx context.Context, st *jobStage) (store.Entry, error) 
 	if err != nil {
 		return store.Entry{}, err
 	}
-	e, _, err := c.keepHere(ctx, st, func(w io.Writer) (layer.Stats, error) {
+	e, stats, err := c.keepHere(ctx, st, func(w io.Writer) (layer.Stats, error) {
 		return layer.PackChanges(ctx, w, c.root.Dir(), slices.Values(changes), layer.PackOptions{Contents: c.root.Contents()})
 	})
 	if err == nil {
-		c.root.Keep(e.DiffID)
+		c.root.Keep(e.DiffID, stats.Devices)
 	}
 	return e, err
 }

@@ -60,6 +60,9 @@ func newDoctor(t terminal) *cobra.Command {
 				switch {
 				case r.Rung == rep.Best:
 					mark = "used"
+					if r.Walk {
+						why = "with a walk after each RUN: " + r.Slow
+					}
 				case !r.Tried && why == "":
 					mark, why = "-", fmt.Sprintf("not tried, as a better one works; --isolation %s asks for it", r.Rung)
 				}

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -8,8 +9,12 @@ import (
 	"kaniko-build/test/rig"
 )
 
-// inPlace is no account but Docker's default container, with root inside.
-const inPlace rig.Kind = "inplace"
+// These are no accounts but Docker's default container, with root inside: as it is, and
+// where it may make user namespaces, but has no file system for an overlay's upper.
+const (
+	inPlace rig.Kind = "inplace"
+	walk    rig.Kind = "walk"
+)
 
 // Places in that container that no case looks at.
 const (
@@ -21,16 +26,32 @@ const (
 // TestConformanceInPlace runs the cases one after the other in one container,
 // whose root each of them uses and has to leave clean for the next.
 func TestConformanceInPlace(t *testing.T) {
-	rig.NeedRoot(t)
+	inContainer(t, inPlace, rig.StartDocker(t), "inplace        used", nil)
+}
+
+// TestConformanceWalk runs those of them that are about what a RUN sees and changes, where
+// steps are isolated, in a folder each node has for its root.
+func TestConformanceWalk(t *testing.T) {
+	inContainer(t, walk, rig.StartOpenDocker(t), "userns         used  with a walk", []string{"fs", "run", "from", "workdir", "user"})
+}
+
+func inContainer(t *testing.T, kind rig.Kind, docker *rig.Docker, doctor string, topics []string) {
+	t.Helper()
 	all, err := corpus.LoadAll("cases")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := newSuite(t)
 	s.www.Smart() // there is no git in the container
-	r := s.container(t, loadExceptions(t, all)[inPlace])
+	r := s.container(t, kind, docker, loadExceptions(t, all)[kind])
+	if o := r.run(t, rig.Call{}, boxBinary, "doctor"); !strings.Contains(o.Stdout, doctor) {
+		t.Fatalf("the container gives another rung than %q: %s", doctor, o.All())
+	}
 	before := r.ownFiles(t)
 	for _, c := range all {
+		if topic, _, _ := strings.Cut(c.Name, "-"); topics != nil && !slices.Contains(topics, topic) {
+			continue
+		}
 		t.Run(c.Name, func(t *testing.T) { r.try(t, c) })
 	}
 	if after := r.ownFiles(t); after != before {
@@ -40,10 +61,9 @@ func TestConformanceInPlace(t *testing.T) {
 
 // container is a rung in a container that has busybox as its own files, and the
 // store in its own root.
-func (s *suite) container(t *testing.T, exceptions map[string]string) *rung {
+func (s *suite) container(t *testing.T, kind rig.Kind, docker *rig.Docker, exceptions map[string]string) *rung {
 	t.Helper()
 	shared := rig.Space(t, nil)
-	docker := rig.StartDocker(t)
 	image := s.registry.Addr + "/library/busybox:latest"
 	docker.Pull(t, image)
 	box := docker.Start(t, rig.Container{
@@ -54,11 +74,8 @@ func (s *suite) container(t *testing.T, exceptions map[string]string) *rung {
 		},
 	})
 	s.binary = boxBinary
-	r := s.newRung(t, inPlace, exceptions)
+	r := s.newRung(t, kind, exceptions)
 	r.account, r.state, r.box, r.shared = &rig.Account{Name: "root"}, boxState, box, shared
-	if o := r.run(t, rig.Call{}, boxBinary, "doctor"); !strings.Contains(o.Stdout, "inplace        used") {
-		t.Fatalf("another rung is better in a default container: %s", o.All())
-	}
 	return r
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // TestOpenContainer builds where containers may make user namespaces: then steps
-// are isolated, if there is a volume for the store, and else done in place.
+// are isolated, on an overlay if there is a volume for the store, and else in a folder.
 func TestOpenContainer(t *testing.T) {
 	d := rig.StartOpenDocker(t)
 	rig.LoadExecutors(t, d, executor)
@@ -20,10 +20,9 @@ func TestOpenContainer(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		store []rig.Mount
-		apart bool
 	}{
-		{"volume", []rig.Mount{{Source: rig.Space(t, nil), Target: "/kaniko/state"}}, true},
-		{"root", nil, false},
+		{"volume", []rig.Mount{{Source: rig.Space(t, nil), Target: "/kaniko/state"}}},
+		{"root", nil},
 	} {
 		o := d.Run(t, rig.Container{
 			Image: executor, Mounts: append(c.store, rig.Mount{Source: dir, Target: "/workspace"}),
@@ -35,7 +34,7 @@ func TestOpenContainer(t *testing.T) {
 		}
 		d.Pull(t, reg.Addr+"/"+c.name)
 		o = d.Run(t, rig.Container{Image: reg.Addr + "/" + c.name, Entrypoint: "/bin/cat", Args: []string{"/uid"}})
-		if apart := strings.Fields(o.Stdout + " ?")[0] != "0"; o.Code != 0 || apart != c.apart {
+		if o.Code != 0 || strings.Fields(o.Stdout + " 0")[0] == "0" {
 			t.Errorf("%s: root of a step was user %q of the container: %s", c.name, o.Stdout, o.Stderr)
 		}
 	}

@@ -39,7 +39,7 @@ func endDaemons(hide string, s *spot, began uint64) error {
 		at := s.find(strings.TrimSuffix(exe[1:], " (deleted)"))
 		return at == nil || !at.alone()
 	}
-	tried := map[int]bool{} // what cannot be ended now never will be
+	tried := map[int]bool{}   // what cannot be ended now never will be
 	for more := true; more; { // what is left loses its parent, too
 		more = false
 		orphans, err := childrenOf(1)

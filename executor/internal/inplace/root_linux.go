@@ -61,7 +61,8 @@ type Root struct {
 	stack   []digest.Digest
 	snap    *snapshot.Snapshot // of the stack; nil: to be taken
 	loans   []*loan
-	n       int // names in the hidden folder
+	devices bool // the stack has some, which may be substitutes
+	n       int  // names in the hidden folder
 }
 
 // Open gets ready. It touches nothing: the first Bring does. The caller holds
@@ -233,6 +234,7 @@ func (r *Root) place(ctx context.Context, p *parcel) error {
 	for _, l := range r.loans {
 		l.links = nil // inodes of the layer before
 	}
+	r.devices = r.devices || p.done.Devices
 	m := merger{ctx: ctx, root: r, plain: !p.done.Hides}
 	if p.done.Opaque {
 		if err := r.clear(); err != nil {
@@ -554,12 +556,17 @@ func firstPart(name string) string {
 	return name
 }
 
+// Devices tells whether there were devices in any stack so far, or empty files that stand
+// for them.
+func (r *Root) Devices() bool { return r.devices }
+
 // Contents remembers what the files of the root hold.
 func (r *Root) Contents() *layer.Contents { return r.contents }
 
 // Keep says that the changes since Run are the layer id, which is now the last
-// of the stack.
-func (r *Root) Keep(id digest.Digest) {
+// of the stack, and whether it has devices.
+func (r *Root) Keep(id digest.Digest, devices bool) {
+	r.devices = r.devices || devices
 	r.stack = append(slices.Clone(r.stack), id)
 	r.dirty = false
 }

@@ -132,7 +132,7 @@ func (p *place) commit(r *inplace.Root) (digest.Digest, []string) {
 	}
 	id := digest.NewDigest(digest.SHA256, h)
 	p.blobs[id] = bytes.Clone(b.Bytes())
-	r.Keep(id)
+	r.Keep(id, false)
 	var names []string
 	for in := tar.NewReader(&b); ; {
 		h, err := in.Next()

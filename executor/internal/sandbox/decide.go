@@ -11,6 +11,10 @@ import (
 type Candidate struct {
 	Rung Rung
 	Map  IDMap
+	// Walk says that no overlay can be mounted in the store: a RUN has a folder for its
+	// root, and what it changed is found by a walk. Slow says why, Remedy what helps.
+	Walk bool
+	Slow string
 	// Why it cannot work, and the command that helps; both empty if it may.
 	Why, Remedy string
 }

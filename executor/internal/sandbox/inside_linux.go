@@ -110,7 +110,7 @@ func Reexec(entries map[string]Entry) (int, bool) {
 
 // all adds the entries of this package to those of the program.
 func all(entries map[string]Entry) map[string]Entry {
-	out := map[string]Entry{probeEntry: probeInside}
+	out := map[string]Entry{probeEntry: probeInside, probeWalkEntry: probeFolderInside}
 	for k, e := range entries {
 		out[k] = e
 	}

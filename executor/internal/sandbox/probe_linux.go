@@ -77,10 +77,18 @@ func Probe(ctx context.Context, dir string, only Rung, force bool) Report {
 		entry := RungReport{Candidate: c}
 		if c.Why == "" && r.Best == "" && (only == "" || c.Rung == only) {
 			entry.Tried = true
-			if a, ok := try(ctx, c, dir); ok {
-				entry.OK, r.Best = true, c.Rung
-			} else {
+			a, ok := try(ctx, c, dir)
+			if !ok {
 				entry.Why, entry.Remedy = explain(f, c.Rung, dir, a)
+			}
+			if !ok && a.op == opOverlay && c.Rung == Userns {
+				c.Walk = true
+				if _, ok = try(ctx, c, dir); ok {
+					entry.Walk, entry.Slow, entry.Why = true, entry.Why, ""
+				}
+			}
+			if ok {
+				entry.OK, r.Best = true, c.Rung
 			}
 		}
 		r.Rungs = append(r.Rungs, entry)
@@ -114,7 +122,11 @@ func try(ctx context.Context, c Candidate, dir string) (attempt, bool) {
 			return failed("", err)
 		}
 	}
-	n, err := StartNode(ctx, NodeSpec{Rung: c.Rung, Map: c.Map, Store: store, Entry: probeEntry})
+	entry := probeEntry
+	if c.Walk {
+		entry = probeWalkEntry
+	}
+	n, err := StartNode(ctx, NodeSpec{Rung: c.Rung, Map: c.Map, Store: store, Entry: entry})
 	if err == nil {
 		err = n.Wait()
 		n.Close()
@@ -134,11 +146,19 @@ func try(ctx context.Context, c Candidate, dir string) (attempt, bool) {
 	return failed(op, err)
 }
 
-const probeEntry = "sandbox probe"
+const (
+	probeEntry     = "sandbox probe"
+	probeWalkEntry = "sandbox probe of a folder" // as Candidate.Walk has it
+)
+
+// probeFolderInside is probeInside without an overlay.
+func probeFolderInside(ctx context.Context, in *Inside) error { return in.probe(ctx, true) }
 
 // probeInside is the node's half of a mini-build: a root of one file, an
 // overlay over it, a RUN that makes a directory, and a look for it in the upper.
-func probeInside(ctx context.Context, in *Inside) (err error) {
+func probeInside(ctx context.Context, in *Inside) error { return in.probe(ctx, false) }
+
+func (in *Inside) probe(ctx context.Context, walk bool) (err error) {
 	if in.Rung == InPlace {
 		return nil // the node started: a RUN is a process as it is
 	}
@@ -162,6 +182,9 @@ func probeInside(ctx context.Context, in *Inside) (err error) {
 			return &opError{opMap, fmt.Errorf("give a file to user %d: %w", other, err)}
 		}
 	}
+	if walk {
+		return in.probeRun(ctx, RunSpec{Root: at("lower")}, at("lower/made"))
+	}
 	m, err := overlayMount([]string{at("lower2"), at("lower")}, at("upper"), at("work"), linkPlace)
 	if err != nil {
 		return &opError{opOverlay, err}
@@ -172,7 +195,13 @@ func probeInside(ctx context.Context, in *Inside) (err error) {
 			return &opError{opStore, err}
 		}
 	}
-	r, err := in.Run(ctx, RunSpec{Lower: []string{at("lower2"), at("lower")}, Upper: at("upper"), Work: at("work"), Argv: []string{"/probe"}})
+	return in.probeRun(ctx, RunSpec{Lower: []string{at("lower2"), at("lower")}, Upper: at("upper"), Work: at("work")}, at("upper/made"))
+}
+
+// probeRun runs the program of a mini-build and looks for what it makes.
+func (in *Inside) probeRun(ctx context.Context, spec RunSpec, made string) error {
+	spec.Argv = []string{"/probe"}
+	r, err := in.Run(ctx, spec)
 	var x *ExecError
 	if errors.As(err, &x) && len(probeProgram()) == 0 {
 		return nil // all but the last step works
@@ -183,7 +212,7 @@ func probeInside(ctx context.Context, in *Inside) (err error) {
 	if r.Exit != 0 {
 		return &opError{opRun, fmt.Errorf("the program of the mini-build ended with %w", unix.Errno(r.Exit))}
 	}
-	if _, err := os.Stat(at("upper/made")); err != nil {
+	if _, err := os.Stat(made); err != nil {
 		return &opError{opOverlay, fmt.Errorf("look for what the mini-build made: %w", err)}
 	}
 	return nil

@@ -174,14 +174,18 @@ func (r *Runner) choose(rep sandbox.Report) (executor.Isolation, error) {
 		if rep.Best == "" {
 			return executor.Isolation{}, &executor.MachineError{What: rep.Err().Error()}
 		}
-		return executor.Isolation{Rung: rep.Best, IDs: rep.Map()}, nil
+		for _, c := range rep.Rungs {
+			if c.OK {
+				return executor.Isolation{Rung: c.Rung, IDs: c.Map, Walk: c.Walk}, nil
+			}
+		}
 	}
 	for _, c := range rep.Rungs {
 		if string(c.Rung) == r.Rung {
 			if !c.OK {
 				return executor.Isolation{}, &executor.MachineError{What: fmt.Sprintf("isolation %s is not to be had: %s", c.Rung, c.Why), Remedy: c.Remedy}
 			}
-			return executor.Isolation{Rung: c.Rung, IDs: c.Map}, nil
+			return executor.Isolation{Rung: c.Rung, IDs: c.Map, Walk: c.Walk}, nil
 		}
 	}
 	return executor.Isolation{}, &executor.MachineError{What: fmt.Sprintf("no kind of isolation %q", r.Rung), Remedy: "choose userns, userns-single or inplace"}
