@@ -63,8 +63,9 @@ func (f *runFlags) show(ctx context.Context, t terminal, dir string) (progress.V
 // is an error when it was asked for by its name.
 func (f *runFlags) live(ctx context.Context, t terminal, ci progress.CI) (progress.View, error) {
 	out, ok := t.err.(*os.File)
-	if ok = ok && ci.Kind == "" && tty.Fits(out, os.Getenv); !ok {
-		if f.progress == "tty" {
+	asked := f.progress == "tty"
+	if inCI := ci.Kind != "" || os.Getenv("CI") != ""; !ok || !tty.Fits(out, os.Getenv) || inCI && !asked { // a CI may lend a terminal; its log keeps all pictures
+		if asked {
 			return nil, usageError{errors.New("--progress tty needs a terminal in the foreground, and TERM to say what it can do\n  hint: --progress auto takes plain where there is none")}
 		}
 		return nil, nil
