@@ -14,6 +14,9 @@
 // equal to another target's image hand the parent over: Node.Parents tells under
 // which name. An entry of needs is order only. A named context beats an image of
 // its name, as it does when building; an image named by digest is never a parent.
+// A weak edge counts only if its parent is in the plan anyway; else the parent's
+// published image stands for it, Node.Published. An internal parent is planned for
+// each platform that somebody needs it for.
 //
 // Make asks for references through the interface Dockerfiles and reads nothing
 // itself. The same input gives the same Plan, byte for byte in JSON. It reports all
