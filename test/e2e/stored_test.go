@@ -3,7 +3,9 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -76,4 +78,77 @@ targets:
 func (m *machine) call(args ...string) rig.Output {
 	m.Helper()
 	return m.account.Must(m.T, rig.Call{Dir: m.dir, Env: []string{"KANIKO_BUILD_STATE=" + m.state}}, append([]string{m.binary}, args...)...)
+}
+
+// The store is a registry for others on this machine: for skopeo, by the names
+// that an image has and by that of its target, of several platforms too.
+func TestServe(t *testing.T) {
+	rig.NeedRoot(t)
+	skopeo := rig.Need(t, "skopeo", "skopeo")
+	reg := rig.StartMirror(t, mirror.Busybox)
+	dir := rig.Space(t, nil)
+	rig.Write(t, dir, map[string]string{
+		"kaniko-build.yaml": fmt.Sprintf(`version: 1
+registries: {docker.io: {mirrors: ["%s"]}}
+targets:
+  app: {context: app, image: reg.invalid/shop/served, tags: ["1"]}
+  both: {dockerfileInline: "FROM scratch\nCOPY file /\n", context: app, image: reg.invalid/shop/both, platforms: [linux/amd64, linux/arm64]}
+`, reg.Addr),
+		"app/Dockerfile": "FROM busybox\nCOPY file /file\n",
+		"app/file":       "text\n",
+	})
+	m := newMachine(t, rig.Superuser, dir)
+	m.must("apply")
+	addr := rig.StartServer(t, func(addr string) *exec.Cmd {
+		cmd := exec.Command(m.binary, "serve", "--listen", addr)
+		cmd.Env = append(os.Environ(), "KANIKO_BUILD_STATE="+m.state, "KANIKO_BUILD_SERVE_TOKEN=secret")
+		return cmd
+	}, rig.Listens)
+	copied := func(from, to string, args ...string) error {
+		out, err := exec.Command(skopeo, append(append([]string{"copy", "--insecure-policy", "--src-tls-verify=false"}, args...), "docker://"+addr+"/"+from, "oci:"+to)...).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+		return nil
+	}
+	want := m.call("inspect", "reg.invalid/shop/served:1").Stdout
+	for i, name := range []string{"reg.invalid/shop/served:1", "shop/served:1", "app:1"} {
+		to := filepath.Join(rig.Space(t, nil), "layout")
+		if err := copied(name, to, "--src-creds", "any:secret"); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if i > 0 {
+			continue
+		}
+		index, err := os.ReadFile(filepath.Join(to, "index.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var idx struct{ Manifests []struct{ Digest string } }
+		if err := json.Unmarshal(index, &idx); err != nil || len(idx.Manifests) != 1 || !strings.Contains(want, idx.Manifests[0].Digest) {
+			t.Errorf("%v: skopeo got %s, the store has %s", err, index, want)
+		}
+	}
+	if err := copied("both:latest", filepath.Join(rig.Space(t, nil), "both"), "--src-creds", "any:secret", "--all"); err != nil {
+		t.Error(err)
+	}
+	if err := copied("app:1", filepath.Join(rig.Space(t, nil), "no"), "--src-creds", "any:wrong"); err == nil {
+		t.Error("a wrong token is taken")
+	}
+	for host, want := range map[string]int{addr: http.StatusUnauthorized, "evil.example": http.StatusForbidden} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+"/v2/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("Host %s: %s, want %d", host, resp.Status, want)
+		}
+	}
 }
