@@ -352,7 +352,9 @@ func (r *run) table(w io.Writer, out graph.Outcome, took time.Duration) error {
 		}
 		how := "cached"
 		if !res.Cached {
-			how = fmt.Sprintf("built, %d of %d steps", res.Executed, res.Steps)
+			if how = "built"; res.Steps > 0 {
+				how = fmt.Sprintf("built, %d of %d steps", res.Executed, res.Steps)
+			}
 			built++
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", o.ID, res.Manifest.Digest, size(res.Size), seconds(res.Duration), how)

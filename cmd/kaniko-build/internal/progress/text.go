@@ -100,6 +100,8 @@ func (e Event) Outcome() string {
 		return ""
 	case e.Image == nil || e.Image.Cached:
 		return "cached"
+	case e.Image.Steps == 0: // an index, or an image that changes nothing but its config
+		return "built"
 	}
 	return fmt.Sprintf("built, %d of %d steps", e.Image.Executed, e.Image.Steps)
 }
