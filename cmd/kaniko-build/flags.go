@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,7 +13,8 @@ import (
 
 // fromEnvironment gives flags that were not written their values from the
 // environment: KANIKO_BUILD_KEEP_GOING=true is --keep-going. Only commands that read
-// a manifest ask there, and not for its variables, which have names of their own.
+// a manifest ask there, and not for its variables: KANIKO_BUILD_VAR_FILE is the variable
+// file. What --set says on the command line is stronger.
 // The value of a flag that can be repeated has a line for each.
 func fromEnvironment(c *cobra.Command) error {
 	if c.Flags().Lookup("var-file") == nil {
@@ -22,7 +24,7 @@ func fromEnvironment(c *cobra.Command) error {
 	c.Flags().VisitAll(func(f *pflag.Flag) {
 		name := flagVariable(f.Name)
 		text, set := os.LookupEnv(name)
-		if !set || f.Changed || f.Name == "var" || f.Name == "help" {
+		if !set || f.Changed || slices.Contains([]string{"var", "var-file", "help"}, f.Name) || setInstead(c, f.Name) {
 			return
 		}
 		values := []string{text}
@@ -37,6 +39,23 @@ func fromEnvironment(c *cobra.Command) error {
 		}
 	})
 	return errors.Join(errs...)
+}
+
+// keysOf are the keys of targets that flags stand for.
+var keysOf = map[string]string{
+	"compression": "executor.compression", "compression-level": "executor.compressionLevel", "image-format": "executor.imageFormat",
+	"reproducible": "executor.reproducible", "no-cache": "noCache", "cache": "cache", "cache-repo": "cache.repo", "cache-ttl": "cache.ttl",
+	"cache-run-layers": "cache.run", "cache-copy-layers": "cache.copy", "no-push-cache": "cache.write",
+}
+
+// setInstead tells whether --set on the command line gives the key that a flag
+// stands for.
+func setInstead(c *cobra.Command, flag string) bool {
+	sets, err := c.Flags().GetStringArray("set")
+	return err == nil && keysOf[flag] != "" && slices.ContainsFunc(sets, func(s string) bool {
+		path, _, _ := strings.Cut(s, "=")
+		return strings.HasSuffix(path, "."+keysOf[flag])
+	})
 }
 
 // flagVariable is the environment variable that stands for a flag.
