@@ -214,6 +214,9 @@ COPY go.sum go.sum
 RUN test "$(find . -type f -not -path "*/.kaniko-build-aside/*" | sort | xargs)" = "./go.mod ./go.sum" && test ! -e .env && mkdir vendor && echo dep >vendor/dep && chown 7:8 .
 COPY main.go main.go
 COPY api/ api/
+RUN --mount=type=cache,target=/workspace/kept --mount=type=bind,source=api,target=bound --mount=type=tmpfs,target=vendor \
+    echo x >>kept/log && test "$(wc -l <kept/log)" = 1 && test -e bound/types.go && touch bound/lost && test ! -e vendor/dep
+RUN --mount=type=bind,target=. test -e Dockerfile && test -e .env && touch lost
 RUN test ! -e bin && cat go.mod main.go api/types.go vendor/dep >manager && rm go.sum && cp -a . /backup && stat -c %u:%g . >/owner
 FROM busybox
 WORKDIR /

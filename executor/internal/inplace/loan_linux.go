@@ -395,6 +395,47 @@ func (r *Root) carry(from, to string) error {
 	return os.Remove(from)
 }
 
+// onLoan places a mount of a directory on one that is lent, which cannot be moved aside
+// itself: by what is in the two.
+func (m *Mounts) onLoan(l *loan, mt *Mount) error {
+	m.root.n++
+	aside := filepath.Join(l.hide, "aside-"+strconv.Itoa(m.root.n))
+	if err := os.Mkdir(aside, 0o700); err != nil {
+		return err
+	}
+	if err := copyAttributes(l.dir, aside); err != nil {
+		return err
+	}
+	m.undo = append(m.undo, func() error { return errors.Join(bringBack(aside, l.dir, move), os.RemoveAll(aside)) })
+	if err := putAside(l.dir, "", aside, l.spot, move); err != nil {
+		return err
+	}
+	m.undo = append(m.undo, func() error {
+		return sweep(l.dir, "", l.spot, func(p string) error {
+			if mt.Source == "" {
+				return l.discard(p)
+			}
+			return move(p, mt.Source+strings.TrimPrefix(p, l.dir))
+		})
+	})
+	if mt.Source == "" {
+		if mt.Mode != 0 {
+			return errors.Join(unix.Lchown(l.dir, int(mt.UID), int(mt.GID)), unix.Chmod(l.dir, mt.Mode))
+		}
+		return nil
+	}
+	names, err := list(mt.Source)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := move(mt.Source+"/"+n, l.dir+"/"+n); err != nil {
+			return err
+		}
+	}
+	return copyAttributes(mt.Source, l.dir)
+}
+
 // IsLent tells whether dir is away, lent to a build that runs or was killed.
 func IsLent(dir string) bool {
 	_, ok := readLoan(dir)

@@ -117,6 +117,58 @@ func TestADirectoryIsLent(t *testing.T) {
 	}
 }
 
+// A mount on the directory itself shows what is mounted, and the image's files are back
+// after it.
+func TestAMountOnALentDirectory(t *testing.T) {
+	p := newPlace(t).lending()
+	before := p.dump()
+	r := p.root()
+	p.bring(r, p.layer("d workspace/", "f workspace/go.mod module", "d workspace/vendor/", "f workspace/vendor/dep x"))
+	if err := r.Run(t.Context(), "/workspace"); err != nil {
+		t.Fatal(err)
+	}
+	source, err := r.Scratch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.MkdirAll(filepath.Join(source, "d"), 0o755), os.Chmod(source, 0o750), os.WriteFile(filepath.Join(source, "f"), []byte("mounted"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		mount inplace.Mount
+		want  string
+	}{
+		{inplace.Mount{Target: "/workspace", Source: source}, "d f"},
+		{inplace.Mount{Target: "/workspace"}, ""},
+		{inplace.Mount{Target: "/workspace", Source: source}, "d f left"},
+	} {
+		m, err := r.Mount(t.Context(), []inplace.Mount{c.mount})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := filepath.Glob(filepath.Join(p.opts.Lent[0], "[^.]*"))
+		for i := range list {
+			list[i] = filepath.Base(list[i])
+		}
+		if got := strings.Join(list, " "); err != nil || got != c.want {
+			t.Errorf("%+v shows %q, want %q, %v", c.mount, got, c.want, err)
+		}
+		p.write("workspace/left", "x")
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, layer := p.commit(r); len(layer) != 1 {
+		t.Errorf("the layer has %q, and nothing but proc/ was made", layer)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if after := p.dump(); after != before {
+		t.Errorf("the directory was\n%s\nand is\n%s", before, after)
+	}
+}
+
 func sameSet(a, b []string) bool {
 	slices.Sort(a)
 	slices.Sort(b)

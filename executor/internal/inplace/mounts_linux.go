@@ -85,6 +85,9 @@ func (m *Mounts) add(ctx context.Context, mt *Mount) error {
 	if at != nil && at.alone() {
 		return m.inSpot(real, mt)
 	}
+	if l := m.root.loan(real + "/"); l != nil && l.dir == real && mt.Data == nil {
+		return m.onLoan(l, mt)
+	}
 	if at != nil && at.above() {
 		return errors.New("the container has a mount of its own below it")
 	}
