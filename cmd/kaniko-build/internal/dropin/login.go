@@ -6,13 +6,10 @@ import (
 	"io"
 	"strings"
 
-	"github.com/docker/cli/cli/config"
-	"github.com/docker/cli/cli/config/types"
 	"github.com/spf13/cobra"
-)
 
-// hubKey is what the docker config calls Docker Hub.
-const hubKey = "https://index.docker.io/v1/"
+	"kaniko-build/cmd/kaniko-build/internal/login"
+)
 
 // loginCommand puts credentials into the docker config.
 func (p Program) loginCommand() *cobra.Command {
@@ -52,16 +49,9 @@ func (p Program) login(registry, user, password string, given, stdin bool) error
 		}
 		password = strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
 	}
-	if registry == "index.docker.io" || registry == "docker.io" {
-		registry = hubKey
+	if err := login.Keep(registry, user, password); err != nil {
+		return err
 	}
-	file, err := config.Load("") // $DOCKER_CONFIG, else ~/.docker
-	if err != nil {
-		return fmt.Errorf("read the docker config: %w", err)
-	}
-	if err := file.GetCredentialsStore(registry).Store(types.AuthConfig{Username: user, Password: password, ServerAddress: registry}); err != nil {
-		return fmt.Errorf("keep the password: %w", err)
-	}
-	_, err = fmt.Fprintln(p.Out, "Login Succeeded")
+	_, err := fmt.Fprintln(p.Out, "Login Succeeded")
 	return err
 }
