@@ -37,17 +37,13 @@ func (f *affectedFlag) narrowed(c *cobra.Command, t terminal, look *lookFlags, w
 	if f.since == "" {
 		return p, nil
 	}
-	a := &affected{w: w, p: p, direct: map[graph.ID]plan.Cause{}}
-	err := a.find(c, t, f.since, look)
-	var all *everything
-	if errors.As(err, &all) && (!w.manifest.Affected.Strict || all.asked) {
-		fmt.Fprintf(t.err, "warning: everything counts as affected: %v\n", all)
-		return p, nil
-	}
+	causes, err := f.causes(c, t, look, w, p)
 	if err != nil {
 		return nil, err
 	}
-	causes := p.Affected(a.direct)
+	if causes == nil {
+		return p, nil
+	}
 	var names []string
 	for _, n := range p.Nodes {
 		if _, ok := causes[n.ID]; ok && n.Selected && !slices.Contains(names, n.Target.Name) {
@@ -62,6 +58,22 @@ func (f *affectedFlag) narrowed(c *cobra.Command, t terminal, look *lookFlags, w
 		return nil, err
 	}
 	return out.Because(causes), nil
+}
+
+// causes is which nodes of p are affected and why; nil, after a warning, where all
+// of them count so.
+func (f *affectedFlag) causes(c *cobra.Command, t terminal, look *lookFlags, w *workspace, p *plan.Plan) (map[graph.ID]plan.Cause, error) {
+	a := &affected{w: w, p: p, direct: map[graph.ID]plan.Cause{}}
+	err := a.find(c, t, f.since, look)
+	var all *everything
+	if errors.As(err, &all) && (!w.manifest.Affected.Strict || all.asked) {
+		fmt.Fprintf(t.err, "warning: everything counts as affected: %v\n", all)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.Affected(a.direct), nil
 }
 
 // everything is why all targets count as affected.
