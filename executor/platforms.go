@@ -155,19 +155,8 @@ func (x *Executor) ExportIndex(ctx context.Context, ix *Index, o Output) error {
 		return &diag.Problem{What: fmt.Sprintf("the image %s is for several platforms, which an output of the type %s cannot hold", ix.ID, o.Type),
 			Hint: "write type=oci, or build one platform: --set " + ix.ID + ".platforms=[linux/amd64]"}
 	}
-	ex := image.Export{Descriptor: ix.Result().Manifest}
-	for _, name := range ix.Names {
-		parsed, err := image.ParseName(name)
-		if err != nil {
-			return err
-		}
-		ex.Names = append(ex.Names, parsed)
-	}
-	src := x.contentOfIndex(ix, x.openBlob)
-	if o.Dir {
-		return image.WriteOCIDir(ctx, o.Dest, src, ex)
-	}
-	return o.write(func(w io.Writer) error { return image.WriteOCI(ctx, w, src, ex) })
+	_, err := o.export(ctx, x.contentOfIndex(ix, x.openBlob), ix.Result().Manifest, ix.Names, nil)
+	return err
 }
 
 // published is the index, which its repositories have.

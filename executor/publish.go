@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"kaniko-build/executor/internal/image"
 	"kaniko-build/schema/diag"
@@ -178,9 +179,13 @@ func (x *Executor) export(ctx context.Context, n *Node, o Output) (notes []strin
 	if err != nil {
 		return nil, err
 	}
-	src := x.content(n, x.openBlob)
-	ex := image.Export{Descriptor: img.Manifest}
-	for _, name := range n.Result().Names {
+	return o.export(ctx, x.content(n, x.openBlob), img.Manifest, n.Result().Names, img.Layers)
+}
+
+// export writes an image, or for the type oci an index, with the names it has.
+func (o Output) export(ctx context.Context, src image.Source, d ocispec.Descriptor, names []string, layers []image.Layer) (notes []string, err error) {
+	ex := image.Export{Descriptor: d}
+	for _, name := range names {
 		parsed, err := image.ParseName(name)
 		if err != nil {
 			return nil, err
@@ -200,9 +205,9 @@ func (x *Executor) export(ctx context.Context, n *Node, o Output) (notes []strin
 	case "docker":
 		return nil, o.write(func(w io.Writer) error { return image.WriteDocker(ctx, w, src, ex) })
 	case "tar":
-		return nil, o.write(func(w io.Writer) error { return image.WriteTar(ctx, w, src, img.Layers, nil) })
+		return nil, o.write(func(w io.Writer) error { return image.WriteTar(ctx, w, src, layers, nil) })
 	default:
-		return image.WriteLocal(ctx, o.Dest, src, img.Layers, nil)
+		return image.WriteLocal(ctx, o.Dest, src, layers, nil)
 	}
 }
 

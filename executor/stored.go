@@ -208,31 +208,16 @@ func (p *storedAs) published(context.Context, *Executor) (*Result, error) {
 // Export writes the image somewhere, whole or not at all. Types that hold one
 // platform take that of platform, or this machine's.
 func (s *Stored) Export(ctx context.Context, o Output, platform string) (notes []string, err error) {
-	name, err := image.ParseName(s.Name)
-	if err != nil {
-		return nil, err
-	}
-	ex := image.Export{Descriptor: s.Manifest, Names: []image.Name{name}}
-	r := image.Resolved{}
+	d := s.Manifest
+	var layers []image.Layer
 	if o.Type != "oci" || platform != "" {
-		if r, err = s.resolve(ctx, platform); err != nil {
+		r, err := s.resolve(ctx, platform)
+		if err != nil {
 			return nil, err
 		}
-		ex.Descriptor = r.Descriptor
+		d, layers = r.Descriptor, r.Layers
 	}
-	src := s.source()
-	switch o.Type {
-	case "oci":
-		if o.Dir {
-			return nil, image.WriteOCIDir(ctx, o.Dest, src, ex)
-		}
-		return nil, o.write(func(w io.Writer) error { return image.WriteOCI(ctx, w, src, ex) })
-	case "docker":
-		return nil, o.write(func(w io.Writer) error { return image.WriteDocker(ctx, w, src, ex) })
-	case "tar":
-		return nil, o.write(func(w io.Writer) error { return image.WriteTar(ctx, w, src, r.Layers, nil) })
-	}
-	return image.WriteLocal(ctx, o.Dest, src, r.Layers, nil)
+	return o.export(ctx, s.source(), d, []string{s.Name}, layers)
 }
 
 // Pull brings an image for a platform into the store, with all its layers, under

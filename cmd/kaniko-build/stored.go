@@ -31,6 +31,17 @@ func withStore(ctx context.Context, f runFlags, fn func(context.Context, *execut
 	return errors.Join(fn(ctx, x), x.Close(ctx))
 }
 
+// withStored is withStore for one image.
+func withStored(ctx context.Context, name string, fn func(context.Context, *executor.Stored) error) error {
+	return withStore(ctx, runFlags{}, func(ctx context.Context, x *executor.Executor) error {
+		s, err := x.Stored(name)
+		if err != nil {
+			return err
+		}
+		return fn(ctx, s)
+	})
+}
+
 // exactly refuses another number of arguments.
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
@@ -52,11 +63,7 @@ func newInspect(t terminal) *cobra.Command {
 		Example: "  kaniko-build inspect registry.example.com/shop/api",
 		Args:    exactly(1, "one image"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return withStore(c.Context(), runFlags{}, func(ctx context.Context, x *executor.Executor) error {
-				s, err := x.Stored(args[0])
-				if err != nil {
-					return err
-				}
+			return withStored(c.Context(), args[0], func(ctx context.Context, s *executor.Stored) error {
 				found, err := s.Inspect(ctx, platform)
 				if err != nil {
 					return err
@@ -80,11 +87,7 @@ func newHistory(t terminal) *cobra.Command {
 		Example: "  kaniko-build history registry.example.com/shop/api",
 		Args:    exactly(1, "one image"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return withStore(c.Context(), runFlags{}, func(ctx context.Context, x *executor.Executor) error {
-				s, err := x.Stored(args[0])
-				if err != nil {
-					return err
-				}
+			return withStored(c.Context(), args[0], func(ctx context.Context, s *executor.Stored) error {
 				found, err := s.Inspect(ctx, platform)
 				if err != nil {
 					return err
@@ -130,11 +133,7 @@ func newTag(terminal) *cobra.Command {
 		Example: "  kaniko-build tag registry.example.com/shop/api registry.example.com/shop/api:1.4.0",
 		Args:    exactly(2, "an image and a name"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return withStore(c.Context(), runFlags{}, func(_ context.Context, x *executor.Executor) error {
-				s, err := x.Stored(args[0])
-				if err != nil {
-					return err
-				}
+			return withStored(c.Context(), args[0], func(_ context.Context, s *executor.Stored) error {
 				return s.Tag(args[1])
 			})
 		},
@@ -204,11 +203,7 @@ func newPushImage(t terminal) *cobra.Command {
 			if len(args) == 0 {
 				return usageError{errors.New("push takes an image\n  hint: kaniko-build images lists them")}
 			}
-			return withStore(c.Context(), runFlags{}, func(ctx context.Context, x *executor.Executor) error {
-				s, err := x.Stored(args[0])
-				if err != nil {
-					return err
-				}
+			return withStored(c.Context(), args[0], func(ctx context.Context, s *executor.Stored) error {
 				names := args[1:]
 				if _, err := s.Push(ctx, names...); err != nil {
 					return err
@@ -253,11 +248,7 @@ func (t terminal) export(c *cobra.Command, name, platform string, o executor.Out
 		}
 		o.Stdout = t.out
 	}
-	return withStore(c.Context(), runFlags{}, func(ctx context.Context, x *executor.Executor) error {
-		s, err := x.Stored(name)
-		if err != nil {
-			return err
-		}
+	return withStored(c.Context(), name, func(ctx context.Context, s *executor.Stored) error {
 		notes, err := s.Export(ctx, o, platform)
 		for _, n := range notes {
 			fmt.Fprintln(t.err, "note:", n)
@@ -303,11 +294,7 @@ sees. Without --to the first that answers has it.`,
 			if err != nil {
 				return err
 			}
-			return withStore(c.Context(), runFlags{}, func(ctx context.Context, x *executor.Executor) error {
-				s, err := x.Stored(args[0])
-				if err != nil {
-					return err
-				}
+			return withStored(c.Context(), args[0], func(ctx context.Context, s *executor.Stored) error {
 				return load(ctx, t, argv, func(w io.Writer) error {
 					_, err := s.Export(ctx, executor.Output{Type: "docker", Dest: "-", Stdout: w}, platform)
 					return err

@@ -109,16 +109,7 @@ func others(t *testing.T, dir string) []string {
 
 func describe(t *testing.T, ref string) *image.Dump {
 	t.Helper()
-	img, err := image.Open(ref, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer img.Close()
-	d, err := image.Describe(img, nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
+	return describePlatform(t, ref, "")
 }
 
 // killAfter starts a program and kills it with all its descendants. It tells
