@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+
 	"kaniko-build/executor/internal/buildctx"
 	"kaniko-build/executor/internal/copier"
 	"kaniko-build/executor/internal/dockerfile"
@@ -151,4 +153,32 @@ func eachRead(s *dockerfile.Step, f func(dockerfile.Source, copier.Select) error
 		return err
 	}
 	return nil
+}
+
+// Copies lists what COPY and ADD of the needed stages select in the main context,
+// without asking for images: what a base's own variables would say is not known.
+func Copies(r Request) ([]string, error) {
+	o, err := parseOptions(r, nil)
+	if err != nil {
+		return nil, err
+	}
+	f, err := dockerfile.Parse(r.Dockerfile.Data, o)
+	if err != nil {
+		return nil, err
+	}
+	p, err := f.Resolve(func(dockerfile.ImageRef) (*dockerspec.DockerOCIImage, error) {
+		return &dockerspec.DockerOCIImage{}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, st := range p.Stages {
+		for _, s := range st.Steps {
+			if c := s.Copy; c != nil && c.From.Kind == dockerfile.FromContext && c.From.Context == "" {
+				out = append(out, c.Sources...)
+			}
+		}
+	}
+	return out, nil
 }
