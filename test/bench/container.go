@@ -31,6 +31,7 @@ type Containers struct {
 	Peer   *Tool // builds everything, too, by turns; nil: nobody does
 	Dir    string
 	Rounds int
+	Cold   bool // only builds without a cache, which are what is judged
 	// Registry runs fn beside a registry that has the bases and nothing else.
 	Registry func(ctx context.Context, fn func(reg *rig.Registry) error) error
 	Say      func(Contained)
@@ -148,6 +149,9 @@ func (c *Containers) round(ctx context.Context, reg *rig.Registry, tool Tool, w 
 	}
 	defer func() { err = errors.Join(err, p.remove()) }()
 	for i, one := range cases {
+		if c.Cold && one.cached {
+			break
+		}
 		if len(builds) == i {
 			builds = append(builds, Build{Case: one.name})
 		}

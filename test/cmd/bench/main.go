@@ -2,7 +2,7 @@
 // nothing to do, and after small changes, each beside its budget.
 //
 //	bench [-binary bin/kaniko-build] [-dir DIR] [-n RUNS] [WORKLOAD...]
-//	bench -container [-peer EXECUTOR] [-binary …] [-dir …] [-n ROUNDS] [WORKLOAD...]
+//	bench -container [-peer EXECUTOR] [-cold] [-binary …] [-dir …] [-n ROUNDS] [WORKLOAD...]
 //
 // It starts a registry of its own on loopback, which has the bases and takes
 // the images. The disk needs 10 GB for all workloads. It ends with 1 when a
@@ -40,6 +40,7 @@ func main() {
 	registry := flag.String("registry", "127.0.0.1:5000", "registry that written workloads use")
 	runs := flag.Int("n", 5, "each time is the median of as many; cold builds of big workloads run once, but for -container")
 	inContainers := flag.Bool("container", false, "measure in Docker's default container")
+	cold := flag.Bool("cold", false, "with -container: leave builds with a cache out")
 	peer := flag.String("peer", "", "with -container: static program with kaniko's command line, to compare with")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [flags] [WORKLOAD...]")
@@ -56,7 +57,7 @@ func main() {
 	case *write != "":
 		err = writeOnly(*write, *registry, flag.Args())
 	case *inContainers:
-		err = withBases(ctx, *binary, *dir, flag.Args(), func(w work) error { return contained(ctx, w, *peer, max(*runs, 1)) })
+		err = withBases(ctx, *binary, *dir, flag.Args(), func(w work) error { return contained(ctx, w, *peer, *cold, max(*runs, 1)) })
 	default:
 		err = withBases(ctx, *binary, *dir, flag.Args(), func(w work) error { return alone(ctx, w, max(*runs, 1)) })
 	}
@@ -173,7 +174,7 @@ func alone(ctx context.Context, w work, runs int) error {
 }
 
 // contained measures the executor image.
-func contained(ctx context.Context, w work, peer string, rounds int) (err error) {
+func contained(ctx context.Context, w work, peer string, cold bool, rounds int) (err error) {
 	engine, err := os.MkdirTemp(w.dir, "docker-")
 	if err != nil {
 		return err
@@ -184,7 +185,7 @@ func contained(ctx context.Context, w work, peer string, rounds int) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	c := bench.Containers{Docker: docker, Dir: w.dir, Rounds: rounds, Registry: w.registry}
+	c := bench.Containers{Docker: docker, Dir: w.dir, Rounds: rounds, Cold: cold, Registry: w.registry}
 	if c.Ours, err = c.Load(ctx, w.binary, "ours", w.binary); err != nil {
 		return err
 	}
