@@ -47,6 +47,9 @@ type core struct {
 	layers *rootfs.Layers
 	box    *sandbox.Inside
 	root   *inplace.Root // where RUNs happen; nil: each in an overlay of its own
+	// uppers are those of steps that go into the root when nothing compares with them
+	// any more, by the names of their stacks. Steps of one root follow one another.
+	uppers map[string]hereUpper
 	maker  layer.Maker
 	stages []*stageRun
 	spare  context.Context // of later; it ends a moment after the work
@@ -83,7 +86,12 @@ func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.I
 		if err2 != nil {
 			return coreResult{}, err2
 		}
-		defer func() { err = errors.Join(err, closeRoot()) }()
+		defer func() {
+			for _, up := range c.uppers {
+				err = errors.Join(err, up.temp.Remove())
+			}
+			err = errors.Join(err, closeRoot())
+		}()
 	}
 	for range j.Stages {
 		c.stages = append(c.stages, &stageRun{done: make(chan struct{})})
@@ -383,7 +391,7 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 	begun := false
 	var e store.Entry
 	err = c.unpacking(ctx, stacks, func() error {
-		base, err := c.ready(ctx, s, sources, top)
+		base, err := c.ready(ctx, st, s, sources, top)
 		if err != nil {
 			return err
 		}
@@ -437,7 +445,7 @@ func (c *core) event(st *jobStage, s *jobStep, e Event) {
 // ready makes sure that a step can begin, and opens what lies below it. A RUN
 // has all of it unpacked; for others a look at it does. That may wait for
 // downloads: no token is held meanwhile.
-func (c *core) ready(ctx context.Context, s *jobStep, sources map[string][]rootfs.Layer, top []rootfs.Layer) (*stack, error) {
+func (c *core) ready(ctx context.Context, st *jobStage, s *jobStep, sources map[string][]rootfs.Layer, top []rootfs.Layer) (*stack, error) {
 	open, read := c.look, c.lookAtSource
 	if s.Run != nil {
 		open, read = c.open, c.open
@@ -452,6 +460,9 @@ func (c *core) ready(ctx context.Context, s *jobStep, sources map[string][]rootf
 		}
 	}
 	if s.Run != nil && c.root != nil {
+		if !c.compares(st, s) {
+			c.offer(top)
+		}
 		return &stack{}, c.bring(ctx, top)
 	}
 	return open(ctx, top)
@@ -467,7 +478,12 @@ func (c *core) execute(ctx context.Context, st *jobStage, s *jobStep, sources ma
 	if err != nil {
 		return store.Entry{}, err
 	}
-	defer func() { err = errors.Join(err, up.temp.Remove()) }()
+	stays := false
+	defer func() {
+		if !stays {
+			err = errors.Join(err, up.temp.Remove())
+		}
+	}()
 	switch {
 	case s.Run != nil:
 		err = c.run(ctx, st, s, sources, base, up)
@@ -479,7 +495,12 @@ func (c *core) execute(ctx context.Context, st *jobStage, s *jobStep, sources ma
 	if err != nil {
 		return store.Entry{}, err
 	}
-	return c.commit(ctx, top, base, up)
+	if c.root == nil || c.job.Walk {
+		return c.commit(ctx, top, base, up)
+	}
+	var e store.Entry
+	e, stays, err = c.commitHere(ctx, st, top, base, up)
+	return e, err
 }
 
 // stack is a list of layers.
@@ -541,6 +562,9 @@ func (c *core) tree(ctx context.Context, src dockerfile.Source, sources map[stri
 		s, err := c.lookAtSource(ctx, sources[sourceKey(src)])
 		if err != nil {
 			return nil, nil, err
+		}
+		if c.root != nil && !c.job.Walk {
+			return rootView{s.view, c.root, ids(sources[sourceKey(src)])}, func() { s.Close() }, nil
 		}
 		return s.view, func() { s.Close() }, nil
 	case dockerfile.FromScratch:

@@ -105,12 +105,9 @@ func (c *core) openRoot() (closeRoot func() error, err error) {
 
 // bring makes the root hold the stack top.
 func (c *core) bring(ctx context.Context, top []rootfs.Layer) error {
-	ids := make([]digest.Digest, len(top))
-	for i, l := range top {
-		ids[i] = l.DiffID
-	}
-	return c.root.Bring(ctx, ids, func(ctx context.Context, id digest.Digest) (io.ReadCloser, error) {
-		i := slices.Index(ids, id)
+	stack := ids(top)
+	return c.root.Bring(ctx, stack, func(ctx context.Context, id digest.Digest) (io.ReadCloser, error) {
+		i := slices.Index(stack, id)
 		if c.elsewhere(id) {
 			return c.openLayer(ctx, top[i])
 		}
@@ -297,6 +294,97 @@ func (c *core) snapshot(ctx context.Context, st *jobStage) (store.Entry, error) 
 		c.root.Keep(e.DiffID, stats.Devices)
 	}
 	return e, err
+}
+
+// hereUpper is an upper whose layer lies in the store as a blob.
+type hereUpper struct {
+	*upper
+	stats layer.Stats
+}
+
+// commitHere makes the upper a layer of its own. stays says that it is kept: for
+// what is compared with it (its times are exact, those of a tar are not), and to be moved
+// into the root, so that its files are written once.
+func (c *core) commitHere(ctx context.Context, st *jobStage, top []rootfs.Layer, base *stack, up *upper) (_ store.Entry, stays bool, err error) {
+	if err := up.leaveOut(c.job.Ignore); err != nil {
+		return store.Entry{}, false, err
+	}
+	e, stats, err := c.keepHere(ctx, st, func(w io.Writer) (layer.Stats, error) {
+		return layer.Pack(ctx, w, up.dir, base.view, layer.PackOptions{Owners: up.owners, Contents: c.root.Contents()})
+	})
+	if err != nil {
+		return e, false, err
+	}
+	made := above(top, e.DiffID)
+	name := fmt.Sprint(ids(made))
+	if _, again := c.uppers[name]; again || len(made) == 1 || stats.Devices || len(up.owners) > 0 {
+		_, err := c.layers.Adopt(ctx, made, up.dir, up.owners, stats.Devices)
+		return e, false, err
+	}
+	c.layers.Near(made, up.dir)
+	if c.uppers == nil {
+		c.uppers = map[string]hereUpper{}
+	}
+	c.uppers[name] = hereUpper{up, stats}
+	return e, true, nil
+}
+
+// offer gives uppers of the stack top to the root, if they have just what their
+// layers have.
+func (c *core) offer(top []rootfs.Layer) {
+	for i := range top {
+		stack := top[:i+1]
+		up, ok := c.uppers[fmt.Sprint(ids(stack))]
+		if !ok || up.stats.Same || c.root.Holds(ids(top)) && c.root.Has(ids(stack)) {
+			continue
+		}
+		if dir, ok := c.layers.Far(stack); ok {
+			c.root.Offer(ids(stack), dir, up.stats.Hides)
+		}
+	}
+}
+
+// compares tells whether a step that writes an upper may follow the step s on its
+// stack: what it writes is compared with what is there.
+func (c *core) compares(st *jobStage, s *jobStep) bool {
+	after := false
+	for i := range st.Steps {
+		one := &st.Steps[i]
+		if after && (one.Copy != nil || one.Workdir != nil) {
+			return true
+		}
+		after = after || one == s
+	}
+	return slices.ContainsFunc(c.job.Stages, func(other jobStage) bool {
+		return other.Base.Stage >= 0 && &c.job.Stages[other.Base.Stage] == st
+	})
+}
+
+// rootView shows a stack, with what files hold read from the root where only an
+// index is there: a stage that was just made need not be unpacked to be copied from.
+type rootView struct {
+	tree.Tree
+	root  *inplace.Root
+	stack []digest.Digest
+}
+
+func (v rootView) Open(ctx context.Context, name string) (io.ReadCloser, error) {
+	f, err := v.Tree.Open(ctx, name)
+	if errors.Is(err, rootfs.ErrUnpack) {
+		if f, ok := v.root.Reads(ctx, v.stack, name); ok {
+			return f, nil
+		}
+	}
+	return f, err
+}
+
+// ids are the diffIDs of layers.
+func ids(layers []rootfs.Layer) []digest.Digest {
+	out := make([]digest.Digest, len(layers))
+	for i, l := range layers {
+		out[i] = l.DiffID
+	}
+	return out
 }
 
 // keepHere makes what write writes a layer that lies in the store as a blob. Where

@@ -58,11 +58,13 @@ type Root struct {
 
 	entered bool
 	dirty   bool // something ran, and what it did is not known
+	ran     bool // a command did, since the root was entered
 	stack   []digest.Digest
 	snap    *snapshot.Snapshot // of the stack; nil: to be taken
 	loans   []*loan
-	devices bool // the stack has some, which may be substitutes
-	n       int  // names in the hidden folder
+	offers  map[string]*parcel // by the stack that they are the end of
+	devices bool               // the stack has some, which may be substitutes
+	n       int                // names in the hidden folder
 }
 
 // Open gets ready. It touches nothing: the first Bring does. The caller holds
@@ -79,7 +81,7 @@ func Open(o Options) (*Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Root{opts: o, dir: prefix(o.Dir), hide: o.Hide, spots: s, tree: t, contents: layer.NewContents()}, nil
+	return &Root{opts: o, dir: prefix(o.Dir), hide: o.Hide, spots: s, tree: t, contents: layer.NewContents(), offers: map[string]*parcel{}}, nil
 }
 
 func prefix(dir string) string {
@@ -119,6 +121,11 @@ func (r *Root) Holds(stack []digest.Digest) bool {
 	return r.entered && !r.dirty && len(r.stack) > 0 && len(r.stack) <= len(stack) && slices.Equal(r.stack, stack[:len(r.stack)])
 }
 
+// Has tells whether stack is what the root holds, or the beginning of that.
+func (r *Root) Has(stack []digest.Digest) bool {
+	return len(stack) <= len(r.stack) && slices.Equal(stack, r.stack[:len(stack)])
+}
+
 // enter puts the container's own files aside.
 func (r *Root) enter() error {
 	if r.entered {
@@ -149,11 +156,17 @@ func (r *Root) Bring(ctx context.Context, stack []digest.Digest, open func(ctx c
 		return nil
 	}
 	r.dirty, r.snap = true, nil
+	below := len(stack) - len(more)
 	unpacked := make([]chan *parcel, len(more))
 	g, ctx := errgroup.WithContext(ctx)
 	slots := make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))
 	for i, id := range more {
 		unpacked[i] = make(chan *parcel, 1)
+		if p := r.offers[offer(stack[:below+i+1])]; p != nil {
+			delete(r.offers, offer(stack[:below+i+1])) // it is used up, whatever happens
+			unpacked[i] <- p
+			continue
+		}
 		dir, err := r.Scratch()
 		if err != nil {
 			return err
@@ -186,6 +199,23 @@ func (r *Root) Bring(ctx context.Context, stack []digest.Digest, open func(ctx c
 	r.stack, r.dirty = slices.Clone(stack), false
 	return nil
 }
+
+// Offer gives a directory that holds the last layer of stack, all of it and
+// nothing else, made over the layers below: the next Bring of it may move what is
+// there into the root instead of unpacking it. hides is as in layer.Unpacked. It is false, and
+// nothing is taken, where dir is on another file system.
+func (r *Root) Offer(stack []digest.Digest, dir string, hides bool) bool {
+	st, there, err := lstat(dir)
+	root, rootThere, rootErr := lstat(r.opts.Dir)
+	if err != nil || rootErr != nil || !there || !rootThere || st.Dev != root.Dev {
+		return false
+	}
+	r.offers[offer(stack)] = &parcel{dir: dir, done: layer.Unpacked{Hides: hides}}
+	return true
+}
+
+// offer names a stack.
+func offer(stack []digest.Digest) string { return fmt.Sprint(stack) }
 
 // parcel is a layer that was unpacked beside the root.
 type parcel struct {
@@ -468,7 +498,7 @@ func (r *Root) Run(ctx context.Context, workdir string) error {
 		}
 		r.snap = s
 	}
-	r.dirty = true
+	r.dirty, r.ran = true, true
 	return nil
 }
 

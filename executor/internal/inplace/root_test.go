@@ -575,3 +575,68 @@ func TestAnEndingContainerKeepsWhatWouldBeDeleted(t *testing.T) {
 		t.Errorf("the directory was\n%s\nand after the second build is\n%s", before, after)
 	}
 }
+
+// TestWhatIsOfferedIsMovedIn brings layers from directories that hold them: over the
+// stack that they were made for, once, and otherwise from their blobs.
+func TestWhatIsOfferedIsMovedIn(t *testing.T) {
+	p := newPlace(t)
+	base := p.layer("d etc/", "f etc/passwd base", "d old/", "f old/x base", "f gone base")
+	top := p.layer("d etc/", "f etc/new x", "d big/", "d big/deep/", "f big/deep/f y", "d old/", "f old/.wh..wh..opq ", "f .wh.gone ")
+	offered := func(r *inplace.Root, stack ...digest.Digest) string {
+		dir, err := r.Scratch()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		done, err := layer.Unpack(t.Context(), bytes.NewReader(p.blobs[top]), dir, layer.UnpackOptions{Make: p.opts.Make, Contents: r.Contents()})
+		if err != nil || !done.Hides {
+			t.Fatal(done, err)
+		}
+		if !r.Offer(stack, dir, true) {
+			t.Fatal("not taken")
+		}
+		return dir
+	}
+	want := func() string {
+		r := p.root()
+		p.bring(r, base, top)
+		defer r.Close()
+		return dump(t, r.Tree())
+	}()
+	r := p.root()
+	p.bring(r, base)
+	dir := offered(r, base, top)
+	p.bring(r, base, top)
+	if got := dump(t, r.Tree()); got != want {
+		t.Errorf("the root shows\n%s\nwant\n%s", got, want)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what was offered is still there: %v", err)
+	}
+	if err := r.Run(t.Context(), "/"); err != nil {
+		t.Fatal(err)
+	}
+	p.write("etc/after", "z")
+	if _, names := p.commit(r); !slices.Equal(names, []string{"etc/", "etc/after", "proc/"}) {
+		t.Errorf("a step after it changed %v", names)
+	}
+	p.bring(r, base) // anew, and once more without the offer
+	p.bring(r, base, top)
+	if got := dump(t, r.Tree()); got != want {
+		t.Errorf("the second time the root shows\n%s\nwant\n%s", got, want)
+	}
+	other := p.layer("f other x")
+	dir = offered(r, other, top)
+	p.bring(r, base, top)
+	if _, err := os.Stat(dir); err != nil {
+		t.Errorf("it was used for another stack: %v", err)
+	}
+	if r.Offer([]digest.Digest{base}, "/proc", false) {
+		t.Error("a directory of another file system was taken")
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"kaniko-build/executor/internal/layer"
@@ -16,6 +17,32 @@ import (
 // Tree shows what of the root is the stack's: spots are not there. It is valid
 // while the root is.
 func (r *Root) Tree() tree.Tree { return view{r} }
+
+// Reads opens a regular file of stack where the root holds just that, and the file is
+// surely what the stack has: what commands have left running could write to it. ok
+// is false otherwise, whatever the reason.
+func (r *Root) Reads(ctx context.Context, stack []digest.Digest, name string) (f io.ReadCloser, ok bool) {
+	name = tree.Clean(name)
+	if !r.Holds(stack) || len(r.stack) != len(stack) || len(r.loans) > 0 {
+		return nil, false
+	}
+	if r.ran {
+		if r.snap == nil {
+			return nil, false
+		}
+		e, err := r.tree.Lstat(ctx, name)
+		was := r.snap.Find(name)
+		if err != nil || was == nil {
+			return nil, false
+		}
+		old := was.Entry()
+		if e.Dev != old.Dev || e.Ino != old.Ino || e.Size != old.Size || !e.ModTime.Equal(old.ModTime) || !e.Change.Equal(old.Change) {
+			return nil, false
+		}
+	}
+	f, err := r.Tree().Open(ctx, name)
+	return f, err == nil
+}
 
 type view struct{ root *Root }
 

@@ -31,8 +31,10 @@ type PackOptions struct {
 type Stats struct {
 	Entries int
 	Size    int64 // bytes of the tar
-	// Devices tells that the upper holds substitutes of devices.
-	Devices bool
+	// Devices tells that the upper holds substitutes of devices, Hides that it holds
+	// whiteouts or opaque directories, Same that it holds files that are as in the
+	// base: what is not the same in the tar as there.
+	Devices, Hides, Same bool
 }
 
 const capability = "security.capability"
@@ -107,7 +109,7 @@ func pack(ctx context.Context, w io.Writer, upper string, base tree.Tree, o Pack
 	if err := buffered.Flush(); err != nil {
 		return Stats{}, fmt.Errorf("pack layer: %w", err)
 	}
-	return Stats{Entries: p.entries, Size: count.n, Devices: p.devices}, nil
+	return Stats{Entries: p.entries, Size: count.n, Devices: p.devices, Hides: p.hides, Same: p.left}, nil
 }
 
 type counter struct {
@@ -135,7 +137,8 @@ type packer struct {
 	tw      *tar.Writer
 	buf     []byte
 	entries int
-	devices bool // a substitute was seen
+	// Seen were: a substitute, a whiteout or opaque directory, a file that is left out.
+	devices, hides, left bool
 
 	first     map[inode]string   // the name that holds a linked file's content
 	unchanged map[inode][]string // names of linked files that are as in the base, so far
@@ -163,6 +166,7 @@ func (p *packer) list(name string) (entries []tree.Entry, gone map[string]bool, 
 		if gone[e.Name], err = Whiteout(p.real(path.Join(name, e.Name)), e); err != nil {
 			return nil, nil, err
 		} else if gone[e.Name] {
+			p.hides = true
 			continue
 		}
 		if raw[i], err = p.recorded(path.Join(name, e.Name), e); err != nil {
@@ -248,6 +252,7 @@ func (p *packer) one(name string, e tree.Entry, old *tree.Entry, mode walkMode) 
 			return fmt.Errorf("compare %s: %w", name, err)
 		}
 	}
+	p.left = p.left || same && !e.IsDir()
 	linked := !e.IsDir() && e.Nlink > 1
 	switch {
 	case !same:
@@ -261,16 +266,15 @@ func (p *packer) one(name string, e tree.Entry, old *tree.Entry, mode walkMode) 
 	if !e.IsDir() {
 		return nil
 	}
+	opaque, err := Opaque(p.real(name))
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	p.hides = p.hides || opaque
 	next := everything
 	if old != nil && old.IsDir() {
-		if next = mode; mode == changes {
-			opaque, err := Opaque(p.real(name))
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			if opaque {
-				next = whole
-			}
+		if next = mode; mode == changes && opaque {
+			next = whole
 		}
 	}
 	return p.walk(name, next)

@@ -49,6 +49,32 @@ type Layers struct {
 	// Indexes, if set, gets the index of every layer that is unpacked, and lets
 	// View do without unpacking.
 	Indexes Indexes
+
+	mu   sync.Mutex
+	near map[digest.Digest]string // by the id of a chain: the root of its last layer
+}
+
+// Near says that the last layer of chain has its root at dir, which is the caller's,
+// until Far: others do not find it.
+func (l *Layers) Near(chain []Layer, dir string) {
+	ids := ChainIDs(chain)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.near == nil {
+		l.near = map[digest.Digest]string{}
+	}
+	l.near[ids[len(ids)-1]] = dir
+}
+
+// Far takes Near back, and gives the directory; false if there was none.
+func (l *Layers) Far(chain []Layer) (dir string, ok bool) {
+	ids := ChainIDs(chain)
+	id := ids[len(ids)-1]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	dir, ok = l.near[id]
+	delete(l.near, id)
+	return dir, ok
 }
 
 // Ensure returns the roots of chain's layers, topmost first, as an overlay takes
@@ -143,6 +169,12 @@ func (l *Layers) Has(chain []Layer) (string, bool) {
 }
 
 func (l *Layers) find(one Layer, chainID digest.Digest) (string, bool) {
+	l.mu.Lock()
+	dir, near := l.near[chainID]
+	l.mu.Unlock()
+	if near {
+		return dir, true
+	}
 	for _, id := range []string{one.DiffID.Encoded(), chainName(chainID)} {
 		if dir := l.Root(id); isDir(dir) && l.use(id) {
 			return dir, true

@@ -415,6 +415,28 @@ func TestAdopt(t *testing.T) {
 	clean(t, l)
 }
 
+// TestNearIsOnlyFoundByItsChain has a layer at a place of its own for a while.
+func TestNearIsOnlyFoundByItsChain(t *testing.T) {
+	l := &Layers{Dir: filepath.Join(t.TempDir(), "layers")}
+	one, two := Layer{DiffID: digest.FromString("x")}, Layer{DiffID: digest.FromString("y")}
+	dir := t.TempDir()
+	l.Near([]Layer{one, two}, dir)
+	if found, ok := l.Has([]Layer{one, two}); !ok || found != dir {
+		t.Errorf("Has finds %q, want %q", found, dir)
+	}
+	for _, other := range [][]Layer{{two}, {one}, {two, two}} {
+		if found, ok := l.Has(other); ok {
+			t.Errorf("%v is at %q", other, found)
+		}
+	}
+	if got, ok := l.Far([]Layer{one, two}); !ok || got != dir {
+		t.Errorf("Far gives %q, want %q", got, dir)
+	}
+	if _, ok := l.Has([]Layer{one, two}); ok {
+		t.Error("it is still there")
+	}
+}
+
 func TestUmaskDoesNotShow(t *testing.T) {
 	old := unix.Umask(0o077)
 	defer unix.Umask(old)
