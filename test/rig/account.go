@@ -184,9 +184,15 @@ type Output struct {
 // All is both streams, for looking for words that may stand in either.
 func (o Output) All() string { return o.Stdout + o.Stderr }
 
-// Tail is the last n lines of both streams.
+// Tail is the last n lines of both streams; of a program that crashed, what the
+// crash begins with.
 func (o Output) Tail(n int) string {
 	l := strings.Split(strings.TrimRight(o.All(), "\n"), "\n")
+	for i, line := range l {
+		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") || strings.HasPrefix(line, "SIG") && strings.Contains(line, ": ") {
+			return strings.Join(l[max(0, i-n):min(len(l), i+100)], "\n")
+		}
+	}
 	return strings.Join(l[max(0, len(l)-n):], "\n")
 }
 
