@@ -155,9 +155,6 @@ func (f *applyFlags) defaults(c *cobra.Command, w *workspace) {
 	if !set("progress") {
 		f.progress = run.Progress
 	}
-	if !set("publish") {
-		f.release.publish = string(run.Publish)
-	}
 	f.release.hosts = map[string]string{}
 	for _, reg := range w.manifest.Registries {
 		f.release.hosts[reg.Host] = reg.Exists
