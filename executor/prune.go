@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"kaniko-build/executor/internal/dockerfile"
 	"kaniko-build/executor/internal/prune"
 	"kaniko-build/executor/internal/rootfs"
 	"kaniko-build/executor/internal/store"
@@ -143,7 +144,7 @@ func (x *Executor) runTask(ctx context.Context, t task) (coreResult, error) {
 	if err != nil {
 		return coreResult{}, err
 	}
-	n := &Node{Request: Request{ID: "store"}, sources: &sources{x: x}}
+	n := &Node{Request: Request{ID: "store"}, program: &dockerfile.Program{}, sources: &sources{x: x}}
 	n.job.Task = t
 	return x.runNode(ctx, n, iso)
 }
