@@ -21,6 +21,7 @@ type Plan struct {
 	Order    []graph.ID    // parents first
 	Warnings diag.Problems // what may be a mistake; sorted
 	graph    *graph.Graph
+	at       map[graph.ID]int // places in Nodes
 }
 
 // Node is one target for one platform.
@@ -127,8 +128,8 @@ func (p *Plan) Graph() *graph.Graph { return p.graph }
 
 // Node is the node of that ID, or nil.
 func (p *Plan) Node(id graph.ID) *Node {
-	i := slices.IndexFunc(p.Nodes, func(n Node) bool { return n.ID == id })
-	if i < 0 {
+	i, ok := p.at[id]
+	if !ok {
 		return nil
 	}
 	return &p.Nodes[i]
@@ -137,20 +138,19 @@ func (p *Plan) Node(id graph.ID) *Node {
 // Look shows nodes with their platform, if there are several, in the box of their
 // group.
 func (p *Plan) Look() graph.Look {
-	nodes, platforms := map[graph.ID]*Node{}, map[string]bool{}
+	platforms := map[string]bool{}
 	for i := range p.Nodes {
-		nodes[p.Nodes[i].ID] = &p.Nodes[i]
 		platforms[p.Nodes[i].Platform] = true
 	}
 	return graph.Look{
 		Label: func(id graph.ID) string {
-			n := nodes[id]
+			n := p.Node(id)
 			if n.Platform == "" || len(platforms) == 1 {
 				return n.Target.Name
 			}
 			return n.Target.Name + "\n" + n.Platform
 		},
-		Group: func(id graph.ID) string { return nodes[id].Group },
+		Group: func(id graph.ID) string { return p.Node(id).Group },
 	}
 }
 
@@ -365,8 +365,10 @@ func published(t *schema.Target) string {
 // order adds the graph, or answers with the circle that prevents it.
 func (p *planner) order(out *Plan) (*Plan, error) {
 	ids := make([]graph.ID, len(out.Nodes))
-	for i, n := range out.Nodes {
-		ids[i] = n.ID
+	out.at = make(map[graph.ID]int, len(out.Nodes))
+	for i := range out.Nodes {
+		ids[i] = out.Nodes[i].ID
+		out.at[ids[i]] = i
 	}
 	edges := make([]graph.Edge, len(out.Edges))
 	for i, e := range out.Edges {

@@ -162,9 +162,9 @@ func (a *affected) read(c *cobra.Command, t terminal, look *lookFlags, set *chan
 		if _, ok := a.direct[n.ID]; ok || n.Index != nil {
 			continue
 		}
-		own := a.own(n.Target, root)
+		own := ownFiles(n.Target)
 		for _, file := range set.Files {
-			if what := own(file, about(file)); what != "" {
+			if what := own(about(file)); what != "" {
 				a.direct[n.ID] = plan.Cause{Text: about(file) + " changed (" + what + ")", Pos: n.Target.Pos}
 				break
 			}
@@ -198,16 +198,16 @@ func (a *affected) read(c *cobra.Command, t terminal, look *lookFlags, set *chan
 	})
 }
 
-// own tells what of a target's own files a file is: its Dockerfile, an ignore
-// file, or one of its extra inputs.
-func (a *affected) own(t *schema.Target, root string) func(file, rel string) string {
+// ownFiles tells what of a target's own files a path of the workspace is: its
+// Dockerfile, an ignore file, or one of its extra inputs.
+func ownFiles(t *schema.Target) func(rel string) string {
 	files := map[string]string{}
 	if t.Inline == nil {
 		files[path.Clean(t.Dockerfile)] = "its Dockerfile"
 		files[path.Clean(t.Dockerfile)+".dockerignore"] = "its ignore file"
 	}
 	files[path.Join(t.Context, ".dockerignore")] = "its ignore file"
-	return func(_, rel string) string {
+	return func(rel string) string {
 		if what := files[rel]; what != "" {
 			return what
 		}
