@@ -42,7 +42,7 @@ func endDaemons(hide string, s *spot, began uint64) error {
 	tried := map[int]bool{}   // what cannot be ended now never will be
 	for more := true; more; { // what is left loses its parent, too
 		more = false
-		orphans, err := childrenOf(1)
+		orphans, err := living(fieldParent, 1)
 		if err != nil {
 			return err
 		}
@@ -58,26 +58,6 @@ func endDaemons(hide string, s *spot, began uint64) error {
 		}
 	}
 	return nil
-}
-
-// childrenOf are the processes that have a parent and are not dead.
-func childrenOf(parent int) ([]int, error) {
-	names, err := list("/proc")
-	if err != nil {
-		return nil, err
-	}
-	var out []int
-	for _, n := range names {
-		pid, err := strconv.Atoi(n)
-		if err != nil {
-			continue
-		}
-		f, err := statFields(pid)
-		if err == nil && f[1] == strconv.Itoa(parent) && f[0] != "Z" && f[0] != "X" {
-			out = append(out, pid)
-		}
-	}
-	return out, nil
 }
 
 // end kills a process, unless still says that its number is another's by now, and waits a

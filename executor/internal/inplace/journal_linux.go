@@ -360,7 +360,7 @@ func endSession(hide string) error {
 		return nil // the number is another process's now
 	}
 	for {
-		pids, err := sessionOf(leader)
+		pids, err := living(fieldSession, leader)
 		if err != nil {
 			return err
 		}
@@ -375,8 +375,15 @@ func endSession(hide string) error {
 	}
 }
 
-// sessionOf are the processes of a session that are not dead.
-func sessionOf(leader int) ([]int, error) {
+// Fields of /proc/PID/stat, from the state on (proc_pid_stat(5)).
+const (
+	fieldState   = 0
+	fieldParent  = 1
+	fieldSession = 3
+)
+
+// living are the processes that are not dead and have a value in a field.
+func living(field, value int) ([]int, error) {
 	names, err := list("/proc")
 	if err != nil {
 		return nil, err
@@ -388,7 +395,7 @@ func sessionOf(leader int) ([]int, error) {
 			continue
 		}
 		f, err := statFields(pid)
-		if err == nil && f[3] == strconv.Itoa(leader) && f[0] != "Z" && f[0] != "X" {
+		if err == nil && f[field] == strconv.Itoa(value) && f[fieldState] != "Z" && f[fieldState] != "X" {
 			out = append(out, pid)
 		}
 	}
