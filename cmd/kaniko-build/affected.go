@@ -51,6 +51,7 @@ func (f *affectedFlag) narrowed(c *cobra.Command, t terminal, look *lookFlags, w
 		}
 	}
 	if len(names) == 0 {
+		fmt.Fprintln(t.err, "nothing is affected")
 		return plan.None(), nil
 	}
 	out, err := w.plan(names)

@@ -62,8 +62,7 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	if p, err = f.affected.narrowed(c, t, look, w, p); err != nil {
 		return err
 	}
-	if len(p.Nodes) == 0 {
-		fmt.Fprintln(t.err, "nothing is affected")
+	if f.affected.since != "" && len(p.Nodes) == 0 {
 		return nil
 	}
 	for _, warning := range p.Warnings {

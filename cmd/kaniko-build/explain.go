@@ -70,9 +70,6 @@ func (f *lookFlags) plan(c *cobra.Command, t terminal, selection []string) error
 	if p, err = f.affected.narrowed(c, t, f, w, p); err != nil {
 		return err
 	}
-	if len(p.Nodes) == 0 {
-		fmt.Fprintln(t.err, "nothing is affected")
-	}
 	switch {
 	case f.explain:
 		caches := func(requests []executor.Request) error { return f.cache.set(c, w, p, requests) }
