@@ -104,6 +104,7 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 	j := n.job
 	j.Rung, j.IDs, j.Walk = iso.Rung, iso.IDs, iso.Walk
 	j.Keep, j.Ignore, j.Stay, j.Lent, j.Ends, j.Snapshots = x.keep(n), x.opts.IgnorePaths, stay(), n.lent(), ends(), snapshot.Mode(x.opts.SnapshotMode)
+	j.Memory = n.Resources.Memory
 	j.Stages = x.unspoiled(j.Stages)
 	why := x.why(n)
 	for i := range j.Stages {
@@ -132,7 +133,8 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 	defer theirs.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &server{x: x, node: n, job: j, held: &held{pool: x.tokens}, done: make(chan coreDone, 1), blobs: map[uint64]*servedBlob{}, mask: newMasker(n.secretValues())}
+	started := time.Now()
+	s := &server{x: x, node: n, job: j, held: &held{pool: x.tokens, milliCPU: n.Resources.MilliCPU, priority: n.Priority}, done: make(chan coreDone, 1), blobs: map[uint64]*servedBlob{}, mask: newMasker(n.secretValues())}
 	defer s.close()
 	conn, err := wire.New(ours, s.handle)
 	if err != nil {
@@ -171,6 +173,9 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 	serveErr := <-served
 	select {
 	case d := <-s.done:
+		if len(j.Stages) > 0 {
+			_ = x.pace(n, time.Since(started), d.Result.Memory, &s.pace) // a poorer guess next time
+		}
 		if d.Step != nil {
 			return coreResult{}, d.Step
 		}
@@ -270,6 +275,7 @@ type server struct {
 	held *held
 	mask masker
 	done chan coreDone
+	pace pacer
 
 	mu    sync.Mutex
 	next  uint64
@@ -302,6 +308,7 @@ func (s *server) handle(ctx context.Context, method string, arg json.RawMessage)
 		if err := json.Unmarshal(arg, &e); err != nil {
 			return nil, nil, err
 		}
+		s.pace.note(e)
 		e.Data, e.Text, e.Why = s.mask.hide(e.Data), s.mask.hide(e.Text), s.mask.hide(e.Why)
 		s.x.opts.Sink(e)
 		return nil, nil, nil

@@ -54,7 +54,8 @@ type core struct {
 	stages []*stageRun
 	spare  context.Context // of later; it ends a moment after the work
 	work   *errgroup.Group // everything that runs beside the target's steps
-	later  sync.WaitGroup  // what is only for a cache outside; the result waits a moment for it
+	memory *memoryWatch
+	later  sync.WaitGroup // what is only for a cache outside; the result waits a moment for it
 
 	mu       sync.Mutex
 	executed int
@@ -73,7 +74,7 @@ type stageRun struct {
 
 // runCore does the job and returns the layers of its last stage.
 func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.Inside) (_ coreResult, err error) {
-	c := &core{job: j, host: h, store: st, box: box, maker: makerFor(j), bases: map[digest.Digest]baseLayer{}, outside: map[digest.Digest]outsideLayer{}}
+	c := &core{job: j, host: h, store: st, box: box, memory: &memoryWatch{box: box, limit: j.Memory}, maker: makerFor(j), bases: map[digest.Digest]baseLayer{}, outside: map[digest.Digest]outsideLayer{}}
 	c.layers = &rootfs.Layers{Dir: filepath.Dir(st.LayerDir(j.IDs.String(), "x")), Make: c.maker, Use: st.Use, Indexes: &indexes{store: st}}
 	if err := os.MkdirAll(c.layers.Dir, 0o755); err != nil {
 		return coreResult{}, fmt.Errorf("make the folder of layers: %w", err)
@@ -102,14 +103,15 @@ func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.I
 	c.work, ctx = errgroup.WithContext(ctx)
 	c.work.Go(func() error { _, err := c.stage(ctx, len(j.Stages)-1); return err })
 	if err := c.work.Wait(); err != nil {
-		return coreResult{Executed: c.executed}, err
+		return coreResult{Executed: c.executed, Memory: c.memory.most()}, err
 	}
 	timer := time.AfterFunc(keepGrace, stop)
 	c.later.Wait()
 	if !timer.Stop() {
 		c.host.Event(Event{Node: j.Node, Kind: Warning, Time: time.Now(), Text: fmt.Sprintf("not all results are in the cache: compressing them took more than %s longer than the build", keepGrace)})
 	}
-	return coreResult{Layers: c.blobs, Executed: c.executed}, nil
+	c.memory.look()
+	return coreResult{Layers: c.blobs, Executed: c.executed, Memory: c.memory.most()}, nil
 }
 
 // keepGrace is how long a finished node goes on compressing layers that only a
@@ -119,7 +121,8 @@ const keepGrace = 5 * time.Second
 // coreResult is what the core tells when it is done.
 type coreResult struct {
 	Layers   []doneLayer
-	Executed int // steps
+	Executed int   // steps
+	Memory   int64 // bytes that the processes of the node held at most, as far as was seen
 
 	Sizes   map[string]int64 // of a task
 	Removed []string

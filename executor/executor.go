@@ -28,7 +28,7 @@ import (
 type Options struct {
 	State      string // directory of the store; made if absent
 	Runner     Runner
-	Jobs       int // steps that execute at once, over all nodes; 0 is the number of CPUs
+	Jobs       int // steps that execute at once, over all nodes; 0 is as many as their Resources leave CPUs for
 	Registries []Registry
 	Getenv     func(string) string
 	Sink       Sink // nil drops the events
@@ -166,7 +166,8 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	if o.Sink == nil {
 		o.Sink = func(Event) {}
 	}
-	if o.Jobs <= 0 {
+	weighted := o.Jobs <= 0
+	if weighted {
 		o.Jobs = runtime.NumCPU()
 	}
 	iso, err := o.Runner.Probe(ctx, o.State)
@@ -175,7 +176,7 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 		return nil, err
 	}
 	if iso.Rung == sandbox.InPlace {
-		o.Jobs = 1 // there is one root
+		o.Jobs, weighted = 1, false // there is one root
 	}
 	if _, err := snapshot.ParseMode(o.SnapshotMode); err != nil {
 		return nil, err
@@ -205,7 +206,7 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 		return nil, errors.Join(err2, st.Close())
 	}
 	x := &Executor{
-		opts: o, store: st, registry: reg, keys: keys, tokens: newTokens(o.Jobs),
+		opts: o, store: st, registry: reg, keys: keys, tokens: newTokens(o.Jobs, weighted),
 		fetcher: &buildctx.Fetcher{Dir: st.FilesDir("fetched"), Env: gitEnv(o.Getenv), NoCommand: iso.Rung == sandbox.InPlace, Use: st.Use},
 		hashers: map[string]*buildctx.Hasher{}, layouts: map[string]*image.Layout{},
 		isolation: func() (Isolation, error) { return iso, err },
@@ -253,7 +254,7 @@ func (x *Executor) onClose(f func() error) {
 	x.closed = append(x.closed, f)
 }
 
-// Jobs is how many steps execute at once.
+// Jobs is how many steps execute at once, if each uses one CPU.
 func (x *Executor) Jobs() int { return x.opts.Jobs }
 
 // Image is a named image of the store.

@@ -152,9 +152,9 @@ func kindOf(s *jobStep) string {
 
 // pastID names what the store remembers of a node: another work tree has a
 // record of its own.
-func (n *Node) pastID() string {
-	sum := sha256.Sum256([]byte(n.Context + "\x00" + n.Dockerfile.Name + "\x00" + n.Stage + "\x00" + n.Platform))
-	return n.ID + "-" + hex.EncodeToString(sum[:8])
+func (r *Request) pastID() string {
+	sum := sha256.Sum256([]byte(r.Context + "\x00" + r.Dockerfile.Name + "\x00" + r.Stage + "\x00" + r.Platform))
+	return r.ID + "-" + hex.EncodeToString(sum[:8])
 }
 
 // stamp is equal for builds with the same keys.

@@ -27,6 +27,7 @@ type Node struct {
 	Request
 	Bases    []Base  // images it reads, with the digest that the tag stands for now
 	Warnings []Event // of the linter
+	Priority float64 // of its steps among those that wait; the caller sets it before Build
 	program  *dockerfile.Program
 	images   map[string]*baseImage // by imageKey
 	sources  *sources
@@ -610,7 +611,7 @@ func (x *Executor) known(n *Node) (steps, hits int) {
 				continue
 			}
 			steps++
-			if _, err := x.store.GetKey(s.Key, full); err == nil && !s.Fresh && !s.ByContent || x.cached(s) != nil {
+			if x.isKnown(s, full) {
 				hits++
 			}
 		}

@@ -22,7 +22,8 @@ type job struct {
 	Rung   sandbox.Rung
 	Stages []jobStage // as in Program.Stages; the last is exported
 	Images map[string][]baseLayer
-	Walk   bool // see Isolation
+	Walk   bool  // see Isolation
+	Memory int64 // bytes that the processes of the node may hold; 0 is no limit
 	// Of rung inplace: see Site and Options.SnapshotMode.
 	Keep, Ignore []string
 	Stay         []string // directories that stay, emptied

@@ -32,6 +32,14 @@ type Request struct {
 	Format     Format   // of the image
 	Cache      *Cache   // where else than in the store results are looked up and kept; nil is nowhere
 	Check      string   // stands for the check directive of a Dockerfile without one, in its syntax
+	Resources  Resources
+}
+
+// Resources is what a node may use, and what it is counted for when others want to
+// run beside it. Zero is no limit.
+type Resources struct {
+	MilliCPU int   // thousandths of a CPU that each of its steps counts for
+	Memory   int64 // bytes that the processes of its RUNs and its core may hold together
 }
 
 // Format says how a node's image is written. It is no input of any step: layers

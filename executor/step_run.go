@@ -91,6 +91,8 @@ func runSpec(r *dockerfile.Run, user copier.User, out io.Writer) (sandbox.RunSpe
 
 // command runs what spec says. One that fails is an *exitError.
 func (c *core) command(ctx context.Context, spec sandbox.RunSpec, out *lines) (sandbox.Result, error) {
+	ctx, stop := c.memory.during(ctx)
+	defer stop()
 	res, err := c.box.Run(ctx, spec)
 	out.flush()
 	var exec *sandbox.ExecError

@@ -5,7 +5,7 @@
 //
 //	nodes, edges --New--> Graph --Order, Levels, CriticalPath--> what will happen
 //	                        |
-//	                        +--Walk--> run(ctx, id) for each --> Outcome
+//	 cost, weight ----------+--Walk--> run(ctx, id) for each --> Outcome
 //	                        +--DOT, Mermaid, JSON--> pictures
 //
 // A Graph has no cycle and never changes, so that many goroutines may use one.

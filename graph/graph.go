@@ -249,6 +249,34 @@ func (g *Graph) CriticalPath(cost func(ID) float64) []ID {
 	return g.names(path)
 }
 
+// remaining is the longest way from the start of each node to the end of a walk, the
+// node itself and those that need it, by what they cost.
+func (g *Graph) remaining(cost func(ID) float64) []float64 {
+	way := make([]float64, len(g.ids))
+	for k := len(g.order) - 1; k >= 0; k-- {
+		i := g.order[k]
+		for _, d := range g.dependents[i] {
+			way[i] = max(way[i], way[d])
+		}
+		way[i] += cost(g.ids[i])
+	}
+	return way
+}
+
+// Remaining is the longest way from the start of each node to the end of a walk:
+// what the node and those that need it cost. Who has the longest is on the critical
+// path of what is left. Costs are as for CriticalPath.
+func (g *Graph) Remaining(cost func(ID) float64) map[ID]float64 {
+	if cost == nil {
+		cost = func(ID) float64 { return 1 }
+	}
+	out := make(map[ID]float64, len(g.ids))
+	for i, way := range g.remaining(cost) {
+		out[g.ids[i]] = way
+	}
+	return out
+}
+
 // intHeap gives the smallest number first.
 type intHeap []int
 

@@ -1,11 +1,12 @@
 package graph
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
 	"sync"
+
+	"kaniko-build/graph/queue"
 )
 
 // Options is how to walk. The zero value runs as many nodes at once as are ready
@@ -13,6 +14,14 @@ import (
 type Options struct {
 	Jobs      int  // nodes that run at the same time; 0 or less is no limit
 	KeepGoing bool // after a failure go on with what does not depend on it
+
+	// Cost is how long a node is expected to take. Of nodes that are ready the one
+	// with the longest way to the end starts first; nil makes no difference.
+	Cost func(ID) float64
+	// Weight is what a node takes of Capacity while it runs. One that wants more than
+	// that has it alone; one that wants nothing always fits. Nil is nothing.
+	Weight   func(ID) int64
+	Capacity int64 // 0 or less is no limit
 }
 
 // State is what became of a node.
@@ -69,8 +78,9 @@ func (o Outcome) Err() error {
 }
 
 // Walk runs every node once, each after all that it needs has succeeded, in a
-// goroutine of its own; of nodes that are ready the first in topological order
-// starts first. A node that fails takes its dependents out of the walk. After a
+// goroutine of its own; of nodes that are ready the one with the longest way to the
+// end starts first, or the first in topological order. One that does not fit lets
+// others go before it, but not for ever (see package queue). A node that fails takes its dependents out of the walk. After a
 // failure no node starts any more unless KeepGoing is set, and those that run are
 // left to end. A cancelled ctx starts nothing more and reaches those that run; Walk
 // returns when they have ended, so run must heed its context.
@@ -80,9 +90,12 @@ func (g *Graph) Walk(ctx context.Context, o Options, run func(ctx context.Contex
 	var goroutines sync.WaitGroup
 	defer goroutines.Wait()
 	for {
-		for ctx.Err() == nil && w.canStart() {
-			i := w.start()
-			goroutines.Go(func() { ended <- end{i, run(ctx, g.ids[i])} })
+		for ctx.Err() == nil {
+			t := w.start()
+			if t == nil {
+				break
+			}
+			goroutines.Go(func() { ended <- end{t, run(ctx, g.ids[t.Value])} })
 		}
 		if w.running == 0 {
 			return w.outcome()
@@ -93,60 +106,82 @@ func (g *Graph) Walk(ctx context.Context, o Options, run func(ctx context.Contex
 
 // end is a node that has ended, with its error.
 type end struct {
-	node int
-	err  error
+	ticket *queue.Ticket[int]
+	err    error
 }
 
 // walk is the state of one Walk. Only the goroutine that called Walk touches it.
 type walk struct {
 	graph   *Graph
 	options Options
-	ready   intHeap  // ranks of nodes that can start
-	missing []int    // by node: needs that have not succeeded
-	results []Result // by node
+	ready   *queue.Queue[int]
+	way     []float64 // by node: see Graph.remaining
+	missing []int     // by node: needs that have not succeeded
+	results []Result  // by node
 	running int
 	stopped bool
 }
 
 func newWalk(g *Graph, o Options) *walk {
 	w := &walk{graph: g, options: o, missing: make([]int, len(g.ids)), results: make([]Result, len(g.ids))}
+	if o.Weight == nil {
+		w.options.Weight = func(ID) int64 { return 0 }
+	}
+	w.way = make([]float64, len(g.ids))
+	if o.Cost != nil {
+		w.way = g.remaining(o.Cost)
+	}
+	w.ready = queue.New[int](o.Capacity)
 	for i, id := range g.ids {
 		w.results[i] = Result{ID: id, State: NotStarted}
-		if w.missing[i] = len(g.needs[i]); w.missing[i] == 0 {
-			heap.Push(&w.ready, g.rank[i])
+		w.missing[i] = len(g.needs[i])
+	}
+	for _, i := range g.order {
+		if w.missing[i] == 0 {
+			w.add(i)
 		}
 	}
 	return w
 }
 
-func (w *walk) canStart() bool {
-	return !w.stopped && w.ready.Len() > 0 && (w.options.Jobs <= 0 || w.running < w.options.Jobs)
+// add lets a node wait for its turn: before those with an equal way that come after
+// it in topological order.
+func (w *walk) add(i int) {
+	w.ready.Add(i, w.options.Weight(w.graph.ids[i]), w.way[i], w.graph.rank[i])
 }
 
-// start takes the next node out of ready.
-func (w *walk) start() int {
-	w.running++
-	return w.graph.order[heap.Pop(&w.ready).(int)]
+// start takes the next node that can start; nil if there is none.
+func (w *walk) start() *queue.Ticket[int] {
+	if w.stopped || w.options.Jobs > 0 && w.running >= w.options.Jobs {
+		return nil
+	}
+	t := w.ready.Next()
+	if t != nil {
+		w.running++
+	}
+	return t
 }
 
 // end records what became of a node and of those that wait for it.
 func (w *walk) end(ctx context.Context, e end) {
 	w.running--
-	r := &w.results[e.node]
+	w.ready.Done(e.ticket)
+	node := e.ticket.Value
+	r := &w.results[node]
 	r.Err = e.err
 	switch {
 	case e.err == nil:
 		r.State = Succeeded
-		for _, d := range w.graph.dependents[e.node] {
+		for _, d := range w.graph.dependents[node] {
 			if w.missing[d]--; w.missing[d] == 0 && w.results[d].State == NotStarted {
-				heap.Push(&w.ready, w.graph.rank[d])
+				w.add(d)
 			}
 		}
 	case isCancel(ctx, e.err):
 		r.State = Cancelled
 	default:
 		r.State = Failed
-		w.skipDependents(e.node, r.ID)
+		w.skipDependents(node, r.ID)
 		w.stopped = !w.options.KeepGoing
 	}
 }

@@ -227,8 +227,8 @@ var inputsShape = &shape{what: "a mapping such as {extra: [go.work]}", fields: [
 }}
 
 var resourcesShape = &shape{what: "a mapping such as {cpu: \"2\", memory: 4Gi}", fields: []field{
-	{name: "cpu", shape: &shape{what: "a number of CPUs such as 2 or 500m", text: true, pattern: cpuPattern}, about: "CPUs, 0.5 or 500m."},
-	{name: "memory", shape: &shape{what: "a size such as 4Gi", text: true, pattern: sizePattern}, about: "Memory, 512Mi."},
+	{name: "cpu", shape: &shape{what: "a number of CPUs such as 2 or 500m", text: true, pattern: cpuPattern}, about: "CPUs that each step takes up, 0.5 or 500m. A step may use more that nobody else needs."},
+	{name: "memory", shape: &shape{what: "a size such as 4Gi", text: true, pattern: sizePattern}, about: "Memory that the image takes up while it is built, 512Mi. A RUN is ended when its image holds more."},
 }}
 
 var matrixShape = &shape{what: "a mapping of names to lists", fields: []field{

@@ -37,13 +37,14 @@ func newApply(t terminal) *cobra.Command {
 A target is a name, a glob, @group, or !name to leave one out; x... adds what x
 needs to what is exported, ...x its dependents. Without one the group default is
 built, or every target that is not internal.`,
-		Example: "  kaniko-build apply\n  kaniko-build apply api 'web-*' --push -j 4",
+		Example: "  kaniko-build apply\n  kaniko-build apply api 'web-*' --push -j 4\n  kaniko-build apply --memory 8GiB",
 		RunE:    func(c *cobra.Command, args []string) error { return f.run(c, t, args) },
 	}
 	f.manifestFlags.add(c)
 	f.runFlags.add(c)
 	f.affected.add(c)
 	c.Flags().BoolVar(&f.keepGoing, "keep-going", false, "after a failure go on with what does not depend on it")
+	c.Flags().Var(&f.memory, "memory", "what images that are built at once may need together, 8GB or 8GiB; one that needs more is built alone (default: what this machine has)")
 	c.Flags().StringArrayVarP(&f.outputs, "output", "o", nil, "write the image of a single target, type=oci|docker|tar|local,dest=PATH")
 	return c
 }

@@ -25,6 +25,7 @@ import (
 // runFlags are those of every command that builds.
 type runFlags struct {
 	jobs      int
+	memory    sizeFlag // of the whole run
 	progress  string
 	logDir    string
 	report    string

@@ -64,7 +64,9 @@ func (f *graphFlags) draw(c *cobra.Command, t terminal, selection []string) erro
 		return err
 	}
 	look := p.Look()
-	look.Critical = p.Graph().CriticalPath(nil)
+	if look.Critical, err = w.critical(p); err != nil {
+		return err
+	}
 	if f.format == "html" {
 		write = func(g *graph.Graph, out io.Writer, look graph.Look) error {
 			return report.Graph(out, w.manifest.Name, g, look)

@@ -349,7 +349,7 @@ func shut(ctx context.Context, x *executor.Executor, limit int64, err error) err
 }
 
 // parseSize reads a number of bytes: 500MB, 20GB and so on, of thousands, or of
-// 1024s as in GiB.
+// 1024s as in GiB or Gi.
 func parseSize(s string) (int64, error) {
 	s = strings.TrimSpace(s)
 	i := strings.IndexFunc(s, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
@@ -359,7 +359,7 @@ func parseSize(s string) (int64, error) {
 	}
 	factor, ok := map[string]float64{
 		"": 1, "B": 1, "K": 1e3, "KB": 1e3, "M": 1e6, "MB": 1e6, "G": 1e9, "GB": 1e9, "T": 1e12, "TB": 1e12,
-		"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40,
+		"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30, "TI": 1 << 40,
 	}[unit]
 	if !ok {
 		return 0, fmt.Errorf("no unit %q", unit)

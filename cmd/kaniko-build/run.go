@@ -86,7 +86,7 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 		}
 	}
 	r.begin(g)
-	out := g.Walk(ctx, graph.Options{Jobs: 2*r.x.Jobs() + 2, KeepGoing: r.keep}, r.node)
+	out := g.Walk(ctx, r.schedule(g), r.node)
 	r.skipped(out)
 	var unsteady error
 	var verified strings.Builder // printed when the view has given the terminal back

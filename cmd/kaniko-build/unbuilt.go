@@ -35,9 +35,6 @@ func (w *workspace) unbuilt(p *plan.Plan) error {
 		if t.Skip == schema.SkipPublished && t.Executor.Docker {
 			l.Add(t.Pos, "write imageFormat: oci", "target %q: skip published needs annotations, which Docker's image format does not have", t.Name)
 		}
-		if t.Resources != (schema.Resources{}) {
-			later(t.Pos, "target %q: resources", t.Name)
-		}
 		for _, a := range t.Annotations {
 			if a.Level == "index-descriptor" {
 				later(a.Pos, "target %q: an annotation of the %s", t.Name, a.Level)

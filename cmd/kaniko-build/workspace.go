@@ -339,6 +339,7 @@ func (w *workspace) request(t *schema.Target, platform string) (executor.Request
 		return r, err
 	}
 	r.Network = t.Network
+	r.Resources = executor.Resources{MilliCPU: t.Resources.MilliCPU, Memory: t.Resources.Memory}
 	for k, v := range t.Args {
 		r.Args[k] = &v
 	}

@@ -34,7 +34,7 @@ var narrower = map[string][]string{
 	"schema":      {"schema/diag"},
 	"plan":        {"schema", "schema/diag", "graph"},
 	"graph":       {},
-	"executor":    {"schema/diag", "plan/event"}, // of other folders; the manifest is not its business
+	"executor":    {"schema/diag", "plan/event", "graph/queue"}, // of other folders; the manifest is not its business
 }
 
 // rooms are the packages below executor/internal: which of the others each may
