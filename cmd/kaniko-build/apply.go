@@ -23,6 +23,7 @@ type applyFlags struct {
 	manifestFlags
 	runFlags
 	keepGoing bool
+	dryRun    bool
 	outputs   []string
 	affected  affectedFlag
 }
@@ -36,14 +37,20 @@ func newApply(t terminal) *cobra.Command {
 
 A target is a name, a glob, @group, or !name to leave one out; x... adds what x
 needs to what is exported, ...x its dependents. Without one the group default is
-built, or every target that is not internal.`,
-		Example: "  kaniko-build apply\n  kaniko-build apply api 'web-*' --push -j 4\n  kaniko-build apply --memory 8GiB",
+built, or every target that is not internal.
+
+With --dry-run nothing is built, tagged, pushed or written, and no hook runs: it says
+what would become of each image, and why. Registries and caches are asked as for
+plan --explain, and what is skipped is found out as for a build. --progress json
+writes that as one JSON object.`,
+		Example: "  kaniko-build apply\n  kaniko-build apply api 'web-*' --push -j 4\n  kaniko-build apply --memory 8GiB\n  kaniko-build apply --push --dry-run",
 		RunE:    func(c *cobra.Command, args []string) error { return f.run(c, t, args) },
 	}
 	f.manifestFlags.add(c)
 	f.runFlags.add(c)
 	f.affected.add(c)
 	c.Flags().BoolVar(&f.keepGoing, "keep-going", false, "after a failure go on with what does not depend on it")
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "say what would be built, tagged and pushed, and why; do nothing")
 	c.Flags().Var(&f.memory, "memory", "what images that are built at once may need together, 8GB or 8GiB; one that needs more is built alone (default: what this machine has)")
 	c.Flags().StringArrayVarP(&f.outputs, "output", "o", nil, "write the image of a single target, type=oci|docker|tar|local,dest=PATH")
 	return c
@@ -120,12 +127,17 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 		return err
 	}
 	f.name = w.manifest.Name
-	if r.view, err = f.show(ctx, t, w.root); err != nil {
+	if f.dryRun {
+		limit, r.view = 0, progress.Interleaved(t.err, ciHere())
+	} else if r.view, err = f.show(ctx, t, w.root); err != nil {
 		return err
 	}
 	if r.x, err = f.open(ctx, said(r.view), registries, r.places); err == nil {
 		r.hooks.x, r.hooks.sink = r.x, func(e executor.Event) { r.view.Event(progress.Event{Event: e}) }
-		if err = w.fetch(ctx, r.x, p, requests); err == nil {
+		if err = w.fetch(ctx, r.x, p, requests); err == nil && f.dryRun {
+			return errors.Join(r.dryRun(ctx, requests), r.x.Close(ctx))
+		}
+		if err == nil {
 			r.unready, err = r.hooks.before(ctx, p, f.keepGoing)
 		}
 		if err == nil {
