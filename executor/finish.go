@@ -164,7 +164,7 @@ func (n *Node) docker(base *baseImage) bool {
 	case base == nil:
 		return true
 	case base.node != nil:
-		return base.node.result.Manifest.MediaType == image.DockerManifest
+		return base.node.result.Image.MediaType == image.DockerManifest
 	}
 	return base.docker
 }
@@ -211,9 +211,22 @@ func (x *Executor) finish(ctx context.Context, n *Node, c chain) (_ Result, err 
 	if err != nil {
 		return Result{}, fmt.Errorf("assemble the image of %s: %w", n.ID, err)
 	}
-	r := Result{Node: n.ID, Manifest: img.Manifest, Config: img.Config, Size: img.Size(), Layers: len(c.layers), Names: n.Names}
+	r := Result{Node: n.ID, Manifest: img.Manifest, Image: img.Manifest, Config: img.Config, Size: img.Size(), Layers: len(c.layers), Names: n.Names}
 	n.mu.Lock()
-	n.layers, n.result = c.layers, &r
+	n.layers = c.layers
+	n.mu.Unlock()
+	if n.Attest.any() {
+		if r.Attested, err = x.attest(ctx, n, img, c, ""); err != nil {
+			return Result{}, fmt.Errorf("attest the image of %s: %w", n.ID, err)
+		}
+		if !n.Nameless { // else its index has both
+			if r.Manifest, err = x.together(n, r.Image, r.Attested); err != nil {
+				return Result{}, err
+			}
+		}
+	}
+	n.mu.Lock()
+	n.result = &r
 	n.mu.Unlock()
 	if !n.Nameless {
 		if err := x.name(n.ID, r, n); err != nil {

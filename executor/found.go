@@ -22,6 +22,7 @@ type Found struct {
 	Names     []string // that it is to have
 	Platforms []string // of an index, as os/arch[/variant]; none of a single image
 	Input     string   // its InputAnnotation
+	Attested  bool     // its index has attestations
 	manifest  ocispec.Descriptor
 }
 
@@ -51,7 +52,10 @@ func (x *Executor) Find(ctx context.Context, name string) (*Found, error) {
 	}
 	f := &Found{Input: doc.Annotations[InputAnnotation], manifest: ocispec.Descriptor{MediaType: kind, Size: int64(len(raw))}}
 	for _, m := range doc.Manifests {
-		if m.Platform != nil && m.Platform.OS != "unknown" { // what attestations have
+		switch {
+		case image.IsAttestation(m):
+			f.Attested = true
+		case m.Platform != nil:
 			f.Platforms = append(f.Platforms, platforms.FormatAll(platforms.Normalize(*m.Platform)))
 		}
 	}

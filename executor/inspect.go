@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ type Node struct {
 	result *Result       // once built
 	layers []builtLayer  // of the result, base first
 	pushed digest.Digest // manifest that was pushed
+	stated []byte        // provenance, as JSON
 }
 
 // Base is an image that a node reads.
@@ -53,7 +55,8 @@ type Base struct {
 // another node of the run makes.
 type baseImage struct {
 	config *dockerspec.DockerOCIImage
-	digest digest.Digest // of what the name stands for, of an image from outside
+	digest digest.Digest // of the image for the platform, of one from outside
+	named  digest.Digest // of what the name stands for, which may be an index
 	layers []baseLayer   // of an image from outside
 	node   *Node         // or the node
 	docker bool          // it has Docker's media types
@@ -251,6 +254,9 @@ func (x *Executor) inspect(ctx context.Context, n *Node, shared *contexts) error
 	if err := n.Format.Check(); err != nil {
 		return err
 	}
+	if err := n.Attest.check(n.Format); err != nil {
+		return err
+	}
 	if err := x.resolve(ctx, n, shared); err != nil {
 		return err
 	}
@@ -432,7 +438,7 @@ func (x *Executor) findImage(ctx context.Context, n *Node, r dockerfile.ImageRef
 
 // fromOutside records an image of a registry or layout.
 func (n *Node) fromOutside(origin string, res image.Resolved, r dockerfile.ImageRef) *baseImage {
-	b := &baseImage{config: &res.Config, digest: res.Descriptor.Digest, docker: res.Descriptor.MediaType == image.DockerManifest}
+	b := &baseImage{config: &res.Config, digest: res.Descriptor.Digest, named: cmp.Or(res.Index, res.Descriptor.Digest), docker: res.Descriptor.MediaType == image.DockerManifest}
 	for _, l := range res.Layers {
 		b.layers = append(b.layers, baseLayer{DiffID: l.DiffID, Blob: l.Descriptor, Origin: origin})
 	}

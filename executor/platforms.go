@@ -47,18 +47,21 @@ func (x *Executor) Join(ctx context.Context, ix *Index) (Result, error) {
 	}
 	started := time.Now()
 	r := Result{Node: ix.ID, Names: ix.Names, Cached: true}
-	var manifests []ocispec.Descriptor
+	var manifests, attested []ocispec.Descriptor
 	blobs := map[string]int64{} // bytes, each once
 	for _, n := range ix.Nodes {
 		made := n.Result()
 		if made == nil {
 			return Result{}, fmt.Errorf("internal error: %s is not built", n.ID)
 		}
-		d := made.Manifest
+		d := made.Image
 		if d.Annotations = nil; !ix.Docker && len(ix.Manifests) > 0 {
 			d.Annotations = ix.Manifests
 		}
 		manifests = append(manifests, d)
+		if made.Attested.Digest != "" {
+			attested = append(attested, made.Attested)
+		}
 		blobs[made.Config.Digest.String()] = made.Config.Size
 		for _, l := range n.built() {
 			blobs[l.Descriptor.Digest.String()] = l.Descriptor.Size
@@ -73,7 +76,7 @@ func (x *Executor) Join(ctx context.Context, ix *Index) (Result, error) {
 	}
 	var raw []byte
 	var err error
-	if r.Manifest, raw, err = image.MakeIndex(manifests, ix.Docker, ix.Annotations); err != nil {
+	if r.Manifest, raw, err = image.MakeIndex(append(manifests, attested...), ix.Docker, ix.Annotations); err != nil {
 		return Result{}, err
 	}
 	if _, err := x.store.PutBlob(raw); err != nil {

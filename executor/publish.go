@@ -175,11 +175,21 @@ func (x *Executor) Export(ctx context.Context, n *Node, o Output) (notes []strin
 }
 
 func (x *Executor) export(ctx context.Context, n *Node, o Output) (notes []string, err error) {
-	img, err := x.exported(ctx, n, o)
+	img, c, err := x.exported(ctx, n, o)
 	if err != nil {
 		return nil, err
 	}
-	return o.export(ctx, x.content(n, x.openBlob), img.Manifest, n.Result().Names, img.Layers)
+	d := img.Manifest
+	if o.Type == "oci" && n.Attest.any() && !o.Alone { // the other types hold an image and nothing else
+		about, err := x.attest(ctx, n, img, c, o.Dest)
+		if err == nil {
+			d, err = x.together(n, d, about)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("attest the image of %s: %w", n.ID, err)
+		}
+	}
+	return o.export(ctx, x.content(n, x.openBlob), d, n.Result().Names, img.Layers)
 }
 
 // export writes an image, or for the type oci an index, with the names it has.
@@ -224,10 +234,11 @@ func (o Output) write(f func(w io.Writer) error) error {
 
 // exported is the image as an output wants it: the built one, or one whose own
 // layers have their times set.
-func (x *Executor) exported(ctx context.Context, n *Node, o Output) (image.Assembled, error) {
+func (x *Executor) exported(ctx context.Context, n *Node, o Output) (image.Assembled, chain, error) {
 	c := chain{layers: n.built(), base: n.base()}
 	if !o.Rewrite || n.program.Epoch == nil {
-		return x.assemble(n, c)
+		img, err := x.assemble(n, c)
+		return img, c, err
 	}
 	c.layers = slices.Clone(c.layers)
 	for i, l := range c.layers {
@@ -236,11 +247,12 @@ func (x *Executor) exported(ctx context.Context, n *Node, o Output) (image.Assem
 		}
 		v, err := x.retimed(ctx, n, l)
 		if err != nil {
-			return image.Assembled{}, fmt.Errorf("set the times of layer %s: %w", l.DiffID, err)
+			return image.Assembled{}, c, fmt.Errorf("set the times of layer %s: %w", l.DiffID, err)
 		}
 		c.layers[i].Layer = image.Layer{Descriptor: v.Descriptor, DiffID: v.Tar}
 	}
-	return x.assemble(n, c)
+	img, err := x.assemble(n, c)
+	return img, c, err
 }
 
 // base is the image at the bottom of a node's target stage.

@@ -30,6 +30,7 @@ type Request struct {
 	Names      []string // references that the result is kept under in the store
 	Nameless   bool     // Names only tell the repositories to push to: an Index has them
 	Format     Format   // of the image
+	Attest     Attest   // what is stated beside the image
 	Cache      *Cache   // where else than in the store results are looked up and kept; nil is nowhere
 	Check      string   // stands for the check directive of a Dockerfile without one, in its syntax
 	Resources  Resources
@@ -57,6 +58,9 @@ type Format struct {
 	Single bool
 	// Annotations are those of the manifest; Docker's format has none.
 	Annotations map[string]string
+	// Index and Descriptor are those of the index that an image with attestations
+	// is in, and of its descriptor there.
+	Index, Descriptor map[string]string
 }
 
 // Check finds what does not go together.
@@ -109,10 +113,12 @@ type SSH struct {
 // Result is an image that lies in the store.
 type Result struct {
 	Node     string             `json:"node"`
-	Manifest ocispec.Descriptor `json:"manifest"` // with platform
+	Manifest ocispec.Descriptor `json:"manifest"`       // what the names stand for: with platform, or of an index
+	Image    ocispec.Descriptor `json:"image,omitzero"` // with platform; Manifest, or in its index. None of an Index
 	Config   ocispec.Descriptor `json:"config"`
 	Size     int64              `json:"size"` // bytes of config and layers, compressed
 	Layers   int                `json:"layers"`
+	Attested ocispec.Descriptor `json:"attested,omitzero"` // manifest of the attestations
 	Names    []string           `json:"names,omitempty"`
 	Steps    int                `json:"steps"`    // that make layers, in the stages that were needed
 	Executed int                `json:"executed"` // of these

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
@@ -30,10 +32,11 @@ type sources struct {
 	req    Request
 	shared *contexts
 
-	mu     sync.Mutex
-	trees  map[string]tree.Tree
-	closed []func() error
-	moved  map[[2]uint64]inplace.Moved // by device and inode: the first and the last change time
+	mu      sync.Mutex
+	trees   map[string]tree.Tree
+	fetched []material // by ADD
+	closed  []func() error
+	moved   map[[2]uint64]inplace.Moved // by device and inode: the first and the last change time
 }
 
 func newSources(x *Executor, r Request, shared *contexts) *sources {
@@ -198,6 +201,7 @@ func (x *Executor) hasher(dir string) (*buildctx.Hasher, error) {
 func (s *sources) remote(ctx context.Context, name string, r dockerfile.Remote, p ocispec.Platform) ([]string, error) {
 	var t tree.Tree
 	var line string
+	var made material
 	if r.Git != nil {
 		repo := gitRepo(r.Git)
 		commit, err := s.x.fetcher.Commit(ctx, repo)
@@ -209,6 +213,10 @@ func (s *sources) remote(ctx context.Context, name string, r dockerfile.Remote, 
 			return nil, err
 		}
 		s.onClose(d.Close)
+		made = material{Redacted(repo.Remote) + fragment(repo.Ref), map[string]string{"sha1": commit.Digest()}}
+		if len(commit.Digest()) == 2*sha256.Size {
+			made.Digest = map[string]string{"sha256": commit.Digest()}
+		}
 		t, line = d, fmt.Sprintf("git %s subdir %s keep-git-dir %v submodules %v", commit.ID, repo.Subdir, repo.KeepGitDir, !repo.NoSubmodules)
 	} else {
 		f, err := s.x.fetcher.Get(ctx, r.URL, r.Name, r.Checksum)
@@ -219,11 +227,32 @@ func (s *sources) remote(ctx context.Context, name string, r dockerfile.Remote, 
 			return nil, err
 		}
 		line = "url " + f.Name + " " + f.Digest
+		made = material{Redacted(r.URL), digestSet(digest.Digest(f.Digest))}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.trees[name] = t
+	if !slices.ContainsFunc(s.fetched, func(m material) bool { return m.URI == made.URI }) {
+		s.fetched = append(s.fetched, made)
+	}
 	return []string{line}, nil
+}
+
+// fragment is a ref at the end of an address.
+func fragment(ref string) string {
+	if ref == "" {
+		return ""
+	}
+	return "#" + ref
+}
+
+// materials are what was fetched, sorted.
+func (s *sources) materials() []material {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := slices.Clone(s.fetched)
+	slices.SortFunc(out, func(a, b material) int { return strings.Compare(a.URI, b.URI) })
+	return out
 }
 
 func gitRepo(g *dockerfile.Git) buildctx.Repo {

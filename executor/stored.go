@@ -83,7 +83,17 @@ type Inspection struct {
 	Platforms []string           `json:"platforms,omitempty"` // of the index
 	Config    json.RawMessage    `json:"config"`              // as it is in the image
 	Layers    []InspectedLayer   `json:"layers"`
-	History   []ocispec.History  `json:"-"`
+	// Attestations are what the index states about the image.
+	Attestations []InspectedStatement `json:"attestations,omitempty"`
+	History      []ocispec.History    `json:"-"`
+}
+
+// InspectedStatement is one attestation of an Inspection.
+type InspectedStatement struct {
+	Type     string        `json:"type"`     // of the predicate
+	Manifest digest.Digest `json:"manifest"` // that holds it
+	Digest   digest.Digest `json:"digest"`   // of the in-toto statement
+	Size     int64         `json:"size"`     // bytes
 }
 
 // InspectedLayer is a layer of an Inspection.
@@ -102,7 +112,7 @@ func (s *Stored) Inspect(ctx context.Context, platform string) (Inspection, erro
 	}
 	out := Inspection{Name: s.Name, Manifest: r.Descriptor, Index: r.Index, Config: r.RawConfig, History: r.Config.History}
 	if r.Index != "" {
-		if out.Platforms, err = s.platforms(ctx); err != nil {
+		if err := s.inspectIndex(ctx, &out); err != nil {
 			return out, err
 		}
 	}
@@ -127,22 +137,71 @@ func (s *Stored) resolve(ctx context.Context, platform string) (image.Resolved, 
 	return image.Resolve(ctx, s.source(), s.Name, s.Manifest, platforms.Normalize(p))
 }
 
-func (s *Stored) platforms(ctx context.Context) ([]string, error) {
+// index is what the name stands for, an index.
+func (s *Stored) index(ctx context.Context) (ocispec.Index, error) {
+	var idx ocispec.Index
 	b, err := image.Read(ctx, s.source(), s.Manifest, image.MaxManifest)
 	if err != nil {
-		return nil, err
+		return idx, err
 	}
-	var idx ocispec.Index
 	if err := json.Unmarshal(b, &idx); err != nil {
-		return nil, fmt.Errorf("read index %s: %w", s.Manifest.Digest, err)
+		return idx, fmt.Errorf("read index %s: %w", s.Manifest.Digest, err)
 	}
-	var out []string
+	return idx, nil
+}
+
+// inspectIndex adds what the index says.
+func (s *Stored) inspectIndex(ctx context.Context, out *Inspection) error {
+	idx, err := s.index(ctx)
+	if err != nil {
+		return err
+	}
 	for _, m := range idx.Manifests {
-		if m.Platform != nil {
-			out = append(out, platforms.FormatAll(*m.Platform))
+		if !image.IsAttestation(m) {
+			if m.Platform != nil {
+				out.Platforms = append(out.Platforms, platforms.FormatAll(*m.Platform))
+			}
+			continue
+		}
+		if m.Annotations[image.AnnotationReferenceDigest] != out.Manifest.Digest.String() {
+			continue
+		}
+		b, err := image.Read(ctx, s.source(), m, image.MaxManifest)
+		if err != nil {
+			return err
+		}
+		about, err := image.ParseAttestation(b)
+		if err != nil {
+			return fmt.Errorf("read attestation %s: %w", m.Digest, err)
+		}
+		for _, d := range about.Statements {
+			out.Attestations = append(out.Attestations, InspectedStatement{d.Annotations[image.AnnotationPredicateType], m.Digest, d.Digest, d.Size})
 		}
 	}
-	return out, nil
+	return nil
+}
+
+// withAttestations is the index of one image of the index and what is stated about
+// it; the image itself if nothing is.
+func (s *Stored) withAttestations(ctx context.Context, d ocispec.Descriptor) (ocispec.Descriptor, error) {
+	idx, err := s.index(ctx)
+	if err != nil {
+		return d, err
+	}
+	list := []ocispec.Descriptor{d}
+	for _, m := range idx.Manifests {
+		if image.IsAttestation(m) && m.Annotations[image.AnnotationReferenceDigest] == d.Digest.String() {
+			list = append(list, m)
+		}
+	}
+	if len(list) == 1 {
+		return d, nil
+	}
+	top, raw, err := image.MakeIndex(list, false, idx.Annotations)
+	if err == nil {
+		_, err = s.x.store.PutBlob(raw)
+	}
+	return top, err
 }
 
 // Tag gives the image one name more; one that was in use moves.
@@ -215,7 +274,11 @@ func (s *Stored) Export(ctx context.Context, o Output, platform string) (notes [
 		if err != nil {
 			return nil, err
 		}
-		d, layers = r.Descriptor, r.Layers
+		if d, layers = r.Descriptor, r.Layers; o.Type == "oci" && r.Index != "" {
+			if d, err = s.withAttestations(ctx, d); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return o.export(ctx, s.source(), d, []string{s.Name}, layers)
 }

@@ -160,7 +160,7 @@ func (x *Executor) openCold(ctx context.Context, nodes []*Node) (_ *cold, err er
 	var requests []Request
 	for _, n := range nodes {
 		r := n.Request
-		r.Names, r.Cache = nil, nil
+		r.Names, r.Cache, r.Attest = nil, nil, Attest{}
 		requests = append(requests, r)
 	}
 	if c.nodes, err = c.x.Inspect(ctx, requests); err != nil {

@@ -90,6 +90,9 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	}
 	for i := range requests {
 		requests[i].NoCache = requests[i].NoCache || f.noCache
+		if err := f.attest.set(&requests[i].Attest); err != nil {
+			return err
+		}
 	}
 	if err := f.cache.set(c, w, p, requests); err != nil {
 		return err

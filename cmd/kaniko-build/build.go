@@ -39,6 +39,7 @@ type runFlags struct {
 	push      bool
 
 	release      releaseFlags
+	attest       attestFlags
 	cache        cacheFlags
 	reproducible bool
 	compression  string
@@ -67,6 +68,7 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.compression, "compression", "", "of new layers: gzip, zstd or none (default gzip)")
 	fl.IntVar(&f.level, "compression-level", 0, "gzip 1 to 9, zstd 1 to 22 (default 3)")
 	fl.StringVar(&f.format, "image-format", "", "oci or docker (default oci)")
+	f.attest.add(c)
 	f.cache.add(c)
 	fl.IntVarP(&f.jobs, "jobs", "j", 0, "steps that run at once, over all images (default: the CPUs)")
 }
@@ -197,7 +199,7 @@ The context is a directory, an archive (tar://FILE, tar://stdin, https://…), a
 a cloud (gs://, s3://, https://ACCOUNT.blob.core.windows.net/…) or a git repository
 (git://HOST/PATH#REF), with the variables for credentials that kaniko knows.
 The image lies in the store afterwards; -o writes it elsewhere, --push pushes it.`,
-		Example: "  kaniko-build build -t hello .\n  kaniko-build build -f docker/web.Dockerfile -o type=oci,dest=web.tar .",
+		Example: "  kaniko-build build -t hello .\n  kaniko-build build -f docker/web.Dockerfile -o type=oci,dest=web.tar .\n  kaniko-build build -t hello --attest type=provenance,mode=max .",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usageError{fmt.Errorf("build takes one argument, the context, and got %d\n  hint: kaniko-build build .", len(args))}
@@ -264,6 +266,9 @@ func (f *buildFlags) build(ctx context.Context, t terminal, x *executor.Executor
 		return err
 	}
 	r.Cache = cache
+	if err := f.attest.set(&r.Attest); err != nil {
+		return err
+	}
 	requests := []executor.Request{r}
 	if err := f.written(ctx, r.Context, requests); err != nil {
 		return err
@@ -294,6 +299,9 @@ func (f *buildFlags) request(ctx context.Context, t terminal, x *executor.Execut
 	}
 	if fi, err := os.Stat(r.Context); err != nil || !fi.IsDir() {
 		return r, &diag.Problem{Pos: diag.Pos{File: place}, What: "the context is not a directory", Hint: "name a directory, or an archive as tar://" + place}
+	}
+	if strings.Contains(place, "://") {
+		r.Attest.Source = executor.Redacted(place)
 	}
 	contextDir := r.Context
 	if !strings.Contains(place, "://") {

@@ -148,6 +148,11 @@ func (r *run) known(ctx context.Context) error {
 			node.Names, node.Format.Annotations = slices.Concat(node.Names, names), both(node.Format.Annotations, mark)
 		}
 	}
+	for _, ix := range r.indexes { // what is stated about its nodes is stated under its names
+		for _, node := range ix.Nodes {
+			node.Names = ix.Names
+		}
+	}
 	r.skip(ctx)
 	var all []*executor.Node
 	for _, id := range r.order {
@@ -241,7 +246,7 @@ func (r *run) published(ctx context.Context, n *plan.Node) *executor.Found {
 			r.tell(progress.Note, string(n.ID), fmt.Sprintf("%s is not looked for: %v", name, err))
 			return nil
 		}
-		if f == nil || f.Input != digest || found != nil && f.Digest() != found.Digest() {
+		if f == nil || f.Input != digest || r.attests(n) && !f.Attested || found != nil && f.Digest() != found.Digest() {
 			return nil
 		}
 		for _, part := range n.Index {
@@ -263,6 +268,16 @@ func (r *run) published(ctx context.Context, n *plan.Node) *executor.Found {
 	return found
 }
 
+// attests tells whether something is to be stated about the image of a node.
+func (r *run) attests(n *plan.Node) bool {
+	for _, id := range append([]graph.ID{n.ID}, n.Index...) {
+		if node := r.nodes[string(id)]; node != nil && node.Attest != (executor.Attest{}) {
+			return true
+		}
+	}
+	return false
+}
+
 // remembers tells whether what is to be done for a node was done with the same inputs.
 func (r *run) remembers(id string) bool {
 	done := strings.Fields(r.x.Remembered(r.inputName(id)))
@@ -279,6 +294,10 @@ func (r *run) inputLine(id string) string {
 	line := r.inputs.digests[id]
 	if r.flags.push && !r.plan.Node(graph.ID(id)).Target.Internal {
 		line += " pushed"
+	}
+	if node := r.nodes[id]; node != nil && node.Attest != (executor.Attest{}) {
+		sum := sha256.Sum256(fmt.Appendf(nil, "%+v", node.Attest))
+		line += " attested-" + hex.EncodeToString(sum[:4])
 	}
 	if outputs := r.outputs[id]; len(outputs) > 0 {
 		sum := sha256.New()

@@ -391,6 +391,7 @@ func (r *run) writeMetadata(out graph.Outcome) error {
 		Executed   int             `json:"executed,omitempty"`
 		Input      string          `json:"inputDigest,omitempty"`
 		Bases      []executor.Base `json:"bases,omitempty"`
+		Provenance json.RawMessage `json:"buildx.build.provenance,omitempty"`
 	}
 	doc := map[string]entry{}
 	for _, o := range out {
@@ -416,7 +417,7 @@ func (r *run) writeMetadata(out graph.Outcome) error {
 			e.Digest, e.ConfigID, e.Descriptor = res.Manifest.Digest.String(), res.Config.Digest.String(), res.Manifest
 			e.Duration, e.Steps, e.Executed = res.Duration.Seconds(), res.Steps, res.Executed
 			if n := r.nodes[string(o.ID)]; n != nil {
-				e.Bases = n.Bases
+				e.Bases, e.Provenance = n.Bases, n.Provenance()
 			}
 		}
 		doc[string(o.ID)] = e

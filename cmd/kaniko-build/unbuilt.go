@@ -26,9 +26,6 @@ func (w *workspace) unbuilt(p *plan.Plan) error {
 			continue
 		}
 		seen[t.Name] = true
-		if t.Attest.Provenance != "" {
-			later(t.Attest.Pos, "target %q: provenance", t.Name)
-		}
 		if t.Attest.SBOM != "" {
 			later(t.Attest.Pos, "target %q: sbom", t.Name)
 		}

@@ -92,7 +92,7 @@ func TestServe(t *testing.T) {
 registries: {docker.io: {mirrors: ["%s"]}}
 targets:
   app: {context: app, image: reg.invalid/shop/served, tags: ["1"]}
-  both: {dockerfileInline: "FROM scratch\nCOPY file /\n", context: app, image: reg.invalid/shop/both, platforms: [linux/amd64, linux/arm64]}
+  both: {dockerfileInline: "FROM scratch\nCOPY file /\n", context: app, image: reg.invalid/shop/both, platforms: [linux/amd64, linux/arm64], attest: {provenance: min}}
 `, reg.Addr),
 		"app/Dockerfile": "FROM busybox\nCOPY file /file\n",
 		"app/file":       "text\n",
@@ -130,7 +130,7 @@ targets:
 			t.Errorf("%v: skopeo got %s, the store has %s", err, index, want)
 		}
 	}
-	if err := copied("both:latest", filepath.Join(rig.Space(t, nil), "both"), "--src-creds", "any:secret", "--all"); err != nil {
+	if err := copied("both:latest", filepath.Join(rig.Space(t, nil), "both"), "--src-creds", "any:secret", "--all"); err != nil { // with attestations
 		t.Error(err)
 	}
 	if err := copied("app:1", filepath.Join(rig.Space(t, nil), "no"), "--src-creds", "any:wrong"); err == nil {

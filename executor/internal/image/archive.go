@@ -90,6 +90,15 @@ func closure(ctx context.Context, src Source, exports []Export) ([]ocispec.Descr
 					return err
 				}
 			}
+		} else if depth > 0 && IsAttestation(d) {
+			m, err := ParseAttestation(b)
+			if err != nil {
+				return fmt.Errorf("read attestation %s: %w", d.Digest, err)
+			}
+			add(m.Config)
+			for _, s := range m.Statements {
+				add(s)
+			}
 		} else {
 			m, err := parseManifest(b)
 			if err != nil {
