@@ -134,7 +134,7 @@ func (x *Executor) together(n *Node, img, about ocispec.Descriptor) (ocispec.Des
 	}
 	img.Annotations = n.Format.Descriptor
 	d, raw, err := image.MakeIndex([]ocispec.Descriptor{img, about}, false, annotations)
-	if err == nil {
+	if d.Annotations = n.Format.IndexDescriptor; err == nil {
 		_, err = x.store.PutBlob(raw)
 	}
 	if err != nil {

@@ -196,6 +196,9 @@ func (x *Executor) assemble(n *Node, c chain) (image.Assembled, error) {
 	if err != nil {
 		return out, err
 	}
+	if !spec.Docker {
+		out.Manifest.Annotations = n.Format.Descriptor
+	}
 	return out, out.Put(x.store)
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/platforms"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"kaniko-build/executor/internal/copier"
@@ -379,12 +380,20 @@ func placed(err error, pos diag.Pos) error {
 	return &diag.Problem{Pos: pos, What: err.Error()}
 }
 
+// parentOf is the node that makes an image, nil if none does.
+func (n *Node) parentOf(name string, p ocispec.Platform) *Node {
+	if one := n.parents[name+"::"+platforms.Format(platforms.Normalize(p))]; one != nil {
+		return one
+	}
+	return n.parents[name]
+}
+
 // prefetch asks for images side by side; errors come again to whoever uses
 // the image.
 func (x *Executor) prefetch(ctx context.Context, n *Node, refs []dockerfile.ImageRef) {
 	var wg sync.WaitGroup
 	for _, r := range refs {
-		if n.parents[r.Ref] == nil {
+		if n.parentOf(r.Ref, r.Platform) == nil {
 			wg.Go(func() { _, _ = x.registry.Resolve(ctx, r.Ref, r.Platform) })
 		}
 	}
@@ -412,7 +421,7 @@ func (x *Executor) image(ctx context.Context, n *Node, r dockerfile.ImageRef) (*
 }
 
 func (x *Executor) findImage(ctx context.Context, n *Node, r dockerfile.ImageRef) (*baseImage, error) {
-	ref, parent := r.Ref, n.parents[r.Ref]
+	ref, parent := r.Ref, n.parentOf(r.Ref, r.Platform)
 	if r.Context != "" {
 		value := n.Contexts[r.Context]
 		parent = n.parents["context "+r.Context]

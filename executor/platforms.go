@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"sync"
 	"time"
 
@@ -22,10 +23,11 @@ type Index struct {
 	ID    string
 	Names []string
 	Nodes []*Node // in the order of the index
-	// Annotations are those of the index, Manifests those of each descriptor in it.
-	// Docker's format has none.
-	Annotations, Manifests map[string]string
-	Docker                 bool
+	// Annotations are those of the index, Manifests those of each descriptor in it, and
+	// Descriptor those of what points to the index, as in the index.json of an OCI
+	// layout. Docker's format has none.
+	Annotations, Manifests, Descriptor map[string]string
+	Docker                             bool
 
 	mu     sync.Mutex
 	result *Result
@@ -79,6 +81,9 @@ func (x *Executor) Join(ctx context.Context, ix *Index) (Result, error) {
 	if r.Manifest, raw, err = image.MakeIndex(append(manifests, attested...), ix.Docker, ix.Annotations); err != nil {
 		return Result{}, err
 	}
+	if !ix.Docker {
+		r.Manifest.Annotations = ix.Descriptor
+	}
 	if _, err := x.store.PutBlob(raw); err != nil {
 		return Result{}, err
 	}
@@ -101,7 +106,7 @@ func (x *Executor) name(target string, r Result, nodes ...*Node) error {
 			return err
 		}
 		old, err := x.store.GetImage(full)
-		if err == nil && old.Descriptor.Digest == r.Manifest.Digest {
+		if err == nil && old.Descriptor.Digest == r.Manifest.Digest && maps.Equal(old.Descriptor.Annotations, r.Manifest.Annotations) {
 			continue
 		}
 		err = x.store.PutImage(store.Image{

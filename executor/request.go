@@ -17,7 +17,7 @@ type Request struct {
 	Ignore     *Text             // <Dockerfile>.dockerignore, which replaces the context's own
 	Context    string            // directory of the main context; "" is an empty one
 	Contexts   map[string]string // named contexts: a directory, docker-image://REF, oci-layout://DIR or node:ID
-	Images     map[string]string // image names as written in the Dockerfile -> ID of the node that builds them
+	Images     map[string]string // image names as written in the Dockerfile, NAME::PLATFORM for one platform -> ID of the node that builds them
 	Stage      string            // "" is the last
 	Platform   string            // os/arch[/variant]; "" is the machine's
 	Args       map[string]*string
@@ -56,11 +56,11 @@ type Format struct {
 	Epoch   *int64 // Unix seconds; the image's own times are set to it too
 	// Single makes one layer of all that a stage of the image changes.
 	Single bool
-	// Annotations are those of the manifest; Docker's format has none.
-	Annotations map[string]string
-	// Index and Descriptor are those of the index that an image with attestations
-	// is in, and of its descriptor there.
-	Index, Descriptor map[string]string
+	// Annotations are those of the manifest, Descriptor those of what points to it: in
+	// the index that an image with attestations is in, else in the index.json of an OCI
+	// layout. Index and IndexDescriptor are those of that index and of what points to
+	// it. Docker's format has none.
+	Annotations, Descriptor, Index, IndexDescriptor map[string]string
 }
 
 // Check finds what does not go together.

@@ -169,15 +169,20 @@ func (f *edgeFinder) parent(name string, e Edge, platform string) {
 	id := nodes[i].ID
 	if e.Weak {
 		e.Node, e.Needs = f.node.ID, id
-		f.plan.weak = append(f.plan.weak, weakEdge{e, parent})
+		f.plan.weak = append(f.plan.weak, weakEdge{e, parent, platform})
 		return
 	}
-	if old, taken := f.node.Parents[e.Name]; taken && old != id {
-		f.problems.Add(e.Pos, "name one of them as a context", "target %q uses %s for two platforms, which is not built yet", f.node.Target.Name, e.Name)
-		return
-	}
-	f.node.Parents[e.Name] = id
+	f.node.hand(e.Name, id, platform)
 	f.add(name, id, e)
+}
+
+// hand lets a node take the place of a name: of the name for its platform only, if
+// another has the name already.
+func (n *Node) hand(name string, id graph.ID, platform string) {
+	if old, taken := n.Parents[name]; taken && old != id {
+		name += "::" + platform
+	}
+	n.Parents[name] = id
 }
 
 // order adds the edges of needs: every platform waits for every platform.

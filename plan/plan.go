@@ -32,7 +32,8 @@ type Node struct {
 	Selected bool   // asked for; others are built because a node needs them
 	Group    string // the first group that holds the target, other than default
 	// Parents tells which nodes take the place of what this one names: the name of a
-	// named context, or an image as its Dockerfile writes it after ARG resolution.
+	// named context, or an image as its Dockerfile writes it after ARG resolution. Where
+	// that is named for further platforms those have NAME::PLATFORM.
 	Parents map[string]graph.ID
 	// Index are the nodes of the target's platforms, in the order it names them: the
 	// node builds nothing, and joins what they make under the target's images, which
@@ -233,7 +234,8 @@ type targetPlan struct {
 // weakEdge is an edge that counts only if its parent is in the plan.
 type weakEdge struct {
 	Edge
-	parent *schema.Target
+	parent   *schema.Target
+	platform string // that it is needed for
 }
 
 // checkRefs reports images that two targets would write.
@@ -331,7 +333,7 @@ func (p *planner) weaken(tp *targetPlan, needed map[string]bool) []Edge {
 		n := &tp.nodes[slices.IndexFunc(tp.nodes, func(n Node) bool { return n.ID == w.Node })]
 		switch {
 		case needed[w.parent.Name]:
-			n.Parents[w.Name] = w.Needs
+			n.hand(w.Name, w.Needs, w.platform)
 			if !slices.Contains(edges, w.Edge) {
 				edges = append(edges, w.Edge)
 			}

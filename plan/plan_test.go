@@ -315,7 +315,8 @@ func TestParentsMustCoverPlatforms(t *testing.T) {
 		{"the machine's own", "null", "[linux/arm64]", "FROM reg.io/base", amd64, "built for linux/amd64 only"},
 		{"an unknown machine is trusted", "null", "[linux/arm64]", "FROM reg.io/base", plan.Facts{}, ""},
 		{"spelt otherwise", "[linux/arm64/v8]", "[linux/arm64]", "FROM --platform=linux/aarch64 reg.io/base", amd64, ""},
-		{"two at once", "[linux/amd64, linux/arm64]", "[linux/arm64]", "FROM --platform=linux/amd64 reg.io/base\nFROM reg.io/base", amd64, "uses reg.io/base for two platforms"},
+		{"two at once", "[linux/amd64, linux/arm64]", "[linux/arm64]", "FROM --platform=linux/amd64 reg.io/base\nFROM reg.io/base", amd64, ""},
+		{"one of two", "[linux/amd64]", "[linux/amd64]", "FROM --platform=linux/arm64 reg.io/base\nFROM reg.io/base", amd64, "for linux/arm64"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := makePlan(t, workspace("-- kaniko-build.yaml --\nversion: 1\ntargets:\n  base: {image: reg.io/base, platforms: "+c.base+"}\n  api: {context: api, platforms: "+c.api+"}\n-- Dockerfile --\nFROM scratch\n-- api/Dockerfile --\n"+c.line+"\n"), c.facts, "api")

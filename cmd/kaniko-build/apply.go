@@ -135,6 +135,7 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	} else if r.view, err = f.show(ctx, t, w.root); err != nil {
 		return err
 	}
+	r.flags.stopwatch = f.stopwatch
 	if r.x, err = f.open(ctx, said(r.view), registries, r.places); err == nil {
 		r.hooks.x, r.hooks.sink = r.x, func(e executor.Event) { r.view.Event(progress.Event{Event: e}) }
 		if err = w.fetch(ctx, r.x, p, requests); err == nil && f.dryRun {

@@ -35,6 +35,7 @@ type runFlags struct {
 	noCache   bool
 	pull      bool
 	metadata  string
+	stopwatch *stopwatch // for the metadata file; made by show
 	verify    string
 	push      bool
 

@@ -190,4 +190,3 @@ func forecastTable(w io.Writer, list []forecast) error {
 	fmt.Fprintf(b, "\n%d to build, %d cached, %d skipped; %d to push; nothing was done\n", did["build"], did["cached"], did["skip"], pushed)
 	return b.Flush()
 }
-

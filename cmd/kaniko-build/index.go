@@ -12,9 +12,9 @@ type joins map[string]join
 
 // join is an index before its nodes are inspected.
 type join struct {
-	names, nodes           []string
-	annotations, manifests map[string]string
-	docker                 bool
+	names, nodes                       []string
+	annotations, manifests, descriptor map[string]string
+	docker                             bool
 }
 
 // joins are the indexes of a plan, written as flags say.
@@ -38,6 +38,9 @@ func (w *workspace) joins(p *plan.Plan, flags runFlags) (joins, error) {
 		if j.manifests, err = annotations(n.Target, "manifest-descriptor"); err != nil {
 			return nil, err
 		}
+		if j.descriptor, err = annotations(n.Target, "index-descriptor"); err != nil {
+			return nil, err
+		}
 		out[string(n.ID)] = j
 	}
 	return out, nil
@@ -47,7 +50,7 @@ func (w *workspace) joins(p *plan.Plan, flags runFlags) (joins, error) {
 func (j joins) of(nodes map[string]*executor.Node) map[string]*executor.Index {
 	out := map[string]*executor.Index{}
 	for id, j := range j {
-		ix := &executor.Index{ID: id, Names: j.names, Annotations: j.annotations, Manifests: j.manifests, Docker: j.docker}
+		ix := &executor.Index{ID: id, Names: j.names, Annotations: j.annotations, Manifests: j.manifests, Descriptor: j.descriptor, Docker: j.docker}
 		for _, n := range j.nodes {
 			ix.Nodes = append(ix.Nodes, nodes[n])
 		}

@@ -56,6 +56,10 @@ func (f *runFlags) show(ctx context.Context, t terminal, dir string) (progress.V
 		}
 		views = append(views, report.Record(title, func(write func(io.Writer) error) error { return writeWhole(f.report, write) }))
 	}
+	if f.metadata != "" {
+		f.stopwatch = &stopwatch{}
+		views = append(views, f.stopwatch)
+	}
 	return views, nil
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -52,12 +51,15 @@ type run struct {
 	indexes map[string]*executor.Index
 	results map[string]executor.Result
 	errs    map[string]error
+
+	durations map[string]*durations
 }
 
 // all builds every request, parents first, and returns the results of those
 // that succeeded. g orders them; nil is a single node.
 func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Graph) (map[string]executor.Result, error) {
 	started := time.Now()
+	r.durations = map[string]*durations{}
 	r.nodes, r.results, r.errs = map[string]*executor.Node{}, map[string]executor.Result{}, map[string]error{}
 	var err error
 	if r.verifyAsked, err = parseVerify(r.flags.verify); err != nil {
@@ -182,14 +184,18 @@ func (r *run) node(ctx context.Context, id graph.ID) (err error) {
 		return r.unchanged(ctx, m)
 	}
 	r.tell(progress.NodeStarted, m.id, "")
-	defer func() { r.ended(m, err, time.Since(started)) }()
+	defer func() {
+		r.lap(m.id, func(d *durations) *float64 { return &d.Total }, started)
+		r.ended(m, err, time.Since(started))
+	}()
 	if err = r.unready[m.id]; err != nil {
 		return r.lost(m.id, err)
 	}
 	ctx, cancel := r.limit(ctx, id)
 	defer cancel()
 	res, err := m.build(ctx)
-	if err == nil {
+	r.lap(m.id, func(d *durations) *float64 { return &d.Build }, started)
+	if writing := time.Now(); err == nil && len(r.outputs[m.id]) > 0 {
 		for _, o := range r.outputs[m.id] {
 			r.tell(progress.NodeWriting, m.id, o.Dest)
 			var notes []string
@@ -201,8 +207,9 @@ func (r *run) node(ctx context.Context, id graph.ID) (err error) {
 				r.tell(progress.Note, m.id, note)
 			}
 		}
+		r.lap(m.id, func(d *durations) *float64 { return &d.Write }, writing)
 	}
-	if err == nil && r.flags.push && !r.private[m.id] {
+	if pushing := time.Now(); err == nil && r.flags.push && !r.private[m.id] {
 		if len(m.names) > 0 {
 			r.tell(progress.NodePushing, m.id, m.names[0])
 		}
@@ -210,9 +217,12 @@ func (r *run) node(ctx context.Context, id graph.ID) (err error) {
 		if err == nil && r.flags.release.publish == oneByOne {
 			err = r.release(ctx, m)
 		}
+		r.lap(m.id, func(d *durations) *float64 { return &d.Push }, pushing)
 	}
-	if err = r.timedOut(ctx, id, r.places.err(err)); r.hooks != nil {
+	if err = r.timedOut(ctx, id, r.places.err(err)); r.hooks != nil && len(r.plan.Node(id).Target.After) > 0 {
+		hooking := time.Now()
 		err = errors.Join(err, r.hooks.after(context.WithoutCancel(ctx), r.plan.Node(id), r.hookResult(r.plan.Node(id), res, err)))
+		r.lap(m.id, func(d *durations) *float64 { return &d.Hooks }, hooking)
 	}
 	if err != nil {
 		return r.lost(m.id, err)
@@ -374,62 +384,6 @@ They lie in the store; kaniko-build images lists them. To use %[2]s:
   push     %[1]s --push
 `, r.again(first.Node), first.Names[0])
 	return err
-}
-
-// writeMetadata writes what became of each target, whole or not at all.
-func (r *run) writeMetadata(out graph.Outcome) error {
-	type entry struct {
-		Status     string          `json:"status"`
-		Cause      string          `json:"cause,omitempty"`
-		Error      string          `json:"error,omitempty"`
-		ImageName  string          `json:"image.name,omitempty"`
-		Digest     string          `json:"containerimage.digest,omitempty"`
-		ConfigID   string          `json:"containerimage.config.digest,omitempty"`
-		Descriptor any             `json:"containerimage.descriptor,omitempty"`
-		Duration   float64         `json:"duration,omitempty"` // seconds
-		Steps      int             `json:"steps,omitempty"`
-		Executed   int             `json:"executed,omitempty"`
-		Input      string          `json:"inputDigest,omitempty"`
-		Bases      []executor.Base `json:"bases,omitempty"`
-		Provenance json.RawMessage `json:"buildx.build.provenance,omitempty"`
-	}
-	doc := map[string]entry{}
-	for _, o := range out {
-		e := entry{Cause: string(o.Cause), Input: r.inputs.digests[string(o.ID)]}
-		res, ok := r.results[string(o.ID)]
-		switch {
-		case r.idle[string(o.ID)]:
-			e.Status, e.Cause = "skipped", r.why(r.plan.Node(o.ID))
-			if f := r.found[string(o.ID)]; f != nil {
-				e.Digest = f.Digest().String()
-			}
-		case ok && res.Cached:
-			e.Status = "cached"
-		case ok:
-			e.Status = "built"
-		case o.State == graph.Failed:
-			e.Status, e.Error = "failed", r.errs[string(o.ID)].Error()
-		default:
-			e.Status = string(o.State)
-		}
-		if ok {
-			e.ImageName = strings.Join(res.Names, ",")
-			e.Digest, e.ConfigID, e.Descriptor = res.Manifest.Digest.String(), res.Config.Digest.String(), res.Manifest
-			e.Duration, e.Steps, e.Executed = res.Duration.Seconds(), res.Steps, res.Executed
-			if n := r.nodes[string(o.ID)]; n != nil {
-				e.Bases, e.Provenance = n.Bases, n.Provenance()
-			}
-		}
-		doc[string(o.ID)] = e
-	}
-	b, err := json.MarshalIndent(doc, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode metadata: %w", err)
-	}
-	return writeWhole(r.flags.metadata, func(w io.Writer) error {
-		_, err := w.Write(append(b, '\n'))
-		return err
-	})
 }
 
 // writeDigests writes a file with the digest of each image that is there, as kaniko's

@@ -32,17 +32,12 @@ func (w *workspace) unbuilt(p *plan.Plan) error {
 		if t.Skip == schema.SkipPublished && t.Executor.Docker {
 			l.Add(t.Pos, "write imageFormat: oci", "target %q: skip published needs annotations, which Docker's image format does not have", t.Name)
 		}
-		for _, a := range t.Annotations {
-			if a.Level == "index-descriptor" {
-				later(a.Pos, "target %q: an annotation of the %s", t.Name, a.Level)
-			}
-		}
 	}
 	return l.Err()
 }
 
 // annotations are those of a target that are for a level: "manifest" of an image,
-// "index", "manifest-descriptor" in an index.
+// "index", "manifest-descriptor" and "index-descriptor" of what points to them.
 func annotations(t *schema.Target, level string) (map[string]string, error) {
 	var out map[string]string
 	for _, a := range t.Annotations {

@@ -344,6 +344,9 @@ func (w *workspace) request(t *schema.Target, platform string) (executor.Request
 	if r.Format.Descriptor, err = annotations(t, "manifest-descriptor"); err != nil {
 		return r, err
 	}
+	if r.Format.IndexDescriptor, err = annotations(t, "index-descriptor"); err != nil {
+		return r, err
+	}
 	if r.Attest = (executor.Attest{Provenance: t.Attest.Provenance, SBOM: t.Attest.SBOM}); r.Attest != (executor.Attest{}) && t.Executor.Docker {
 		return r, &diag.Problem{Pos: t.Attest.Pos, What: fmt.Sprintf("target %q: Docker's image format has no attestations", t.Name), Hint: "write imageFormat: oci, or attest: {provenance: false, sbom: false}"}
 	}
