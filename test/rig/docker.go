@@ -196,6 +196,9 @@ func (d *Docker) Env() []string {
 	return []string{"DOCKER_HOST=" + d.Host, "DOCKER_CONFIG=" + filepath.Join(d.dir, "client")}
 }
 
+// Containerd is the address of the containerd below the engine, for CONTAINERD_ADDRESS.
+func (d *Docker) Containerd() string { return filepath.Join(d.dir, "containerd.sock") }
+
 // Client runs the docker command. It is for what a test does beside its
 // containers; containers are made by Run and Start.
 func (d *Docker) Client(t testing.TB, args ...string) Output {
