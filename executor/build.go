@@ -131,11 +131,18 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 		return coreResult{}, err
 	}
 	defer theirs.Close()
+	build := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	started := time.Now()
-	s := &server{x: x, node: n, job: j, held: &held{pool: x.tokens, milliCPU: n.Resources.MilliCPU, priority: n.Priority}, done: make(chan coreDone, 1), blobs: map[uint64]*servedBlob{}, mask: newMasker(n.secretValues())}
+	s := &server{x: x, node: n, job: j, build: build, held: &held{pool: x.tokens, milliCPU: n.Resources.MilliCPU, priority: n.Priority}, done: make(chan coreDone, 1), blobs: map[uint64]*servedBlob{}, mask: newMasker(n.secretValues())}
 	defer s.close()
+	defer func() {
+		n.stopGrowing()
+		if err != nil {
+			n.giveUp()
+		}
+	}()
 	conn, err := wire.New(ours, s.handle)
 	if err != nil {
 		return coreResult{}, err
@@ -269,13 +276,14 @@ func (n *Node) origin(blob digest.Digest) string {
 
 // server answers the core of one node.
 type server struct {
-	x    *Executor
-	node *Node
-	job  job
-	held *held
-	mask masker
-	done chan coreDone
-	pace pacer
+	x     *Executor
+	node  *Node
+	job   job
+	build context.Context // of the whole build, which goes on when the core has ended
+	held  *held
+	mask  masker
+	done  chan coreDone
+	pace  pacer
 
 	mu    sync.Mutex
 	next  uint64
@@ -385,6 +393,13 @@ func (s *server) handle(ctx context.Context, method string, arg json.RawMessage)
 			return nil, nil, err
 		}
 		return nil, nil, s.x.keepCached(s.node, l)
+	case callGrown:
+		var g grown
+		if err := json.Unmarshal(arg, &g); err != nil {
+			return nil, nil, err
+		}
+		s.x.growAhead(s.build, s.node, g)
+		return nil, nil, nil
 	case callMoved:
 		var list []inplace.Moved
 		if err := json.Unmarshal(arg, &list); err != nil {

@@ -40,7 +40,7 @@ func mediaType(c Compression) string {
 // encode makes sure that the blob of a step's layer can be had, and notes it
 // for the result.
 func (c *core) encode(ctx context.Context, s *jobStep, top []rootfs.Layer, m made) error {
-	v, err := c.variant(ctx, top, m.DiffID, c.job.Epoch)
+	v, err := c.variant(ctx, top, m.DiffID, c.job.Epoch, c.grown())
 	if err != nil {
 		var spoiled *spoiledError
 		if errors.As(err, &spoiled) || ctx.Err() != nil {
@@ -59,7 +59,7 @@ func (c *core) encode(ctx context.Context, s *jobStep, top []rootfs.Layer, m mad
 
 // variant is a layer in the encoding of the job, with or without times set: in
 // the store, with a cache outside, or made now.
-func (c *core) variant(ctx context.Context, top []rootfs.Layer, id digest.Digest, epoch *int64) (store.Variant, error) {
+func (c *core) variant(ctx context.Context, top []rootfs.Layer, id digest.Digest, epoch *int64, tell func(grown)) (store.Variant, error) {
 	p, err := encodeParams(c.job.Encode, epoch)
 	if err != nil {
 		return store.Variant{}, err
@@ -78,13 +78,13 @@ func (c *core) variant(ctx context.Context, top []rootfs.Layer, id digest.Digest
 	if v, ok := c.store.GetVariant(id, p); ok {
 		return v, nil
 	}
-	return c.makeVariant(ctx, top, id, p)
+	return c.makeVariant(ctx, top, id, p, tell)
 }
 
 // keep tells a cache outside of a layer, whose blob is made for that if it has
 // to be. That it fails is no failure of the build.
 func (c *core) keep(ctx context.Context, top []rootfs.Layer, m made) {
-	v, err := c.variant(ctx, top, m.DiffID, nil)
+	v, err := c.variant(ctx, top, m.DiffID, nil, nil)
 	if err != nil {
 		if ctx.Err() == nil {
 			c.host.Event(Event{Node: c.job.Node, Kind: Warning, Time: time.Now(), Text: "a layer is not kept in the cache: " + err.Error()})
@@ -98,10 +98,10 @@ func (c *core) keep(ctx context.Context, top []rootfs.Layer, m made) {
 }
 
 // makeVariant compresses a layer, from its directory or from another blob of it.
-func (c *core) makeVariant(ctx context.Context, top []rootfs.Layer, id digest.Digest, p store.Params) (store.Variant, error) {
+func (c *core) makeVariant(ctx context.Context, top []rootfs.Layer, id digest.Digest, p store.Params, tell func(grown)) (store.Variant, error) {
 	var v store.Variant
 	err := c.unpacking(ctx, [][]rootfs.Layer{top}, func() (err error) {
-		v, err = encodeVariant(ctx, c.store, id, p, func(w io.Writer) error { return c.tar(ctx, top, id, w) })
+		v, err = encodeVariant(ctx, c.store, id, p, func(w io.Writer) error { return c.tar(ctx, top, id, w) }, tell)
 		return err
 	})
 	if _, plain := c.plainBlob(id); err != nil && !plain {
@@ -114,13 +114,13 @@ func (c *core) makeVariant(ctx context.Context, top []rootfs.Layer, id digest.Di
 //
 //	write ─> digest, which must be id ─┬──────────────────> digest, compressor ─> blob
 //	                                   └─ times, if asked ─┘
-func encodeVariant(ctx context.Context, st *store.Store, id digest.Digest, p store.Params, write func(w io.Writer) error) (store.Variant, error) {
+func encodeVariant(ctx context.Context, st *store.Store, id digest.Digest, p store.Params, write func(w io.Writer) error, tell func(grown)) (store.Variant, error) {
 	v := store.Variant{DiffID: id, Params: p}
 	if p.Epoch != nil {
 		plain := write
 		write = func(w io.Writer) error { return retime(ctx, w, id, time.Unix(*p.Epoch, 0), plain) }
 	}
-	d, tar, err := encodeTar(st, p, write)
+	d, tar, err := encodeTar(st, p, write, tell)
 	if err != nil {
 		return store.Variant{}, err
 	}
@@ -138,13 +138,14 @@ func changed(id, now digest.Digest) error {
 }
 
 // encodeTar compresses what write writes into a blob of the store, and gives
-// the digest of the tar too.
-func encodeTar(st *store.Store, p store.Params, write func(w io.Writer) error) (blob ocispec.Descriptor, tar digest.Digest, err error) {
-	w, err := st.Writer()
+// the digest of the tar too. tell hears how it grows, if somebody wants to know.
+func encodeTar(st *store.Store, p store.Params, write func(w io.Writer) error, tell func(grown)) (blob ocispec.Descriptor, tar digest.Digest, err error) {
+	file, err := st.Writer()
 	if err != nil {
 		return blob, "", err
 	}
-	defer w.Close()
+	w := &blobWriter{Writer: file, tell: tell}
+	defer func() { w.end(blob, err); _ = w.Close() }()
 	c, err := layer.Compress(w, Compression{Type: layer.Algorithm(p.Compression), Level: p.Level})
 	if err != nil {
 		return blob, "", err

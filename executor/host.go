@@ -39,6 +39,8 @@ type host interface {
 	Cached(ctx context.Context, k store.Key) (*outsideLayer, error)
 	// Keep offers what a step made to the node's cache outside. It does not wait.
 	Keep(keptLayer)
+	// Grown tells how far the blob of a layer of the image is. It does not wait.
+	Grown(grown)
 	// Event reports what happens.
 	Event(Event)
 }
@@ -68,6 +70,7 @@ const (
 	callAgent   = "agent"
 	callCached  = "cached"
 	callKeep    = "keep"
+	callGrown   = "grown"
 	callEvent   = "event"
 	callJob     = "job"
 	callDone    = "done"
@@ -184,6 +187,8 @@ func (r *remote) Cached(ctx context.Context, k store.Key) (*outsideLayer, error)
 }
 
 func (r *remote) Keep(l keptLayer) { _ = r.conn.Notify(callKeep, l) } // as with Event
+
+func (r *remote) Grown(g grown) { _ = r.conn.Notify(callGrown, g) } // as with Event
 
 // remoteTree is a tree on the other side of the connection. Files are opened
 // there and handed over.

@@ -43,6 +43,7 @@ type Node struct {
 	layers []builtLayer  // of the result, base first
 	pushed digest.Digest // manifest that was pushed
 	stated []byte        // provenance, as JSON
+	ahead  aheads
 }
 
 // Base is an image that a node reads.
@@ -459,7 +460,7 @@ func (n *Node) fromOutside(origin string, res image.Resolved, r dockerfile.Image
 
 // plan makes the job: every step with its key by definition.
 func (x *Executor) plan(ctx context.Context, n *Node) error {
-	n.job = job{Node: n.ID, Images: map[string][]baseLayer{}, Encode: n.Format.Compression, Epoch: n.clamp()}
+	n.job = job{Node: n.ID, Images: map[string][]baseLayer{}, Encode: n.Format.Compression, Epoch: n.clamp(), Ahead: n.Ahead && len(n.Names) > 0 && !n.Format.Single}
 	keys := make([]store.Key, len(n.program.Stages)) // after the last step
 	afresh := make([]bool, len(n.program.Stages))    // something of it runs even when it is known
 	for i := range n.program.Stages {

@@ -34,6 +34,7 @@ type job struct {
 	// their later times are set to (Unix seconds; nil leaves them).
 	Encode layer.Compression
 	Epoch  *int64
+	Ahead  bool // large layers of the exported stage go up while they are made
 	Task   task // of a node without stages
 }
 

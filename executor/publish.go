@@ -27,6 +27,7 @@ func (x *Executor) Push(ctx context.Context, n *Node) error {
 }
 
 func (x *Executor) push(ctx context.Context, n *Node) error {
+	n.arrived(ctx)
 	r := n.Result()
 	origins := map[digest.Digest][]string{}
 	for _, l := range n.built() {

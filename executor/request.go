@@ -31,6 +31,7 @@ type Request struct {
 	Nameless   bool     // Names only tell the repositories to push to: an Index has them
 	Format     Format   // of the image
 	Attest     Attest   // what is stated beside the image
+	Ahead      bool     // large layers go up to the repository of the first name while they are made: the image will be pushed
 	Cache      *Cache   // where else than in the store results are looked up and kept; nil is nowhere
 	Check      string   // stands for the check directive of a Dockerfile without one, in its syntax
 	Resources  Resources

@@ -392,8 +392,9 @@ func ids(layers []rootfs.Layer) []digest.Digest {
 // write the tar down and to compress it beside the next steps.
 func (c *core) keepHere(ctx context.Context, st *jobStage, write func(w io.Writer) (layer.Stats, error)) (store.Entry, layer.Stats, error) {
 	encode := Compression{Type: layer.None}
+	var tell func(grown)
 	if c.exported(st) && c.job.Epoch == nil && c.job.Encode.Quick() {
-		encode = c.job.Encode
+		encode, tell = c.job.Encode, c.grown()
 	}
 	var stats layer.Stats
 	p, err := encodeParams(encode, nil)
@@ -405,7 +406,7 @@ func (c *core) keepHere(ctx context.Context, st *jobStage, write func(w io.Write
 	blob, id, err := encodeTar(c.store, p, func(w io.Writer) (err error) {
 		stats, err = write(io.MultiWriter(w, names))
 		return err
-	})
+	}, tell)
 	if err != nil {
 		return store.Entry{}, stats, err
 	}

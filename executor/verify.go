@@ -214,7 +214,7 @@ func (n *Node) until(i int) *Node {
 	program := *n.program
 	program.Stages = program.Stages[:i+1]
 	out := &Node{Request: n.Request, Bases: n.Bases, program: &program, images: n.images, sources: n.sources, job: n.job, parents: n.parents}
-	out.job.Stages = nil
+	out.job.Stages, out.job.Ahead = nil, false
 	for _, st := range n.job.Stages[:i+1] {
 		steps := st.Steps
 		st.Steps = nil

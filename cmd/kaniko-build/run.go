@@ -68,6 +68,9 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 	if err := r.flags.release.check(); err != nil {
 		return nil, err
 	}
+	for i := range requests {
+		requests[i].Ahead = r.flags.push && !r.private[requests[i].ID]
+	}
 	nodes, err := r.x.Inspect(ctx, requests)
 	if err != nil {
 		return nil, errors.Join(r.places.err(err), r.view.Close())

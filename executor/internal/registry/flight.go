@@ -23,7 +23,19 @@ type flight[V any] struct {
 }
 
 func (f *flights[K, V]) do(ctx context.Context, jobs *sync.WaitGroup, key K, work func(context.Context) (V, error)) (V, error) {
+	return f.wait(ctx, key, f.enter(ctx, jobs, key, work))
+}
+
+// begin is do for one who does not wait.
+func (f *flights[K, V]) begin(ctx context.Context, jobs *sync.WaitGroup, key K, work func(context.Context) (V, error)) {
+	c := f.enter(ctx, jobs, key, work)
+	jobs.Go(func() { _, _ = f.wait(ctx, key, c) })
+}
+
+// enter counts the caller as waiting for the work, which it begins if nobody has.
+func (f *flights[K, V]) enter(ctx context.Context, jobs *sync.WaitGroup, key K, work func(context.Context) (V, error)) *flight[V] {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.m == nil {
 		f.m = map[K]*flight[V]{}
 	}
@@ -45,8 +57,7 @@ func (f *flights[K, V]) do(ctx context.Context, jobs *sync.WaitGroup, key K, wor
 		})
 	}
 	c.waiting++
-	f.mu.Unlock()
-	return f.wait(ctx, key, c)
+	return c
 }
 
 // join waits for work on a key that is under way or succeeded; without any it

@@ -195,19 +195,11 @@ func (e *uploadError) Error() string { return "upload: " + e.err.Error() }
 func (e *uploadError) Unwrap() error { return e.err }
 
 func (p *push) tryBlob(ctx context.Context, d ocispec.Descriptor, mount bool) (pushState, error) {
-	req, err := request(ctx, http.MethodHead, p.at, "blobs/"+d.Digest.String(), nil)
+	there, err := p.has(ctx, d)
 	if err != nil {
 		return 0, err
 	}
-	resp, err := p.hc.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	resp.Body.Close()
-	if err := transport.CheckError(resp, http.StatusOK, http.StatusNotFound); err != nil {
-		return 0, err
-	}
-	if resp.StatusCode == http.StatusOK {
+	if there {
 		return existed, nil
 	}
 	if !mount {
@@ -217,6 +209,20 @@ func (p *push) tryBlob(ctx context.Context, d ocispec.Descriptor, mount bool) (p
 		return mounted, nil
 	}
 	return p.share(ctx, d)
+}
+
+// has tells whether the repository has a blob.
+func (p *push) has(ctx context.Context, d ocispec.Descriptor) (bool, error) {
+	req, err := request(ctx, http.MethodHead, p.at, "blobs/"+d.Digest.String(), nil)
+	if err != nil {
+		return false, err
+	}
+	resp, err := p.hc.Do(req)
+	if err != nil {
+		return false, err
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK, transport.CheckError(resp, http.StatusOK, http.StatusNotFound)
 }
 
 // share sends a blob once to the registry when several of its repositories get
@@ -269,7 +275,7 @@ func (p *push) send(ctx context.Context, d ocispec.Descriptor) error {
 		return err
 	}
 	if done {
-		return errors.New("the registry took an upload before it was made")
+		return errEarly
 	}
 	if err := p.upload(ctx, d, location); err != nil {
 		return &uploadError{err}
@@ -277,6 +283,8 @@ func (p *push) send(ctx context.Context, d ocispec.Descriptor) error {
 	p.bytes.Add(d.Size)
 	return nil
 }
+
+var errEarly = errors.New("the registry took an upload before it was made")
 
 // mount takes the blob from a repository ("host/path") that has it, which may be
 // a mirror's copy of where it comes from. That it does not work is no error: then
@@ -320,22 +328,28 @@ func (p *push) begin(ctx context.Context, hc *http.Client, q url.Values) (locati
 		return "", false, err
 	}
 	defer resp.Body.Close()
-	if err := transport.CheckError(resp, http.StatusAccepted, http.StatusCreated); err != nil {
-		return "", false, err
-	}
 	if resp.StatusCode == http.StatusCreated {
 		return "", true, nil
 	}
+	location, err = uploadAt(resp, http.StatusAccepted)
+	return location, false, err
+}
+
+// uploadAt is where an upload goes on, by an answer that has one of these codes.
+func uploadAt(resp *http.Response, codes ...int) (string, error) {
+	if err := transport.CheckError(resp, codes...); err != nil {
+		return "", err
+	}
 	u, err := resp.Request.URL.Parse(resp.Header.Get("Location"))
 	if err != nil || resp.Header.Get("Location") == "" {
-		return "", false, fmt.Errorf("the registry gave the bad upload location %q", resp.Header.Get("Location"))
+		return "", fmt.Errorf("the registry gave the bad upload location %q", resp.Header.Get("Location"))
 	}
 	// Layers go elsewhere only under TLS, and never to an address of this machine
 	// or its neighbours that the registry made up.
 	if u.Host != resp.Request.URL.Host && (u.Scheme != "https" || isLoopback(u.Host)) {
-		return "", false, fmt.Errorf("the registry wants the upload at %s", u.Host)
+		return "", fmt.Errorf("the registry wants the upload at %s", u.Host)
 	}
-	return u.String(), false, nil
+	return u.String(), nil
 }
 
 func (p *push) upload(ctx context.Context, d ocispec.Descriptor, location string) error {
@@ -343,15 +357,12 @@ func (p *push) upload(ctx context.Context, d ocispec.Descriptor, location string
 	if err != nil {
 		return err
 	}
-	u, err := url.Parse(location)
+	u, err := withDigest(location, d.Digest)
 	if err != nil {
 		return errors.Join(err, r.Close())
 	}
-	q := u.Query()
-	q.Set("digest", d.Digest.String())
-	u.RawQuery = q.Encode()
 	body := &counted{ReadCloser: r, p: p, d: d}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, u.String(), body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, u, body)
 	if err != nil {
 		return errors.Join(err, r.Close())
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -67,7 +68,19 @@ func (w *Writer) Follow() (*os.File, error) {
 	if w.f == nil {
 		return nil, fs.ErrClosed
 	}
-	f, _, err := w.s.openFile(w.name)
+	return w.s.Growing(w.name)
+}
+
+// Name is what Growing finds the bytes by until Commit or Close.
+func (w *Writer) Name() string { return w.name }
+
+// Growing opens the bytes that a Writer of any process on the store is writing, by
+// its Name. The file stays readable after Commit and Close.
+func (s *Store) Growing(name string) (*os.File, error) {
+	if !fs.ValidPath(name) || !strings.HasPrefix(name, dirTemp+"/") {
+		return nil, fmt.Errorf("follow blob: %q is no temporary file", name)
+	}
+	f, _, err := s.openFile(name)
 	if err != nil {
 		return nil, fmt.Errorf("follow blob: %w", err)
 	}

@@ -255,7 +255,7 @@ func (p Program) open(ctx context.Context, c *common, log *logger, kanikoDir str
 // request is the build as far as the flags say it.
 func (s *settings) request(log *logger) (executor.Request, error) {
 	r := executor.Request{
-		ID: "build", Platform: s.platform, NoCache: !s.cache, Names: s.push.destinations,
+		ID: "build", Platform: s.platform, NoCache: !s.cache, Names: s.push.destinations, Ahead: !s.noPush,
 		Args: map[string]*string{}, Labels: map[string]string{},
 	}
 	if len(s.targets) > 0 {
