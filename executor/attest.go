@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -40,8 +39,6 @@ func (a Attest) check(f Format) error {
 		return &diag.Problem{What: fmt.Sprintf("provenance %q", a.Provenance), Hint: "write min or max"}
 	case a.SBOM != "" && a.SBOM != SPDX:
 		return &diag.Problem{What: fmt.Sprintf("sbom format %q", a.SBOM), Hint: "write " + SPDX}
-	case a.SBOM != "":
-		return &diag.Problem{What: "sbom is not built yet", Hint: "take it out for now"}
 	case a.any() && f.Docker:
 		return &diag.Problem{What: "Docker's image format has no attestations", Hint: "use the format oci, or take attest out"}
 	}
@@ -148,8 +145,4 @@ func (n *Node) Provenance() json.RawMessage {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.stated
-}
-
-func (x *Executor) sbom(context.Context, *Node, image.Assembled, chain) (image.Predicate, error) {
-	return image.Predicate{}, errors.New("internal error: no sbom")
 }

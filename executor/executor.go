@@ -148,6 +148,7 @@ type Executor struct {
 	caches   *caches
 
 	listings listings
+	scans    scans
 
 	isolation func() (Isolation, error) // probed once, when first needed
 

@@ -26,9 +26,6 @@ func (w *workspace) unbuilt(p *plan.Plan) error {
 			continue
 		}
 		seen[t.Name] = true
-		if t.Attest.SBOM != "" {
-			later(t.Attest.Pos, "target %q: sbom", t.Name)
-		}
 		if t.Skip == schema.SkipPublished && t.Executor.Docker {
 			l.Add(t.Pos, "write imageFormat: oci", "target %q: skip published needs annotations, which Docker's image format does not have", t.Name)
 		}

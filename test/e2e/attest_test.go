@@ -403,3 +403,96 @@ func (m *machine) program(argv ...string) {
 	m.Helper()
 	m.account.Must(m.T, rig.Call{Dir: m.dir}, argv...)
 }
+
+// The list of packages is that of the image: of a base that was never unpacked, of
+// what a step installed, without what a step removed; valid, and with the layer of each.
+func TestSBOM(t *testing.T) {
+	rig.NeedRoot(t)
+	reg := rig.StartMirror(t, mirror.Debian)
+	dir := rig.Space(t, nil)
+	program, err := os.ReadFile(rig.Binary(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rig.Write(t, dir, map[string]string{
+		"kaniko-build.yaml": fmt.Sprintf(`version: 1
+registries: {docker.io: {mirrors: ["%[1]s"]}}
+defaults: {image: "%[1]s/sbom/${target.base}", attest: {sbom: true, provenance: min}}
+targets:
+  copied: {context: app, dockerfile: Dockerfile}
+  changed: {context: app, dockerfileInline: "FROM copied\nRUN rm /opt/node_modules/gone/package.json && dpkg --remove --force-depends adduser\n", contexts: {copied: "target:copied"}}
+`, reg.Addr),
+		"app/Dockerfile":                               "FROM debian\nCOPY . /opt/\n",
+		"app/node_modules/gone/package.json":           `{"name":"gone","version":"1.0.0"}`,
+		"app/node_modules/@a/stays/package.json":       `{"name":"@a/stays","version":"2.0.0","license":"MIT"}`,
+		"app/site-packages/Foo-1.0.dist-info/METADATA": "Name: Foo\nVersion: 1.0\n",
+		"app/broken/node_modules/x/package.json":       `{"name":`,
+		"app/program":                                  string(program),
+	})
+	m := newMachine(t, rig.Superuser, dir)
+	o := m.must("apply", "--push")
+	if !strings.Contains(o.All(), `"opt/broken/node_modules/x/package.json" is not read`) {
+		t.Errorf("the broken file is no warning\n%s", o.Tail(30))
+	}
+	type document struct {
+		SPDXVersion string
+		Packages    []struct {
+			Name         string
+			ExternalRefs []struct{ ReferenceLocator string }
+		}
+		Files []struct{ FileName, Comment string }
+	}
+	read := func(repo string) (urls []string, doc document) {
+		t.Helper()
+		_, found := attested(t, reg, repo, "latest")
+		for _, list := range found {
+			if len(list) != 2 || list[0].PredicateType != "https://spdx.dev/Document" {
+				t.Fatalf("%s: %d statements", repo, len(list))
+			}
+			if err := json.Unmarshal(list[0].Predicate, &doc); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, p := range doc.Packages {
+			urls = append(urls, p.ExternalRefs[0].ReferenceLocator)
+		}
+		return urls, doc
+	}
+	has := func(urls []string, prefix string) bool {
+		return slices.ContainsFunc(urls, func(s string) bool { return strings.HasPrefix(s, prefix) })
+	}
+	urls, doc := read("sbom/copied")
+	for _, want := range []string{"pkg:deb/debian/adduser@", "pkg:deb/debian/libc6@2", "pkg:npm/gone@1.0.0", "pkg:npm/%40a/stays@2.0.0", "pkg:pypi/foo@1.0", "pkg:golang/github.com/spf13/cobra@v1", "pkg:golang/stdlib@1."} {
+		if !has(urls, want) {
+			t.Errorf("copied lacks %s", want)
+		}
+	}
+	var manifest struct{ Layers []struct{ Digest string } }
+	idx, _ := attested(t, reg, "sbom/copied", "latest")
+	if err := json.Unmarshal(raw{t, "http://" + reg.Addr + "/v2/sbom/copied"}.do(http.MethodGet, "manifests/"+idx.Manifests[0].Digest, "", nil, http.StatusOK), &manifest); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range doc.Files {
+		layer := map[bool]int{true: 0, false: 1}[f.FileName == "/var/lib/dpkg/status"]
+		if want := "layerID: " + manifest.Layers[layer].Digest; f.Comment != want {
+			t.Errorf("%s: %s, want %s", f.FileName, f.Comment, want)
+		}
+	}
+	urls, _ = read("sbom/changed")
+	if has(urls, "pkg:npm/gone@") || has(urls, "pkg:deb/debian/adduser@") || !has(urls, "pkg:deb/debian/libc6@2") || !has(urls, "pkg:npm/%40a/stays@2.0.0") {
+		t.Errorf("changed has %q", urls)
+	}
+
+	// Warm, it is neither made nor sent again, and made again without what was
+	// remembered it is the same.
+	before := top(t, reg, "sbom/changed", "latest")
+	if err := os.RemoveAll(filepath.Join(m.state, "past")); err != nil {
+		t.Fatal(err)
+	}
+	sent := len(reg.Requests(t, `"PUT /v2/sbom/`))
+	m.must("apply", "--push")
+	m.must("apply", "--push")
+	if n := len(reg.Requests(t, `"PUT /v2/sbom/`)) - sent; n != 0 || top(t, reg, "sbom/changed", "latest") != before {
+		t.Errorf("warm, %d requests put something", n)
+	}
+}

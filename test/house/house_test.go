@@ -56,6 +56,7 @@ var rooms = map[string][]string{
 	"cache":      {"store", "image", "registry"}, // an entry is an image
 	"registry":   {"store", "image"},             // image: what a manifest may hold
 	"image":      {"store", "layer"},
+	"sbom":       {},
 	"prune":      {"store"},
 	"object":     {},
 	"credential": {},
