@@ -250,7 +250,7 @@ var targetWatchShape = &shape{what: "a mapping such as {rules: [...]}", fields: 
 
 var varShape = &shape{what: "a mapping such as {default: ...}", fields: []field{
 	{name: "type", shape: &shape{what: "string, int, bool, list or map", text: true, words: varTypes}, about: "Type. Default: that of the default."},
-	{name: "default", shape: anyVarValue, about: "Value when nobody gives one."},
+	{name: "default", shape: anyVarValue, null: true, about: "Value when nobody gives one. null: it is null then, and a key with nothing but ${vars.NAME} as if it were not there."},
 	{name: "env", shape: &shape{what: "a list of environment variables", text: true, list: textShape}, about: "Environment variables that give it a value; the first that is set counts."},
 	{name: "enum", shape: textsShape, about: "The only values."},
 	{name: "pattern", shape: textShape, about: "Regular expression that the value must match."},

@@ -33,7 +33,9 @@ func (m merger) body(base, over *value, s *shape) *value {
 		}
 	}
 	for _, e := range over.entries {
-		if f := s.field(e.name); f != nil {
+		if f := s.field(e.name); f != nil && f.null && e.value.kind == nullKind {
+			out.put(e, e.value)
+		} else if f != nil {
 			out.put(e, m.plain(out.get(e.name), e.value, f.shape, f.byID))
 		} else if _, op := cutOperator(e.name); op != "" && s.field(e.name[:len(e.name)-1]) != nil {
 			operators = true

@@ -492,3 +492,43 @@ kaniko-build.yaml:3:59: "progress" must be auto, tty, plain, interleaved, json o
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
 }
+
+func TestNullIsAValueOfVariables(t *testing.T) {
+	text := `version: 1
+vars:
+  go: {default: null, env: [GO]}
+  other: {default: "${vars.go}"}
+  none: {default: null}
+defaults: {stage: "${vars.go}"}
+targets:
+  t:
+    args: {GO: "${vars.go}", OTHER: "${vars.other}", KEPT: "${vars.go:-none}", LOWER: "${vars.go|lower}"}
+    platforms: ["${vars.none}", "${env.NONE:-}"]
+    tags: [{tag: "v${vars.go:-}", if: "vars.go != ''"}, b]
+`
+	for _, c := range []struct {
+		env               schema.Options
+		args, stage, refs string
+	}{
+		{schema.Options{}, "map[KEPT:none]", "", "docker.io/library/t:b"},
+		{schema.Options{LookupEnv: env("GO", "1.A")}, "map[GO:1.A KEPT:1.A LOWER:1.a OTHER:1.A]", "1.A", "docker.io/library/t:v1.A docker.io/library/t:b"},
+	} {
+		m, err := parse(text, c.env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := m.Targets[0]
+		if fmt.Sprint(got.Args) != c.args || got.Stage != c.stage || strings.Join(got.RefNames(), " ") != c.refs || len(got.Platforms) != 0 {
+			t.Errorf("args %v, stage %q, refs %v, platforms %v", got.Args, got.Stage, got.RefNames(), got.Platforms)
+		}
+	}
+	for _, c := range []struct{ text, want string }{
+		{"vars: {a: {default: null}}\ntargets: {t: {tags: [\"x${vars.a}\"]}}", "vars.a is null and cannot be part of a text"},
+		{"vars: {a: {default: null, required: true}}\ntargets: {t: {args: {A: \"${vars.a}\"}}}", `variable "a" is required and has no value`},
+		{"vars: {a: {}}\ntargets: {t: {args: {A: \"${vars.a}\"}}}", "vars.a has no value"},
+	} {
+		if m, err := parse("version: 1\n"+c.text+"\n", schema.Options{}); !strings.Contains(mistake(m, err), c.want) {
+			t.Errorf("%s\ngot  %s\nwant %s", c.text, mistake(m, err), c.want)
+		}
+	}
+}

@@ -15,7 +15,7 @@ import (
 type Edges func() (map[string][]string, error)
 
 // Select is the targets that patterns name, as declared. Without patterns it is
-// the group "default", and without that every target that is not internal.
+// the group or target "default", and without that every target that is not internal.
 //
 //	api      the target, or every cell of its matrix
 //	web-*    targets by glob; * stops at "/", ** does not; never internal ones
@@ -107,6 +107,12 @@ func (s *selector) byDefault() map[string]bool {
 		return s.group("default", diag.Pos{})
 	}
 	picked := map[string]bool{}
+	if cells := s.m.Cells("default"); cells != nil {
+		for _, name := range cells {
+			picked[name] = true
+		}
+		return picked
+	}
 	for _, t := range s.m.Targets {
 		if !t.Internal {
 			picked[t.Name] = true

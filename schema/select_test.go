@@ -95,3 +95,13 @@ func TestGroupDefaultReplacesEverything(t *testing.T) {
 		}
 	}
 }
+
+func TestTargetDefaultIsWhatIsBuiltByDefault(t *testing.T) {
+	m, err := parse("version: 1\ntargets: {default: {}, other: {}}\n", schema.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := m.Select(nil, nil); err != nil || len(got) != 1 || got[0] != "default" {
+		t.Errorf("got %v, %v", got, err)
+	}
+}

@@ -34,6 +34,7 @@ type field struct {
 	byID    bool   // list items with the same id replace each other; see itemID
 	needed  bool   // the mapping is wrong without it
 	literal bool   // it declares, so that no reference can stand for it
+	null    bool   // null is a value of it, and takes nothing away
 	// insteadOf is the key that this one makes void in weaker bodies.
 	insteadOf string
 	// late are namespaces that get their values only when the target is built.

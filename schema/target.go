@@ -91,7 +91,7 @@ func (x expander) body(v *value) *value {
 		if f := bodyShape.field(e.name); f != nil {
 			x.late = f.late
 		}
-		if done := x.expand(e.value); done != nil {
+		if done := x.expand(e.value); done != nil && (done.kind != nullKind || e.value.kind == nullKind) {
 			entries = append(entries, entry{e.name, e.pos, done})
 		}
 	}
@@ -368,6 +368,7 @@ func (d decoder) platforms(v *value) []string {
 	for _, item := range v.list() {
 		platform := NormalPlatform(item.text)
 		switch {
+		case item.text == "": // a variable that nobody set
 		case !platformText.MatchString(platform):
 			d.problems.Add(item.pos, "write os/architecture, such as linux/amd64", "%q is not a platform", item.text)
 		case !slices.Contains(out, platform):

@@ -218,13 +218,14 @@ type names interface {
 }
 
 // expand returns v with every reference replaced, or nil after it has reported
-// why that cannot be done. The parts of a list or mapping that fail are left out.
+// why that cannot be done. The parts of a list or mapping that fail are left out,
+// and so are those that turn out to be null.
 func (x expander) expand(v *value) *value {
 	switch v.kind {
 	case listKind:
 		items := make([]*value, 0, len(v.items))
 		for _, item := range v.items {
-			if done := x.expand(item); done != nil {
+			if done := x.expand(item); done != nil && (done.kind != nullKind || item.kind == nullKind) {
 				items = append(items, done)
 			}
 		}
@@ -232,7 +233,7 @@ func (x expander) expand(v *value) *value {
 	case mapKind:
 		entries := make([]entry, 0, len(v.entries))
 		for _, e := range v.entries {
-			if done := x.expand(e.value); done != nil {
+			if done := x.expand(e.value); done != nil && (done.kind != nullKind || e.value.kind == nullKind) {
 				entries = append(entries, entry{e.name, e.pos, done})
 			}
 		}
@@ -282,6 +283,9 @@ func (x expander) scalar(v *value) *value {
 		got := x.reference(v, s.ref)
 		switch {
 		case got == nil:
+			failed = true
+		case got.kind == nullKind:
+			x.problems.Add(v.at(s.ref.offset), fmt.Sprintf("let it stand alone, or write ${%s.%s:-}", s.ref.ns, s.ref.name), "%s.%s is null and cannot be part of a text", s.ref.ns, s.ref.name)
 			failed = true
 		case !got.isScalar():
 			x.problems.Add(v.at(s.ref.offset), "let it stand alone", "${%s.%s} is %s and cannot be part of a text", s.ref.ns, s.ref.name, got.kind)
@@ -371,6 +375,12 @@ func (x expander) reference(v *value, ref *reference) *value {
 	got, err := x.names.lookup(v.pos.File, ref.ns, ref.name)
 	if got == failedValue {
 		return nil
+	}
+	if err == nil && got != nil && got.kind == nullKind {
+		if ref.fallback == nil && ref.message == nil {
+			return got // whatever the filters
+		}
+		got = nil
 	}
 	if err == nil && got != nil && len(ref.filters) == 0 && (!got.isScalar() || got.text != "") {
 		return got // without a look for its position, which costs a pass through the text

@@ -148,6 +148,11 @@ func (s *scope) variable(e entry) *variable {
 		enum:     e.value.get("enum").strings(),
 		required: e.value.get("required").isTrue(),
 	}
+	for _, own := range e.value.entries {
+		if own.name == "default" && own.value.kind == nullKind {
+			v.fallback = own.value
+		}
+	}
 	for _, key := range []string{"type", "env", "enum", "required"} {
 		for _, item := range e.value.get(key).list() {
 			if _, bad := splitText(item.text); bad != nil || isLoneReference(item.text) {
@@ -225,14 +230,15 @@ func (s *scope) give(name string, g given) {
 // nothing uses it.
 func (s *scope) settle() {
 	s.all(func(v *variable) {
-		if s.value(v) == nil && v.required {
+		if got := s.value(v); v.required && (got == nil || got.kind == nullKind) {
 			s.problems.Add(v.pos, fmt.Sprintf("set it with --var %s=... or %s", v.name, overrideName(v.name)), "variable %q is required and has no value", v.name)
 		}
 	})
 }
 
 // value is a variable's value: --var, then --var-file, KANIKO_BUILD_VAR_NAME, the
-// names in env, the same two in envFiles, the default. It is nil without any of them.
+// names in env, the same two in envFiles, the default. It is nil without any of them,
+// and null if that is the default.
 func (s *scope) value(v *variable) *value {
 	if v.made {
 		if i := slices.Index(s.making, v); i >= 0 {
@@ -273,8 +279,11 @@ func (s *scope) make(v *variable) *value {
 		return nil
 	}
 	done := s.expander().expand(v.fallback)
-	if done == nil {
+	switch {
+	case done == nil:
 		return failedValue
+	case done.kind == nullKind:
+		return &value{kind: nullKind, pos: done.pos, size: 1}
 	}
 	return s.accept(v, done, "default")
 }
