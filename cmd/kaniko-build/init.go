@@ -2,33 +2,37 @@ package main
 
 import (
 	"bytes"
-	"errors"
+	"cmp"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"kaniko-build/cmd/kaniko-build/internal/importer"
 	"kaniko-build/cmd/kaniko-build/internal/scaffold"
 	"kaniko-build/executor"
 	"kaniko-build/schema/diag"
 )
 
 func newInit(t terminal) *cobra.Command {
-	var force bool
-	output := "kaniko-build.yaml"
+	f := importFlags{output: manifestName}
 	c := &cobra.Command{
 		Use:   "init [flags] [DIR]",
-		Short: "Write a manifest for the Dockerfiles of a repository",
+		Short: "Write a manifest for the Dockerfiles of a repository, or for another program's file",
 		Long: `Write the smallest manifest that builds the Dockerfiles below DIR (the working
 directory): a target each, named after its directory or itself. A context is the
 directory of the Dockerfile, or the root if what it copies lies there. Where one
-Dockerfile names another's image, the edge follows from it.`,
-		Example: "  kaniko-build init\n  kaniko-build init -o - services",
-		RunE: func(_ *cobra.Command, args []string) error {
-			dir := "."
+Dockerfile names another's image, the edge follows from it.
+
+With --from it says what a docker-bake.hcl, docker-bake.json, compose.yaml or
+skaffold.yaml says. Bake's paths count from the working directory, the others' from
+their file. What has no place in a manifest is listed with where it stands, and the
+exit code is 3 then. docs/import.md tells what becomes of what.`,
+		Example: "  kaniko-build init\n  kaniko-build init -o - services\n  kaniko-build init --from docker-bake.hcl --dry-run",
+		RunE: func(c *cobra.Command, args []string) error {
+			dir := ""
 			switch len(args) {
 			case 0:
 			case 1:
@@ -36,16 +40,22 @@ Dockerfile names another's image, the edge follows from it.`,
 			default:
 				return usageError{fmt.Errorf("init takes one directory, got %d arguments", len(args))}
 			}
-			return t.scaffold(dir, output, force)
+			if f.from != "" {
+				return t.imports(c.Context(), f, dir)
+			}
+			return t.scaffold(cmp.Or(dir, "."), f)
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", output, "the manifest to write, in DIR; - is standard output")
-	c.Flags().BoolVar(&force, "force", false, "replace a manifest that is there")
+	fl := c.Flags()
+	fl.StringVar(&f.from, "from", "", "the file to import: docker-bake.hcl, docker-bake.json, compose.yaml or skaffold.yaml")
+	fl.StringVarP(&f.output, "output", "o", f.output, "the manifest to write, in DIR; - is standard output")
+	fl.BoolVar(&f.force, "force", false, "replace a manifest that is there")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "print the manifest instead of writing it")
 	return c
 }
 
 // scaffold writes a manifest for the Dockerfiles below dir.
-func (t terminal) scaffold(dir, output string, force bool) error {
+func (t terminal) scaffold(dir string, f importFlags) error {
 	root, err := filepath.Abs(dir)
 	if err != nil {
 		return fmt.Errorf("find %s: %w", dir, err)
@@ -56,11 +66,18 @@ func (t terminal) scaffold(dir, output string, force bool) error {
 		return fmt.Errorf("look for Dockerfiles: %w", err)
 	}
 	if len(names) == 0 {
-		return &diag.Problem{What: "there is no Dockerfile below " + root, Hint: "name the directory that has them"}
+		hint := "name the directory that has them"
+		for _, name := range importer.Known {
+			if _, err := fs.Stat(fsys, name); err == nil {
+				hint = "import what is there: kaniko-build init --from " + filepath.Join(dir, name)
+				break
+			}
+		}
+		return &diag.Problem{What: "there is no Dockerfile below " + root, Hint: hint}
 	}
 	var files []scaffold.Dockerfile
 	for _, name := range names {
-		f := scaffold.Dockerfile{Path: name}
+		d := scaffold.Dockerfile{Path: name}
 		text, err := fs.ReadFile(fsys, name)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", name, err)
@@ -68,15 +85,15 @@ func (t terminal) scaffold(dir, output string, force bool) error {
 		r := executor.Request{Dockerfile: executor.Text{Name: name, Data: text}}
 		refs, err := executor.References(r)
 		if err == nil {
-			f.Copies, err = executor.Copies(r)
+			d.Copies, err = executor.Copies(r)
 		}
 		if err != nil { // it builds no better without a target
 			fmt.Fprintf(t.err, "warning: %v\n", err)
 		}
 		for _, ref := range refs {
-			f.Bases = append(f.Bases, ref.Name)
+			d.Bases = append(d.Bases, ref.Name)
 		}
-		files = append(files, f)
+		files = append(files, d)
 	}
 	targets := scaffold.Guess(files, filepath.Base(root), func(name string) bool {
 		_, err := fs.Stat(fsys, name)
@@ -86,17 +103,18 @@ func (t terminal) scaffold(dir, output string, force bool) error {
 	if err := scaffold.Write(&b, targets); err != nil {
 		return err
 	}
-	if output == "-" {
+	for _, name := range importer.Known {
+		if fi, err := fs.Stat(fsys, name); err == nil && fi.Mode().IsRegular() {
+			fmt.Fprintf(t.err, "note: %s is there too: kaniko-build init --from %s imports what it says\n", name, filepath.Join(dir, name))
+		}
+	}
+	if f.output == "-" || f.dryRun {
 		_, err := t.out.Write(b.Bytes())
 		return err
 	}
-	file := filepath.Join(root, output)
-	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) && !force {
-		return &diag.Problem{What: file + " is there already", Hint: "--force replaces it; -o - prints what would be written"}
-	}
-	if err := writeWhole(file, func(w io.Writer) error { _, err := w.Write(b.Bytes()); return err }); err != nil {
+	if err := t.writeManifest(root, f.output, f.force, b.Bytes()); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(t.out, "%s: %d targets; kaniko-build plan shows them\n", output, len(targets))
+	_, err = fmt.Fprintf(t.out, "%s: %d targets; kaniko-build plan shows them\n", f.output, len(targets))
 	return err
 }

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"kaniko-build/cmd/kaniko-build/internal/importer"
+	"kaniko-build/cmd/kaniko-build/internal/importer/bake"
+	"kaniko-build/cmd/kaniko-build/internal/importer/compose"
+	"kaniko-build/cmd/kaniko-build/internal/importer/skaffold"
+	"kaniko-build/schema"
+	"kaniko-build/schema/diag"
+)
+
+// importFlags are those of init.
+type importFlags struct {
+	from   string
+	output string
+	force  bool
+	dryRun bool
+}
+
+// imports writes a manifest for what another program's file builds. Without a
+// directory it is the working directory, or the nearest one above it, in the same
+// work tree, below which all contexts lie.
+func (t terminal) imports(ctx context.Context, f importFlags, dir string) error {
+	text, err := os.ReadFile(f.from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &diag.Problem{Pos: diag.Pos{File: f.from}, What: "there is no such file", Hint: "--from names a docker-bake.hcl, docker-bake.json, compose.yaml or skaffold.yaml"}
+	}
+	if err != nil {
+		return fmt.Errorf("read --from: %w", err)
+	}
+	if len(text) > maxImported {
+		return &diag.Problem{Pos: diag.Pos{File: f.from}, What: fmt.Sprintf("the file has more than %d MB", maxImported>>20)}
+	}
+	kind := importer.KindOf(f.from, text)
+	if kind == "" {
+		return &diag.Problem{Pos: diag.Pos{File: f.from}, What: "this is no file of bake, compose or skaffold", Hint: "bake's end with .hcl or have targets, compose's have services:, skaffold's begin with apiVersion: skaffold/"}
+	}
+	file, err := filepath.Abs(f.from)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", f.from, err)
+	}
+	here, err := filepath.Abs(".")
+	if err != nil {
+		return fmt.Errorf("find the working directory: %w", err)
+	}
+	base := filepath.Dir(file)
+	if kind == importer.Bake {
+		base = here // as bake takes them
+	}
+	root, fixed := here, dir != "" || f.output != manifestName
+	if dir != "" {
+		if root, err = filepath.Abs(dir); err != nil {
+			return fmt.Errorf("find %s: %w", dir, err)
+		}
+	}
+	var d *importer.Draft
+	for {
+		rel, err := filepath.Rel(root, base)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", base, err)
+		}
+		paths := &importer.Paths{Base: filepath.ToSlash(rel)}
+		switch kind {
+		case importer.Bake:
+			d, err = bake.Import(f.from, text, paths)
+		case importer.Compose:
+			d, err = compose.Import(f.from, text, paths, os.ReadFile)
+		case importer.Skaffold:
+			d, err = skaffold.Import(f.from, text, paths, os.ReadFile)
+		}
+		if err != nil {
+			return err
+		}
+		if paths.Up == 0 {
+			break
+		}
+		above := root
+		for range paths.Up {
+			above = filepath.Dir(above)
+		}
+		if fixed || !sameWorkTree(root, above) {
+			d.Drop(diag.Pos{File: f.from}, fmt.Sprintf("write the manifest there: kaniko-build init --from %s %s; or allow it with --allow fs:%s", f.from, above, above), "paths that lead out of %s", root)
+			break
+		}
+		root = above
+	}
+	var b bytes.Buffer
+	if err := d.Write(&b); err != nil {
+		return err
+	}
+	name := f.output
+	if name == "-" || f.dryRun {
+		name = manifestName
+	}
+	parsed := t.tryManifest(ctx, d, root, name, b.Bytes())
+	if f.output == "-" || f.dryRun {
+		if _, err := t.out.Write(b.Bytes()); err != nil {
+			return err
+		}
+	} else {
+		if err := t.writeManifest(root, f.output, f.force, b.Bytes()); err != nil {
+			return err
+		}
+		shown, err := filepath.Rel(here, filepath.Join(root, f.output))
+		if err != nil {
+			shown = filepath.Join(root, f.output)
+		}
+		if _, err := fmt.Fprintf(t.out, "%s: %d targets; kaniko-build plan shows them\n", shown, len(d.Targets)); err != nil {
+			return err
+		}
+	}
+	return t.tellImport(d, parsed)
+}
+
+const (
+	manifestName = "kaniko-build.yaml"
+	maxImported  = 16 << 20 // bytes
+)
+
+// tryManifest reads the manifest as commands will; what they would refuse comes
+// with the report.
+func (t terminal) tryManifest(ctx context.Context, d *importer.Draft, root, name string, text []byte) error {
+	o, err := (&manifestFlags{}).options(ctx, root)
+	if err != nil {
+		return err
+	}
+	o.Trust, o.Now = nil, time.Unix(0, 0)
+	_, err = schema.Parse(withFile{os.DirFS(root), name, text}, name, o)
+	return err
+}
+
+// tellImport prints what was left out and what is different. It is an error if
+// something was.
+func (t terminal) tellImport(d *importer.Draft, refused error) error {
+	for _, n := range d.Sorted() {
+		p := diag.Problem{Pos: n.Pos, What: "left out: " + n.What, Hint: n.Hint}
+		if !n.Dropped {
+			p.What = "note: " + n.What
+		}
+		fmt.Fprintln(t.err, printableLines(p.Error()))
+	}
+	if d.Evaluated > 0 {
+		fmt.Fprintf(t.err, "note: %d values are what expressions make of the defaults; comments say which\n", d.Evaluated)
+	}
+	if refused != nil {
+		fmt.Fprintf(t.err, "the manifest needs a hand before it can be used:\n%s\n", printableLines(refused.Error()))
+	}
+	if n := d.Dropped(); n > 0 || refused != nil {
+		if n > 0 {
+			fmt.Fprintf(t.err, "kaniko-build: not all was imported: %d left out\n", n)
+		}
+		return reported{&diag.Problem{What: "not all was imported"}}
+	}
+	return nil
+}
+
+// writeManifest writes a manifest that is not there yet.
+func (t terminal) writeManifest(root, output string, force bool, text []byte) error {
+	file := output
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(root, output)
+	}
+	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) && !force {
+		return &diag.Problem{What: file + " is there already", Hint: "--force replaces it; -o - prints what would be written"}
+	}
+	return writeWhole(file, func(w io.Writer) error { _, err := w.Write(text); return err })
+}
+
+// sameWorkTree tells whether a directory above another is in the same work tree of
+// git: a manifest there is found from below.
+func sameWorkTree(dir, above string) bool {
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := os.Lstat(filepath.Join(d, ".git")); err == nil {
+			rel, err := filepath.Rel(d, above)
+			return err == nil && !strings.HasPrefix(rel, "..")
+		}
+		if d == filepath.Dir(d) {
+			return false
+		}
+	}
+}
+
+// withFile is a file system with one more file in it.
+type withFile struct {
+	fs.FS
+	name string
+	text []byte
+}
+
+func (w withFile) Open(name string) (fs.File, error) {
+	if name != w.name {
+		return w.FS.Open(name)
+	}
+	return &memoryFile{bytes.NewReader(w.text), w}, nil
+}
+
+// memoryFile is a file that is nowhere yet.
+type memoryFile struct {
+	*bytes.Reader
+	of withFile
+}
+
+func (f *memoryFile) Stat() (fs.FileInfo, error) { return f, nil }
+func (f *memoryFile) Close() error               { return nil }
+func (f *memoryFile) Name() string               { return filepath.Base(f.of.name) }
+func (f *memoryFile) Size() int64                { return int64(len(f.of.text)) }
+func (f *memoryFile) Mode() fs.FileMode          { return 0o644 }
+func (f *memoryFile) ModTime() time.Time         { return time.Time{} }
+func (f *memoryFile) IsDir() bool                { return false }
+func (f *memoryFile) Sys() any                   { return nil }

@@ -1,0 +1,91 @@
+package skaffold
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"kaniko-build/cmd/kaniko-build/internal/importer"
+)
+
+// profiles makes a profile of each one whose images differ. Those of all configs
+// by one name are one.
+func (p *project) profiles() {
+	base := map[string]importer.Target{}
+	for _, t := range p.draft.Targets {
+		base[t.Name] = t
+	}
+	for _, c := range p.configs {
+		for _, profile := range c.doc.Get("profiles").Items() {
+			p.profile(c, profile, base)
+		}
+	}
+}
+
+func (p *project) profile(c config, profile importer.YAML, base map[string]importer.Target) {
+	name := importer.Name(profile.Get("name").Text())
+	build := profile.Get("build")
+	list := c.doc.At("build", "artifacts").Items()
+	if own := build.Get("artifacts"); own.Is() {
+		list = own.Items()
+	}
+	for _, patch := range profile.Get("patches").Items() {
+		keys := strings.Split(strings.Trim(patch.Get("path").Text(), "/"), "/")
+		if keys[0] != "build" {
+			continue // deploys and tests are no business of ours
+		}
+		if len(keys) < 3 || keys[1] != "artifacts" {
+			p.draft.Drop(patch.Pos(), "", "profile %q: a patch of %s", name, patch.Get("path").Text())
+			continue
+		}
+		n, err := strconv.Atoi(keys[2])
+		switch op := patch.Get("op").Text(); {
+		case len(keys) == 3 && (keys[2] == "-" || op == "add"):
+			list = append(slices.Clone(list), patch.Get("value"))
+		case err != nil || n < 0 || n >= len(list):
+			p.draft.Drop(patch.Pos(), "", "profile %q: a patch of %s, which is not there", name, patch.Get("path").Text())
+		case len(keys) == 3 && op == "remove":
+			p.draft.Drop(patch.Pos(), "", "profile %q: it builds one image less", name)
+		case len(keys) == 3:
+			list = slices.Clone(list)
+			list[n] = patch.Get("value")
+		default:
+			list = slices.Clone(list)
+			list[n] = list[n].With(keys[3:], op, patch.Get("value"))
+		}
+	}
+	for _, key := range []string{"activation"} {
+		if v := profile.Get(key); v.Is() {
+			p.draft.Tell(v.Pos(), "--profile "+name+" turns it on; a condition is when:", "profile %q is not turned on by itself", name)
+		}
+	}
+	if v := build.Get("tagPolicy"); v.Is() {
+		p.draft.Drop(v.Pos(), "", "profile %q: its tagPolicy", name)
+	}
+	for _, key := range []string{"cluster", "googleCloudBuild"} {
+		if v := build.Get(key); v.Is() {
+			p.draft.Tell(v.Pos(), "runner: says where nodes run", "profile %q: %s", name, key)
+		}
+	}
+	out := importer.Profile{Name: name}
+	for _, a := range list {
+		p.name(a)
+		t, ok := p.artifact(c, a)
+		if !ok {
+			continue
+		}
+		old, known := base[t.Name]
+		t.Tags = old.Tags
+		if !known || !t.Equal(old) {
+			out.Targets = append(out.Targets, t)
+		}
+	}
+	if len(out.Targets) == 0 {
+		return
+	}
+	if i := slices.IndexFunc(p.draft.Profiles, func(old importer.Profile) bool { return old.Name == name }); i >= 0 {
+		p.draft.Profiles[i].Targets = append(p.draft.Profiles[i].Targets, out.Targets...)
+		return
+	}
+	p.draft.Profiles = append(p.draft.Profiles, out)
+}

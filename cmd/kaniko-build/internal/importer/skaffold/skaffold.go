@@ -1,0 +1,272 @@
+// Package skaffold reads skaffold.yaml: artifacts that Docker or kaniko build
+// become targets.
+//
+//	skaffold.yaml ─┬─ requires ──> configs ─ profiles ─> artifacts ─> Draft
+//	               └─ other files ──┘
+//
+// Required configs of other directories are read too, so that the manifest builds
+// what skaffold would. What is not about building is left out, and said.
+package skaffold
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"kaniko-build/cmd/kaniko-build/internal/importer"
+	"kaniko-build/schema/diag"
+)
+
+// ReadFile reads a file that a config names, by its path.
+type ReadFile func(name string) ([]byte, error)
+
+// project is what is read.
+type project struct {
+	read    ReadFile
+	paths   *importer.Paths
+	draft   *importer.Draft
+	configs []config
+	done    map[string]bool // files and their configs
+	names   importer.Names
+	ours    map[string]string // targets by image
+	secrets map[string]string // ids by what they are made of
+	ids     importer.Names
+}
+
+// config is one document and the directory its paths count from.
+type config struct {
+	doc  importer.YAML
+	dir  string
+	name string
+}
+
+const maxFiles = 200
+
+// Import reads a file and the configs that it requires.
+func Import(name string, text []byte, paths *importer.Paths, read ReadFile) (*importer.Draft, error) {
+	p := &project{
+		read: read, paths: paths, draft: &importer.Draft{}, done: map[string]bool{}, names: importer.Names{},
+		ours: map[string]string{}, secrets: map[string]string{}, ids: importer.Names{},
+	}
+	if err := p.file(name, text, ".", nil); err != nil {
+		return nil, err
+	}
+	for _, c := range p.configs {
+		for _, a := range c.doc.At("build", "artifacts").Items() {
+			p.name(a)
+		}
+	}
+	for _, c := range p.configs {
+		p.config(c)
+	}
+	if len(p.draft.Targets) == 0 {
+		return nil, &diag.Problem{Pos: diag.Pos{File: name}, What: "nothing is built by Docker or kaniko", Hint: "artifacts of other builders have no Dockerfile"}
+	}
+	p.profiles()
+	return p.draft, nil
+}
+
+// file reads the configs of a file, required ones first; only those of some names
+// if there are any.
+func (p *project) file(name string, text []byte, dir string, only []string) error {
+	docs, err := importer.ReadYAML(name, text)
+	if err != nil {
+		return err
+	}
+	for _, doc := range docs {
+		own := doc.At("metadata", "name").Text()
+		key := filepath.Clean(name) + "\n" + own
+		if len(only) > 0 && !slices.Contains(only, own) || p.done[key] || len(p.configs) > maxFiles {
+			continue
+		}
+		p.done[key] = true
+		for _, r := range doc.Get("requires").Items() {
+			if err := p.require(name, text, dir, r); err != nil {
+				return err
+			}
+		}
+		p.configs = append(p.configs, config{doc, dir, own})
+	}
+	return nil
+}
+
+func (p *project) require(name string, text []byte, dir string, r importer.YAML) error {
+	at, only := r.Get("path"), r.Get("configs").Texts()
+	switch {
+	case r.Get("git").Is() || r.Get("googleCloudStorage").Is():
+		p.draft.Drop(r.Pos(), "import it there, and include it: {git: ..., ref: ..., path: ...}", "a config from elsewhere")
+		return nil
+	case !at.Is():
+		return p.file(name, text, dir, only)
+	}
+	rel := filepath.ToSlash(at.Text())
+	file := filepath.Join(filepath.Dir(name), filepath.FromSlash(rel))
+	if ext := path.Ext(rel); ext != ".yaml" && ext != ".yml" {
+		file = filepath.Join(file, "skaffold.yaml")
+	} else {
+		rel = path.Dir(rel)
+	}
+	other, err := p.read(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		p.draft.Drop(at.Pos(), "", "config %q, which is not there", at.Text())
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read a required config: %w", err)
+	}
+	return p.file(file, other, path.Join(dir, rel), only)
+}
+
+// name gives an artifact the name of its target: the last part of its image's.
+func (p *project) name(a importer.YAML) {
+	image := a.Get("image").Text()
+	if a.Get("imageName").Is() {
+		image = a.Get("imageName").Text()
+	}
+	if p.ours[image] == "" {
+		last := path.Base(image)
+		if i := strings.IndexByte(last, ':'); i > 0 {
+			last = last[:i]
+		}
+		p.ours[image] = p.names.Take(last)
+	}
+}
+
+// parts of a config that are not about building.
+var otherParts = []string{"deploy", "test", "verify", "manifests", "portForward", "customActions", "resourceSelector"}
+
+func (p *project) config(c config) {
+	for _, key := range otherParts {
+		if v := c.doc.Get(key); v.Is() {
+			p.draft.Drop(v.Pos(), "", "%s: this program builds images", key)
+		}
+	}
+	build := c.doc.Get("build")
+	tags := p.tagPolicy(build.Get("tagPolicy"))
+	p.environment(build)
+	if p.draft.Defaults == nil && len(p.configs) == 1 && len(tags) > 0 {
+		p.draft.Defaults = &importer.Target{Tags: tags}
+		tags = nil
+	}
+	list := build.Get("artifacts")
+	for _, a := range list.Items() {
+		if t, ok := p.artifact(c, a); ok {
+			t.Tags = tags
+			p.draft.Targets = append(p.draft.Targets, t)
+		}
+	}
+}
+
+// environment is where skaffold builds, and with which registries.
+func (p *project) environment(build importer.YAML) {
+	for _, item := range build.Get("insecureRegistries").Texts() {
+		p.insecure(item)
+	}
+	if local := build.Get("local"); local.Get("push").True() {
+		p.draft.Push = true
+	}
+	cluster := build.Get("cluster")
+	for _, pair := range cluster.Pairs() {
+		switch pair.Key {
+		case "namespace", "serviceAccount":
+			p.draft.Runner = append(p.draft.Runner, importer.Entry{Key: pair.Key, Text: p.template(pair.Value)})
+		case "dockerConfig", "pullSecretName", "pullSecret", "pullSecretPath", "pullSecretMountPath":
+			p.draft.Tell(pair.Pos, "kaniko-build login, or the docker config of this machine", "cluster.%s: credentials are those of who runs the program", pair.Key)
+		case "concurrency", "randomPullSecret", "randomDockerConfigSecret", "timeout":
+			p.draft.Tell(pair.Pos, "", "cluster.%s has no counterpart", pair.Key)
+		default:
+			p.draft.Drop(pair.Pos, "", "cluster.%s", pair.Key)
+		}
+	}
+	if g := build.Get("googleCloudBuild"); g.Is() {
+		p.draft.Drop(g.Pos(), "images are built where the program runs", "googleCloudBuild")
+	}
+}
+
+func (p *project) insecure(host string) {
+	if !slices.ContainsFunc(p.draft.Registries, func(r importer.Registry) bool { return r.Host == host }) {
+		p.draft.Registries = append(p.draft.Registries, importer.Registry{Host: host, Insecure: true})
+	}
+}
+
+// tagPolicy is the tags that a policy gives.
+func (p *project) tagPolicy(v importer.YAML) []importer.Tag {
+	plain := func(s string) importer.Tag { return importer.Tag{Text: importer.Text{Value: s}} }
+	for _, pair := range v.Pairs() {
+		switch pair.Key {
+		case "gitCommit":
+			prefix := importer.Literal(pair.Value.Get("prefix").Text())
+			switch variant := pair.Value.Get("variant").Text(); variant {
+			case "CommitSha":
+				return []importer.Tag{plain(prefix + "${git.sha}")}
+			case "AbbrevCommitSha":
+				return []importer.Tag{plain(prefix + "${git.short}")}
+			case "", "Tags":
+				tag, short := plain(prefix+"${git.tag}"), plain(prefix+"${git.short}")
+				tag.If, short.If = "git.tag != ''", "git.tag == ''"
+				return []importer.Tag{tag, short}
+			default:
+				p.draft.Drop(pair.Pos, "${git.sha} and ${git.short} are there", "tagPolicy gitCommit with variant %q", variant)
+				return []importer.Tag{plain(prefix + "${git.sha}")}
+			}
+		case "sha256":
+			return nil // latest
+		case "inputDigest":
+			return []importer.Tag{{Text: importer.Text{Value: "in-${input.digest}"}, Role: "identity"}}
+		case "dateTime":
+			if f := pair.Value.Get("format"); f.Is() {
+				p.draft.Drop(f.Pos(), "${build.date} has one form", "the format of tagPolicy dateTime")
+			}
+			return []importer.Tag{plain("${build.date|slug}")}
+		case "envTemplate":
+			t := p.template(pair.Value.Get("template"))
+			if strings.ContainsAny(t.Value, "/") {
+				_, tag, _ := strings.Cut(t.Value[strings.LastIndexByte(t.Value, '/')+1:], ":")
+				t.Value = tag
+			}
+			return []importer.Tag{{Text: t}}
+		case "customTemplate":
+			p.draft.Drop(pair.Pos, "write tags: by hand", "tagPolicy customTemplate")
+		default:
+			p.draft.Drop(pair.Pos, "", "tagPolicy %q", pair.Key)
+		}
+	}
+	return nil
+}
+
+// template is a text of the manifest for one with {{.NAME}} in it.
+func (p *project) template(v importer.YAML) importer.Text {
+	rest, out := v.Text(), ""
+	for {
+		before, after, ok := strings.Cut(rest, "{{")
+		out += importer.Literal(before)
+		if !ok {
+			break
+		}
+		var expr string
+		if expr, rest, ok = strings.Cut(after, "}}"); !ok {
+			break
+		}
+		expr = strings.TrimSpace(strings.Trim(strings.TrimSpace(expr), "-"))
+		name, field := strings.CutPrefix(expr, ".")
+		switch {
+		case field && name == "IMAGE_NAME":
+			out += "${target.base}"
+		case field && isName(name):
+			out += "${env." + name + ":-}"
+		default:
+			p.draft.Drop(v.Pos(), "", "template {{%s}}", expr)
+		}
+	}
+	return importer.Text{Value: out}
+}
+
+func isName(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	})
+}
