@@ -209,6 +209,13 @@ func (l *listings) keep(line string) bool {
 	return first
 }
 
+// forget gives back the memory of lines: nothing is explained any more.
+func (l *listings) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.m, l.kept = nil, nil
+}
+
 // any tells whether keep was called.
 func (l *listings) any() bool {
 	l.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -149,14 +150,17 @@ type Executor struct {
 
 	listings listings
 	scans    scans
+	listed   atomic.Bool // a round has put listings into the store
 
 	isolation func() (Isolation, error) // probed once, when first needed
 
+	hashers *hashers
+	of      *Executor // whose round this is; nil for one that was opened
+
 	mu      sync.Mutex
-	closed  []func() error              // what inspected nodes hold open
-	hashers map[string]*buildctx.Hasher // by context directory
-	layouts map[string]*image.Layout    // by oci-layout reference
-	warmed  map[digest.Digest]string    // files of Options.Warmed; nil before the first look
+	closed  []func() error           // what inspected nodes hold open
+	layouts map[string]*image.Layout // by oci-layout reference
+	warmed  map[digest.Digest]string // files of Options.Warmed; nil before the first look
 }
 
 // Open opens the store and gets ready to build. It starts nothing.
@@ -209,7 +213,7 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	x := &Executor{
 		opts: o, store: st, registry: reg, keys: keys, tokens: newTokens(o.Jobs, weighted),
 		fetcher: &buildctx.Fetcher{Dir: st.FilesDir("fetched"), Env: gitEnv(o.Getenv), NoCommand: iso.Rung == sandbox.InPlace, Use: st.Use},
-		hashers: map[string]*buildctx.Hasher{}, layouts: map[string]*image.Layout{},
+		hashers: &hashers{store: st, dirs: map[string]*buildctx.Hasher{}}, layouts: map[string]*image.Layout{},
 		isolation: func() (Isolation, error) { return iso, err },
 		caches:    newCaches(ctx),
 	}
@@ -230,22 +234,35 @@ func (x *Executor) full() bool {
 // few seconds even when ctx has ended: containers of this run may have been
 // killed, and those of an earlier one may still have been dying at Open.
 func (x *Executor) Close(ctx context.Context) error {
+	if x.of != nil {
+		if x.listings.any() {
+			x.of.listed.Store(true)
+		}
+		x.listings.forget()
+		return x.release()
+	}
 	x.finishCaches(ctx)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	err := x.sweep(ctx)
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, f := range x.closed {
-		err = errors.Join(err, f())
-	}
-	x.closed = nil
-	if x.listings.any() {
+	err := errors.Join(x.sweep(ctx), x.release(), x.hashers.save())
+	if x.listings.any() || x.listed.Load() {
 		err = errors.Join(err, x.store.TrimListings(ctx))
 	}
 	if e := x.store.Close(); e != nil {
 		err = errors.Join(err, fmt.Errorf("close the store: %w", e))
 	}
+	return err
+}
+
+// release closes what inspected nodes hold open.
+func (x *Executor) release() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var err error
+	for _, f := range x.closed {
+		err = errors.Join(err, f())
+	}
+	x.closed = nil
 	return err
 }
 

@@ -114,6 +114,9 @@ func (x *Executor) collect(n *Node, made func(s *jobStep) (builtLayer, bool)) (c
 func (n *Node) Result() *Result {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.result == nil && n.twin != nil {
+		return n.twin.Result()
+	}
 	return n.result
 }
 
@@ -121,6 +124,9 @@ func (n *Node) Result() *Result {
 func (n *Node) built() []builtLayer {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.result == nil && n.twin != nil {
+		return n.twin.built()
+	}
 	return n.layers
 }
 
@@ -164,7 +170,7 @@ func (n *Node) docker(base *baseImage) bool {
 	case base == nil:
 		return true
 	case base.node != nil:
-		return base.node.result.Image.MediaType == image.DockerManifest
+		return base.node.Result().Image.MediaType == image.DockerManifest
 	}
 	return base.docker
 }

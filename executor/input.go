@@ -50,6 +50,12 @@ func (n *Node) InputDigest() (string, error) {
 	if n.fresh {
 		return "", errFresh
 	}
+	return n.Definition()
+}
+
+// Definition is the hash that InputDigest is, and of an image of which something
+// runs afresh one of what it is defined by all the same.
+func (n *Node) Definition() (string, error) {
 	config := n.program.Target().Config
 	inner := config.Config
 	inner.Labels = maps.Clone(inner.Labels)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -39,6 +40,7 @@ type Node struct {
 	parents  map[string]*Node
 
 	mu     sync.Mutex
+	twin   *Node         // the same node, looked at before: what became of it counts for this one too
 	result *Result       // once built
 	layers []builtLayer  // of the result, base first
 	pushed digest.Digest // manifest that was pushed
@@ -153,8 +155,17 @@ func parseOptions(r Request, epoch *int64) (dockerfile.Options, error) {
 // are asked for side by side, each once. All mistakes are reported together;
 // what the linter found goes to the sink.
 func (x *Executor) Inspect(ctx context.Context, requests []Request) ([]*Node, error) {
+	return x.InspectBeside(ctx, requests, nil)
+}
+
+// InspectBeside is Inspect of some nodes where others are known, by their IDs: they
+// may be parents of the requests without being among them.
+func (x *Executor) InspectBeside(ctx context.Context, requests []Request, known map[string]*Node) ([]*Node, error) {
 	nodes := make([]*Node, len(requests))
-	byID := map[string]*Node{}
+	byID := maps.Clone(known)
+	if byID == nil {
+		byID = map[string]*Node{}
+	}
 	done := make([]chan struct{}, len(requests))
 	errs := make([]error, len(requests))
 	index := map[string]int{}
@@ -176,7 +187,10 @@ func (x *Executor) Inspect(ctx context.Context, requests []Request) ([]*Node, er
 				return nil
 			}
 			for _, p := range parents {
-				j := index[p.ID]
+				j, asked := index[p.ID]
+				if !asked {
+					continue
+				}
 				if j >= i {
 					return fmt.Errorf("internal error: node %s comes before its parent %s", n.ID, p.ID)
 				}

@@ -82,14 +82,22 @@ func (n *Node) pushedBelow(blob digest.Digest) (names []string) {
 			continue
 		}
 		p := b.node
-		p.mu.Lock()
-		if p.pushed != "" && slices.ContainsFunc(p.layers, func(l builtLayer) bool { return l.Descriptor.Digest == blob }) {
-			names = append(names, p.result.Names...)
+		if p.wasPushed() != "" && slices.ContainsFunc(p.built(), func(l builtLayer) bool { return l.Descriptor.Digest == blob }) {
+			names = append(names, p.Result().Names...)
 		}
-		p.mu.Unlock()
 		names = append(names, p.pushedBelow(blob)...)
 	}
 	return names
+}
+
+// wasPushed is the manifest that was pushed, "" if none was.
+func (n *Node) wasPushed() digest.Digest {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.pushed == "" && n.twin != nil {
+		return n.twin.wasPushed()
+	}
+	return n.pushed
 }
 
 // PutTags makes the names of a node stand for its image, which was pushed. It

@@ -2,6 +2,8 @@ package executor
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"path"
 	"path/filepath"
 	"slices"
@@ -124,6 +126,79 @@ func (r *Reads) Of(file string) (Use, bool) {
 		}
 	}
 	return Use{}, false
+}
+
+// Roots are the directories that the reads start from, absolute and without links.
+func (r *Reads) Roots() []string {
+	var out []string
+	for _, d := range r.dirs {
+		out = append(out, d.path)
+	}
+	return out
+}
+
+// Shape is equal for reads that select the same, however the files are.
+func (r *Reads) Shape() string {
+	var b strings.Builder
+	for _, d := range r.dirs {
+		fmt.Fprintf(&b, "%q\n", d.path)
+		for _, p := range d.files.Patterns() {
+			fmt.Fprintf(&b, "ignore %q\n", p)
+		}
+		for _, l := range d.reads {
+			fmt.Fprintf(&b, "read %q\n", l.patterns)
+		}
+		for _, m := range []map[string]Use{d.items, d.links} {
+			for _, name := range slices.Sorted(maps.Keys(m)) {
+				fmt.Fprintf(&b, "leads to %q\n", name)
+			}
+		}
+	}
+	return b.String()
+}
+
+// Enters tells whether something in a directory, or the directory itself, may
+// count. dir is absolute and without links, and need not exist. What the ignore file
+// leaves out as a whole is never entered.
+func (r *Reads) Enters(dir string) bool {
+	for _, d := range r.dirs {
+		rel, err := filepath.Rel(d.path, dir)
+		if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+			continue
+		}
+		rel = filepath.ToSlash(rel)
+		if rel == "." || d.enters(rel) {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *readDir) enters(rel string) bool {
+	for name := range d.links {
+		if within(name, rel) {
+			return true
+		}
+	}
+	if !d.files.Enters(rel) {
+		return false
+	}
+	for _, line := range d.reads {
+		if slices.ContainsFunc(line.patterns, func(p string) bool { return onTheWay(p, rel) }) {
+			return true
+		}
+	}
+	for item := range d.items {
+		if within(item, rel) || within(rel, item) {
+			return true
+		}
+	}
+	return false
+}
+
+// within tells whether name is dir or in it; "" holds everything.
+func within(name, dir string) bool {
+	return dir == "" || name == dir || strings.HasPrefix(name, dir+"/")
 }
 
 // onTheWay tells whether a pattern selects name, something that holds it, or

@@ -293,9 +293,7 @@ func (n *Node) published(ctx context.Context, x *Executor) (*Result, error) {
 	if r == nil {
 		return nil, fmt.Errorf("internal error: %s is not built", n.ID)
 	}
-	n.mu.Lock()
-	pushed := n.pushed
-	n.mu.Unlock()
+	pushed := n.wasPushed()
 	if pushed != "" && pushed != r.Manifest.Digest {
 		if err := x.Push(ctx, n); err != nil {
 			return nil, err

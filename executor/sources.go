@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -21,6 +22,7 @@ import (
 	"kaniko-build/executor/internal/copier"
 	"kaniko-build/executor/internal/dockerfile"
 	"kaniko-build/executor/internal/inplace"
+	"kaniko-build/executor/internal/store"
 	"kaniko-build/executor/internal/tree"
 	"kaniko-build/schema/diag"
 )
@@ -31,6 +33,8 @@ type sources struct {
 	x      *Executor
 	req    Request
 	shared *contexts
+
+	changed atomic.Bool // a file was found to be another than its key was made of
 
 	mu      sync.Mutex
 	trees   map[string]tree.Tree
@@ -148,6 +152,7 @@ func (s *sources) unchanged(ctx context.Context, name, file string, f *os.File) 
 		return fmt.Errorf("stat %s: %w", file, err)
 	}
 	if st.Ino != e.Ino || st.Size != e.Size || !time.Unix(st.Ctim.Unix()).Equal(e.Change) && !s.onlyMoved(&st, e.Change) {
+		s.changed.Store(true)
 		return &diag.Problem{What: fmt.Sprintf("%s changed while it was built", file), Hint: "build again when nothing writes to the context"}
 	}
 	return nil
@@ -179,22 +184,42 @@ func (s *sources) onlyMoved(st *unix.Stat_t, before time.Time) bool {
 
 // hasher is what is remembered about the files of a directory, shared by all
 // nodes that read it.
-func (x *Executor) hasher(dir string) (*buildctx.Hasher, error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if h := x.hashers[dir]; h != nil {
-		return h, nil
+func (x *Executor) hasher(dir string) (*buildctx.Hasher, error) { return x.hashers.of(dir) }
+
+// hashers are what is remembered about the files of directories.
+type hashers struct {
+	store *store.Store
+
+	mu   sync.Mutex
+	dirs map[string]*buildctx.Hasher
+}
+
+func (h *hashers) of(dir string) (*buildctx.Hasher, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if known := h.dirs[dir]; known != nil {
+		return known, nil
 	}
 	sum := sha256.Sum256([]byte(dir))
-	files := x.store.FilesDir(hex.EncodeToString(sum[:16]))
-	x.store.Use(files) // the folder, not its file: that is replaced
-	h, err := buildctx.OpenHasher(filepath.Join(files, "index"))
+	files := h.store.FilesDir(hex.EncodeToString(sum[:16]))
+	h.store.Use(files) // the folder, not its file: that is replaced
+	opened, err := buildctx.OpenHasher(filepath.Join(files, "index"))
 	if err != nil {
 		return nil, err
 	}
-	x.hashers[dir] = h
-	x.closed = append(x.closed, h.Save)
-	return h, nil
+	h.dirs[dir] = opened
+	return opened, nil
+}
+
+// save keeps what was learnt.
+func (h *hashers) save() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var err error
+	for _, one := range h.dirs {
+		err = errors.Join(err, one.Save())
+	}
+	return err
 }
 
 // remote fetches a source of ADD and gives the key lines of it.

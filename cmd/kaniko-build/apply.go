@@ -77,50 +77,10 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 		fmt.Fprintln(t.err, "warning:", printableLines(warning.Error()))
 	}
 	fmt.Fprint(t.err, ciHere().Problems("warning", p.Warnings))
-	if err := w.unbuilt(p); err != nil {
-		return err
-	}
-	f.defaults(c, w)
-	requests, err := w.requests(p)
+	r, requests, err := f.prepare(c, t, w, p)
 	if err != nil {
 		return err
 	}
-	if err := w.granted(p, requests); err != nil {
-		return err
-	}
-	for i := range requests {
-		requests[i].NoCache = requests[i].NoCache || f.noCache
-		if err := f.attest.set(&requests[i].Attest); err != nil {
-			return err
-		}
-	}
-	if err := f.cache.set(c, w, p, requests); err != nil {
-		return err
-	}
-	if err := f.whole(w, p, requests); err != nil {
-		return err
-	}
-	if err := f.written(ctx, w.root, requests); err != nil {
-		return err
-	}
-	r := &run{term: t, flags: f.runFlags, keep: f.keepGoing, private: map[string]bool{}, groups: map[string]string{}, outputs: map[string][]executor.Output{}}
-	if r.outputs, err = f.outputsOf(w, p, t); err != nil {
-		return err
-	}
-	if r.joins, err = w.joins(p, f.runFlags); err != nil {
-		return err
-	}
-	for _, n := range p.Nodes {
-		r.private[string(n.ID)] = n.Target.Internal || slices.ContainsFunc(n.Target.Outputs, func(o schema.Output) bool { return o.Type == "none" })
-		r.groups[string(n.ID)] = n.Group
-		r.quiet = r.quiet || toStdout(r.outputs[string(n.ID)])
-	}
-	r.plan, r.hooks = p, &hooks{w: w, force: f.noCache}
-	if dir := w.manifest.Run.DigestDir; dir != "" {
-		r.digests = w.path(dir)
-	}
-	r.again = func(node string) string { return "kaniko-build apply " + p.Node(graph.ID(node)).Target.Name }
-	r.places = w.places()
 	registries, err := w.registries()
 	if err != nil {
 		return err
@@ -150,6 +110,55 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 		err = shut(ctx, r.x, limit, err)
 	}
 	return errors.Join(err, r.view.Close())
+}
+
+// prepare makes a run of a plan, and the requests of its nodes, parents first.
+func (f *applyFlags) prepare(c *cobra.Command, t terminal, w *workspace, p *plan.Plan) (*run, []executor.Request, error) {
+	if err := w.unbuilt(p); err != nil {
+		return nil, nil, err
+	}
+	f.defaults(c, w)
+	requests, err := w.requests(p)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := w.granted(p, requests); err != nil {
+		return nil, nil, err
+	}
+	for i := range requests {
+		requests[i].NoCache = requests[i].NoCache || f.noCache
+		if err := f.attest.set(&requests[i].Attest); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := f.cache.set(c, w, p, requests); err != nil {
+		return nil, nil, err
+	}
+	if err := f.whole(w, p, requests); err != nil {
+		return nil, nil, err
+	}
+	if err := f.written(c.Context(), w.root, requests); err != nil {
+		return nil, nil, err
+	}
+	r := &run{term: t, flags: f.runFlags, keep: f.keepGoing, private: map[string]bool{}, groups: map[string]string{}, outputs: map[string][]executor.Output{}}
+	if r.outputs, err = f.outputsOf(w, p, t); err != nil {
+		return nil, nil, err
+	}
+	if r.joins, err = w.joins(p, f.runFlags); err != nil {
+		return nil, nil, err
+	}
+	for _, n := range p.Nodes {
+		r.private[string(n.ID)] = n.Target.Internal || slices.ContainsFunc(n.Target.Outputs, func(o schema.Output) bool { return o.Type == "none" })
+		r.groups[string(n.ID)] = n.Group
+		r.quiet = r.quiet || toStdout(r.outputs[string(n.ID)])
+	}
+	r.plan, r.hooks = p, &hooks{w: w, force: f.noCache}
+	if dir := w.manifest.Run.DigestDir; dir != "" {
+		r.digests = w.path(dir)
+	}
+	r.again = func(node string) string { return "kaniko-build apply " + p.Node(graph.ID(node)).Target.Name }
+	r.places = w.places()
+	return r, requests, nil
 }
 
 // defaults takes from the manifest's run what no flag says.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"kaniko-build/executor"
+	"kaniko-build/graph"
 	"kaniko-build/plan"
 	"kaniko-build/schema"
 	"kaniko-build/schema/diag"
@@ -43,11 +44,19 @@ type hookResult struct {
 // command once: what it makes is an input of builds, so it comes before any of them
 // is looked at. It answers with what failed, by node; with keep the others still run.
 func (h *hooks) before(ctx context.Context, p *plan.Plan, keep bool) (map[string]error, error) {
+	return h.some(ctx, p, p.Order, func(schema.Hook) bool { return true }, keep)
+}
+
+// some is before for some nodes, and some of their hooks.
+func (h *hooks) some(ctx context.Context, p *plan.Plan, ids []graph.ID, which func(schema.Hook) bool, keep bool) (map[string]error, error) {
 	failed := map[string]error{}
 	done := map[string]error{}
-	for _, id := range p.Order {
+	for _, id := range ids {
 		n := p.Node(id)
 		for _, hook := range n.Target.Before {
+			if !which(hook) {
+				continue
+			}
 			key := h.key(hook)
 			err, ran := done[key]
 			if !ran {

@@ -30,8 +30,14 @@ type inputs struct {
 // inputs are those of inspected nodes.
 func (w *workspace) inputs(p *plan.Plan, nodes map[string]*executor.Node) (inputs, error) {
 	in := inputs{map[string]string{}, map[string]error{}}
-	for _, id := range p.Order { // nodes before their index
+	return in, w.moreInputs(in, p, p.Order, nodes)
+}
+
+// moreInputs adds those of some nodes of a plan, parents first, to others.
+func (w *workspace) moreInputs(in inputs, p *plan.Plan, ids []graph.ID, nodes map[string]*executor.Node) error {
+	for _, id := range ids { // nodes before their index
 		n := p.Node(id)
+		delete(in.why, string(id))
 		var parts []string
 		for _, part := range n.Index {
 			if err := in.why[string(part)]; err != nil {
@@ -56,7 +62,7 @@ func (w *workspace) inputs(p *plan.Plan, nodes map[string]*executor.Node) (input
 			}
 			sum, err := hashInputs(w.root, patterns)
 			if err != nil {
-				return in, &diag.Problem{Pos: extra[0].Pos, What: fmt.Sprintf("target %q: extra inputs: %v", n.Target.Name, err)}
+				return &diag.Problem{Pos: extra[0].Pos, What: fmt.Sprintf("target %q: extra inputs: %v", n.Target.Name, err)}
 			}
 			parts = append(parts, "extra "+sum)
 		}
@@ -69,7 +75,7 @@ func (w *workspace) inputs(p *plan.Plan, nodes map[string]*executor.Node) (input
 			in.digests[string(id)] = digest
 		}
 	}
-	return in, nil
+	return nil
 }
 
 // refs is the refs of a target that name its input digest, for one of its nodes.
@@ -127,10 +133,27 @@ func (r *run) known(ctx context.Context) error {
 		return err
 	}
 	r.inputs = in
+	if err := r.nameByInputs(); err != nil {
+		return err
+	}
+	r.skip(ctx)
+	var all []*executor.Node
+	for _, id := range r.order {
+		all = append(all, r.nodes[id])
+	}
+	unmounted(r.plan, all, func(pos diag.Pos, text string) {
+		r.view.Event(progress.Event{Event: executor.Event{Kind: executor.Warning, Time: time.Now(), Pos: pos, Text: text}})
+	})
+	return nil
+}
+
+// nameByInputs completes the names of images that tell what they are made of.
+func (r *run) nameByInputs() error {
+	in := r.inputs
 	for i := range r.plan.Nodes {
 		n := &r.plan.Nodes[i]
 		id := string(n.ID)
-		if n.Joined {
+		if n.Joined || r.only != nil && !r.only[id] {
 			continue
 		}
 		names, err := in.refs(n)
@@ -153,14 +176,6 @@ func (r *run) known(ctx context.Context) error {
 			node.Names = ix.Names
 		}
 	}
-	r.skip(ctx)
-	var all []*executor.Node
-	for _, id := range r.order {
-		all = append(all, r.nodes[id])
-	}
-	unmounted(r.plan, all, func(pos diag.Pos, text string) {
-		r.view.Event(progress.Event{Event: executor.Event{Kind: executor.Warning, Time: time.Now(), Pos: pos, Text: text}})
-	})
 	return nil
 }
 

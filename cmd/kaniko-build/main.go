@@ -107,11 +107,17 @@ func execute() int {
 	defer signal.Stop(signals)
 	t := terminal{os.Stdin, os.Stdout, os.Stderr, &leaving{}}
 	go func() {
-		<-signals
-		cancel(errInterrupted)
-		<-signals // a second one does not wait for the clean-up
-		t.leave.now()
-		os.Exit(exitInterrupted)
+		for ended := false; ; {
+			if s := <-signals; s == syscall.SIGHUP && t.leave.hangup() {
+				continue
+			}
+			if ended { // a second one does not wait for the clean-up
+				t.leave.now()
+				os.Exit(exitInterrupted)
+			}
+			ended = true
+			cancel(errInterrupted)
+		}
 	}()
 	root := newRoot(t)
 	switch name := filepath.Base(os.Args[0]); { // kaniko's users call it by these names

@@ -84,7 +84,9 @@ func (r *run) lap(id string, part func(*durations) *float64, t time.Time) {
 	defer r.mu.Unlock()
 	d := r.durations[id]
 	if d == nil {
-		d = &durations{}
+		if d = (&durations{}); r.durations == nil {
+			r.durations = map[string]*durations{}
+		}
 		r.durations[id] = d
 	}
 	*part(d) += time.Since(t).Seconds()

@@ -82,8 +82,18 @@ func (f *runFlags) live(ctx context.Context, t terminal, ci progress.CI) (progre
 
 // leaving is what is to be done to the terminal before the process ends at once.
 type leaving struct {
-	mu sync.Mutex
-	do func()
+	mu   sync.Mutex
+	do   func()
+	also func()      // after do
+	hup  func() bool // see hangup
+}
+
+// hangup tells a command of SIGHUP; it is false if that is to end it.
+func (l *leaving) hangup() bool {
+	l.mu.Lock()
+	hup := l.hup
+	l.mu.Unlock()
+	return hup != nil && hup()
 }
 
 func (l *leaving) set(do func()) {
@@ -92,11 +102,26 @@ func (l *leaving) set(do func()) {
 	l.do = do
 }
 
+func (l *leaving) onHangup(f func() bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hup = f
+}
+
+// afterwards adds what is to be done after that.
+func (l *leaving) afterwards(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.also = f
+}
+
 func (l *leaving) now() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.do != nil {
-		l.do()
+	for _, do := range []func(){l.do, l.also} {
+		if do != nil {
+			do()
+		}
 	}
 }
 

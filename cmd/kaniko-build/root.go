@@ -64,7 +64,7 @@ interrupted.`,
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w\n  hint: %s --help shows the flags", err, c.CommandPath())}
 	})
-	c.AddCommand(newApply(t), newPlan(t), newGraph(t), newMatrix(t), newPrint(t), newExplainKey(t), newBuild(t), newContext(t), newCheck(t), newImages(t), newDu(t), newPrune(t), newDoctor(t), newVersion(t))
+	c.AddCommand(newApply(t), newWatch(t), newPlan(t), newGraph(t), newMatrix(t), newPrint(t), newExplainKey(t), newBuild(t), newContext(t), newCheck(t), newImages(t), newDu(t), newPrune(t), newDoctor(t), newVersion(t))
 	c.AddCommand(storedCommands(t)...)
 	c.AddCommand(newServe(t), newInit(t), newLogin(t), newLogout(t))
 	c.AddCommand(kaniko(t).Executor(), kaniko(t).Warmer())

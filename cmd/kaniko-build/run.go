@@ -43,6 +43,11 @@ type run struct {
 	unready map[string]error           // nodes whose hooks before the build failed
 	digests string                     // directory for a file with the digest of each image; "" writes none
 
+	// What only watch sets: the nodes that this run is about, of those that are known,
+	// nil for all; and why a node that ended with an error was given up, "" if it failed.
+	only  map[string]bool
+	given func(ctx context.Context, node string) string
+
 	verifyAsked *verifyAsked // nil does not verify
 	order       []string     // nodes, parents first
 
@@ -189,6 +194,12 @@ func (r *run) node(ctx context.Context, id graph.ID) (err error) {
 	r.tell(progress.NodeStarted, m.id, "")
 	defer func() {
 		r.lap(m.id, func(d *durations) *float64 { return &d.Total }, started)
+		if err != nil && r.given != nil {
+			if why := r.given(ctx, m.id); why != "" {
+				r.tell(progress.NodeSkipped, m.id, why)
+				return
+			}
+		}
 		r.ended(m, err, time.Since(started))
 	}()
 	if err = r.unready[m.id]; err != nil {

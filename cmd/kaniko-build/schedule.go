@@ -25,6 +25,9 @@ func (r *run) schedule(g *graph.Graph) graph.Options {
 	o := graph.Options{Jobs: 2*r.x.Jobs() + 2, KeepGoing: r.keep}
 	outlooks := map[graph.ID]executor.Outlook{}
 	for id, n := range r.nodes {
+		if r.only != nil && !r.only[id] {
+			continue
+		}
 		if l := r.x.Outlook(n); l.Runs {
 			outlooks[graph.ID(id)] = l
 		}

@@ -52,6 +52,11 @@ type workspace struct {
 }
 
 func (f *manifestFlags) read(ctx context.Context) (*workspace, error) {
+	return f.readBy(ctx, os.DirFS)
+}
+
+// readBy is read with the workspace's files as open shows them.
+func (f *manifestFlags) readBy(ctx context.Context, open func(root string) fs.FS) (*workspace, error) {
 	defer debug.SetGCPercent(debug.SetGCPercent(readingGC))
 	files, err := f.find()
 	if err != nil {
@@ -62,7 +67,7 @@ func (f *manifestFlags) read(ctx context.Context) (*workspace, error) {
 		return nil, fmt.Errorf("find %s: %w", files[0], err)
 	}
 	w := &workspace{root: filepath.Dir(abs)}
-	w.manifest, err = f.parseFiles(ctx, os.DirFS(w.root), files)
+	w.manifest, err = f.parseFiles(ctx, open(w.root), files)
 	return w, unreadable(files[0], err)
 }
 

@@ -252,6 +252,13 @@ func (d *Dir) Holds(name string) bool {
 	return ok && err == nil
 }
 
+// Enters tells whether a directory of that name, if it were there, could hold
+// something that is in the context.
+func (d *Dir) Enters(name string) bool {
+	i, err := d.dir(tree.Clean(name))
+	return err == nil && !i.dead
+}
+
 // Lstat is that of tree.Tree.
 func (d *Dir) Lstat(ctx context.Context, name string) (tree.Entry, error) {
 	name = tree.Clean(name)

@@ -84,8 +84,16 @@ func Patterns(ctx context.Context, root string, own *Ignore) ([]string, error) {
 		defer d.Close()
 		m = d.ignore
 	}
+	return m.texts(), nil
+}
+
+// Patterns are those of the ignore file that the directory was opened by.
+func (d *Dir) Patterns() []string { return d.ignore.texts() }
+
+// texts are the patterns as they are written.
+func (m *matcher) texts() []string {
 	if m == nil {
-		return nil, nil
+		return nil
 	}
 	var out []string
 	for _, p := range m.Patterns() {
@@ -95,7 +103,7 @@ func Patterns(ctx context.Context, root string, own *Ignore) ([]string, error) {
 			out = append(out, p.String())
 		}
 	}
-	return out, nil
+	return out
 }
 
 // matcher answers what is ignored. nil ignores nothing.

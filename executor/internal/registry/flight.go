@@ -60,6 +60,19 @@ func (f *flights[K, V]) enter(ctx context.Context, jobs *sync.WaitGroup, key K, 
 	return c
 }
 
+// forget lets later calls do the work again. Work that is under way goes on.
+func (f *flights[K, V]) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for key, c := range f.m {
+		select {
+		case <-c.done:
+			delete(f.m, key)
+		default:
+		}
+	}
+}
+
 // join waits for work on a key that is under way or succeeded; without any it
 // fails at once.
 func (f *flights[K, V]) join(ctx context.Context, key K) (V, error) {

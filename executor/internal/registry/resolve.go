@@ -39,6 +39,14 @@ func (c *Client) Resolve(ctx context.Context, ref string, p ocispec.Platform) (i
 	})
 }
 
+// Forget lets later calls ask again what tags stand for and what was pushed.
+func (c *Client) Forget() {
+	c.tops.forget()
+	c.resolved.forget()
+	c.pushed.forget()
+	c.sent.forget()
+}
+
 // Known is what ref was when it was last resolved, without asking anybody. It is
 // a store.Miss if that is not known, or if the store has lost a part of it.
 func (c *Client) Known(ctx context.Context, ref string, p ocispec.Platform) (image.Resolved, error) {

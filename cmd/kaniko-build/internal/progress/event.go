@@ -1,6 +1,9 @@
 package progress
 
-import "kaniko-build/executor"
+import (
+	"kaniko-build/executor"
+	"kaniko-build/watch"
+)
 
 // The kinds of events that a run adds to those of the executor. Every run that
 // comes to building begins with one RunStarted and ends with one RunDone; each
@@ -18,6 +21,7 @@ const (
 	Verifying   executor.Kind = "verifying"    // --verify-cache builds again what was built
 	Note        executor.Kind = "note"         // Text is a sentence about an output
 	RunDone     executor.Kind = "run-done"     // Text is "done", "failed" or "interrupted"; Elapsed
+	Watch       executor.Kind = "watch"        // Watch says what watching did; runs come and go between these
 )
 
 // Event is one thing that happened in a run. `--progress json` prints each as one
@@ -42,11 +46,13 @@ const (
 //	done, total   of pulling: bytes
 //	nodes, jobs   of run-started
 //	image    of node-done
+//	watch    of watch: {"kind", "time", "text", "nodes", "causes"}, see watch.Event
 type Event struct {
 	executor.Event
-	Nodes []Node `json:"nodes,omitempty"` // of RunStarted: parents first
-	Jobs  int    `json:"jobs,omitempty"`  // of RunStarted: steps that run at once
-	Image *Image `json:"image,omitempty"` // of NodeDone
+	Nodes []Node       `json:"nodes,omitempty"` // of RunStarted: parents first
+	Jobs  int          `json:"jobs,omitempty"`  // of RunStarted: steps that run at once
+	Image *Image       `json:"image,omitempty"` // of NodeDone
+	Watch *watch.Event `json:"watch,omitempty"` // of Watch
 }
 
 // Node is one node of a run.

@@ -38,6 +38,15 @@ func (e *echo) again() {
 	}
 }
 
+// still sets the terminal again that something else has set in between. What it was
+// before stays remembered.
+func (e *echo) still() {
+	before := e.before
+	if e.again(); before != nil {
+		e.before = before
+	}
+}
+
 // restore puts the terminal as it was found.
 func (e *echo) restore() {
 	if e.before != nil {

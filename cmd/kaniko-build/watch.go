@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"kaniko-build/executor"
+	"kaniko-build/schema"
+	"kaniko-build/watch"
+	"kaniko-build/watch/notify"
+)
+
+// watchFlags are those of apply that make sense for long, and how to watch.
+type watchFlags struct {
+	applyFlags
+	trigger                   string
+	debounce, maxWait, period time.Duration
+	onChange                  string
+}
+
+func newWatch(t terminal) *cobra.Command {
+	f := &watchFlags{}
+	c := &cobra.Command{
+		Use:   "watch [flags] [TARGET...]",
+		Short: "Build the images of the manifest, and again what a saved file changes",
+		Long: `Build the images of the manifest, and then, whenever a file is saved that one of them is
+made of, that image and what stands on it, until it is interrupted.
+
+What is watched is what the builds read: Dockerfiles, ignore files, what COPY, ADD and bind mounts
+select or look for in vain, named contexts, inputs of hooks, the manifest and what it includes.
+A file that is written but holds what it held builds nothing. A mistake in any of them is
+shown and waited out.
+
+Keys, on a terminal: r builds everything again, p pauses, q ends. With trigger manual Enter, or the
+signal SIGHUP, looks for changes. With --progress json every line is an event; those of kind
+"watch" tell what the watching itself does.`,
+		Example: "  kaniko-build watch\n  kaniko-build watch api --on-change queue --debounce 1s",
+		RunE:    func(c *cobra.Command, args []string) error { return f.run(c, t, args) },
+	}
+	f.manifestFlags.add(c)
+	f.runFlags.add(c)
+	fl := c.Flags()
+	fl.StringVar(&f.trigger, "trigger", "", "what starts a build: notify (the kernel tells of changes), poll (files are compared) or manual (default notify)")
+	complete(c, "trigger", "notify", "poll", "manual")
+	fl.DurationVar(&f.debounce, "debounce", 0, "how long it must be quiet after a change (default 300ms)")
+	fl.DurationVar(&f.maxWait, "max-wait", 0, "how long a change waits at most for quiet (default 10s)")
+	fl.DurationVar(&f.period, "poll-interval", 0, "time between two looks at files that are compared (default 2s)")
+	fl.StringVar(&f.onChange, "on-change", "", "what a change does while images are built: restart those it concerns, queue it, or ignore it until another comes (default restart)")
+	complete(c, "on-change", "restart", "queue", "ignore")
+	return c
+}
+
+// options are those of the manifest, where no flag says otherwise.
+func (f *watchFlags) options(m schema.Watch) (watch.Options, error) {
+	pick := func(flag, manifest string) string {
+		if flag != "" {
+			return flag
+		}
+		return manifest
+	}
+	longest := func(flag, manifest time.Duration) time.Duration {
+		if flag > 0 {
+			return flag
+		}
+		return manifest
+	}
+	o := watch.Options{
+		Quiet: longest(f.debounce, m.Debounce), Cap: longest(f.maxWait, m.MaxWait),
+		Notify: notify.Options{Interval: longest(f.period, m.PollInterval)},
+	}
+	switch trigger := pick(f.trigger, m.Trigger); trigger {
+	case "", "notify":
+	case "poll":
+		o.Notify.Poll = true
+	case "manual":
+		o.Manual = true
+	default:
+		return o, usageError{fmt.Errorf("no trigger %q: choose notify, poll or manual", trigger)}
+	}
+	switch o.OnChange = watch.OnChange(pick(f.onChange, m.OnChange)); o.OnChange {
+	case "", watch.Restart, watch.Queue, watch.Ignore:
+	default:
+		return o, usageError{fmt.Errorf("--on-change %q: choose restart, queue or ignore", o.OnChange)}
+	}
+	return o, nil
+}
+
+func (f *watchFlags) run(c *cobra.Command, t terminal, selection []string) (err error) {
+	ctx := c.Context()
+	o, err := f.options(f.early(ctx))
+	if err != nil {
+		return err
+	}
+	if _, err := f.find(); err != nil { // there is nothing to wait for
+		return err
+	}
+	s := &stage{ctx: ctx, flags: f, term: t}
+	shop := &workshop{f: f, c: c, stage: s, selection: selection}
+	defer func() { err = errors.Join(err, shop.close(ctx), s.close()) }()
+	o.Sink = s.watched
+	e := watch.New(shop, o)
+	stop, err := s.listen(e, o.Manual)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if err := e.Run(s.ctx); !errors.Is(err, errQuit) {
+		return err
+	}
+	return nil
+}
+
+// errQuit ends watching as asked for.
+var errQuit = errors.New("quit")
+
+// early is what the manifest says of watching when it begins; a manifest that cannot be
+// read says nothing, and is told of later.
+func (f *watchFlags) early(ctx context.Context) schema.Watch {
+	w, err := f.read(ctx)
+	if err != nil {
+		return schema.Watch{}
+	}
+	return w.manifest.Watch
+}
+
+// executorFor is the executor for a manifest that was read. It is kept as long as what
+// it was opened with stays the same.
+func (w *workshop) executorFor(ctx context.Context, registries []executor.Registry) (*executor.Executor, error) {
+	made := fmt.Sprintf("%v %q %q %d %d", registries, w.f.snapshotMode, w.f.ignorePaths, w.f.retries, w.f.jobs)
+	if n := len(w.opened); n > 0 && made == w.made {
+		return w.opened[n-1], nil
+	}
+	x, err := w.f.open(ctx, w.stage.executed, registries, nil)
+	if err != nil {
+		return nil, err
+	}
+	w.opened, w.made = append(w.opened, x), made
+	return x, nil
+}
+
+// close ends the executors.
+func (w *workshop) close(ctx context.Context) error {
+	var err error
+	for _, x := range w.opened {
+		err = errors.Join(err, x.Close(ctx))
+	}
+	return err
+}

@@ -1,0 +1,73 @@
+package terminal
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestWatching edits, sees, resizes and quits, as a person does.
+func TestWatching(t *testing.T) {
+	g := newGate(t)
+	files := map[string]string{
+		"kaniko-build.yaml": "version: 1\ntargets:\n  base: {context: ., dockerfile: base/Dockerfile, image: example.test/base}\n  api: {context: api, image: example.test/api}\n",
+		"base/Dockerfile":   "FROM scratch\nCOPY --chmod=755 busybox /bin/busybox\n",
+		"api/Dockerfile":    "FROM example.test/base\nCOPY main /\nRUN [\"/bin/busybox\", \"sh\", \"-c\", \"echo made of $(busybox cat /main); busybox wget -qO- " + g.URL + "/$(busybox cat /main)\"]\n",
+		"api/main":          "one",
+	}
+	s := open(t, 100, 30, files)
+	before := s.modes()
+	save := func(text string) {
+		if err := os.WriteFile(filepath.Join(s.dir, "api/main"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.types("kaniko-build watch")
+	s.shows("1 of 2", "▸ api", "│ made of one")
+	g.open("one")
+	s.shows("watching 2 images: r builds all again, p pauses, q ends")
+	if s.modes() == before {
+		t.Error("what is typed would be echoed")
+	}
+	// Edit, and see it.
+	save("two")
+	s.shows("api: api/main changed (saved ", "building api", "│ made of two")
+	s.tmux("resize-window", "-x", "130", "-y", "20")
+	s.wait("a view of the new size", func(now string) bool {
+		found := header.FindAllString(now, -1)
+		return len(found) == 1 && len([]rune(found[0])) == 130
+	})
+	// An edit meanwhile: it is begun again.
+	save("three")
+	s.shows("│ made of three")
+	g.open("three")
+	s.wait("the end of the build", func(now string) bool { return strings.HasSuffix(strings.TrimSpace(now), "q ends") })
+	// Pause, and go on.
+	s.tmux("send-keys", "p")
+	s.shows("paused")
+	save("four")
+	s.tmux("send-keys", "p")
+	s.shows("going on", "│ made of four")
+	g.open("four")
+	s.wait("the end of the build", func(now string) bool { return strings.HasSuffix(strings.TrimSpace(now), "q ends") })
+	// Stop, and go on.
+	s.tmux("send-keys", "C-z")
+	s.shows("Stopped")
+	s.types("fg")
+	save("five")
+	s.shows("│ made of five")
+	g.open("five")
+	s.wait("the end of the build", func(now string) bool { return strings.HasSuffix(strings.TrimSpace(now), "q ends") })
+	s.tmux("send-keys", "q")
+	s.wait("the prompt", func(now string) bool { return strings.HasSuffix(strings.TrimSpace(now), "ready>") })
+	s.types("echo code $?")
+	now := s.shows("code 0")
+	if header.MatchString(now) {
+		t.Errorf("the view is left behind:\n%s", now)
+	}
+	s.cursor()
+	if after := s.modes(); after != before {
+		t.Errorf("the terminal was\n%s\nand is\n%s", before, after)
+	}
+}
