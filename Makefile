@@ -13,13 +13,31 @@ ROUNDS ?= 5
 
 # Debian packages: what the demo uses, and what the tests use beside it.
 DEMO_PACKAGES := busybox-static ca-certificates uidmap
-TEST_PACKAGES := $(DEMO_PACKAGES) bzip2 chromium crun debootstrap docker-registry docker.io gcc git libc6-dev libcap2-bin openssh-client procps \
+TEST_PACKAGES := $(DEMO_PACKAGES) bzip2 chromium crun debootstrap docker-registry docker.io gcc git libc6-dev libcap2-bin man-db openssh-client procps \
 	python3 qemu-user-static runc skopeo strace tmux umoci xz-utils zstd
 
 .PHONY: build demo test lint check unit conformance packages-demo packages mirror mirror-stop bench golden fuzz fuzz-dockerfile property schema clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BINARY) ./cmd/kaniko-build
+
+# Manual pages of all commands, as the program writes them.
+man: build
+	rm -rf bin/man1
+	$(BINARY) man bin/man1 >/dev/null
+.PHONY: man
+
+# The program, its manual pages, and completion of shells; DESTDIR is for packagers.
+PREFIX ?= /usr/local
+install: man
+	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/kaniko-build
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 644 bin/man1/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	$(BINARY) completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/kaniko-build
+	$(BINARY) completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_kaniko-build
+	$(BINARY) completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/kaniko-build.fish
+.PHONY: install
 
 # What the images of the root manifest copy that is not in the repository.
 dist: build

@@ -55,7 +55,7 @@ func FuzzNpmLock(f *testing.F) {
 }
 
 func FuzzRpm(f *testing.F) {
-	f.Add(unzip(f, "rpmdb.sqlite.gz"))
+	f.Add(unzip(f, "small.sqlite.gz"))
 	fuzz(f, "var/lib/rpm/Packages", readRpm, string(ndbOf(rpmHeaders())), string(bdbOf(rpmHeaders())))
 }
 
@@ -70,10 +70,7 @@ func FuzzRpmHeader(f *testing.F) {
 
 // FuzzSQLite has small pages, so that a little changes much.
 func FuzzSQLite(f *testing.F) {
-	page := make([]byte, 1024)
-	copy(page, "SQLite format 3\x00\x02\x00")
-	page[100], page[104] = 13, 1
-	f.Add(page)
+	f.Add(unzip(f, "small.sqlite.gz"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		total := 0
 		_ = sqliteBlobs(b, "Packages", func(row []byte) error { total += len(row); return nil })
