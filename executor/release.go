@@ -155,7 +155,7 @@ func (r *release) find(ctx context.Context, images []Published, broken []store.R
 		}
 	}
 	err := each(ctx, all, func(m *tagMove) (err error) {
-		m.now, err = r.x.registry.TagDigest(ctx, m.Name)
+		m.now, err = r.x.registry.TagDigest(ctx, m.Name, m.Next)
 		return err
 	})
 	if err != nil {
@@ -264,7 +264,7 @@ func (r *release) undo(ctx context.Context, failed *ReleaseError) (left []store.
 // putBack makes one tag stand for what it stood for, unless another has moved it
 // meanwhile, or it never moved.
 func (r *release) putBack(ctx context.Context, m *tagMove) (changed bool, err error) {
-	now, err := r.x.registry.TagDigest(ctx, m.Name)
+	now, err := r.x.registry.TagDigest(ctx, m.Name, m.Next)
 	if err != nil || now == m.Prior || now != m.Next && now != m.now {
 		return false, err
 	}

@@ -18,8 +18,19 @@ import (
 )
 
 // An image whose tag stands for it costs one request, and a registry one for all
-// of its repositories.
+// of its repositories, whether or not it knows conditions.
 func TestPushOfWhatIsThereAsksOnce(t *testing.T) {
+	t.Run("conditions", func(t *testing.T) { asksOnce(t, pass) })
+	t.Run("no conditions", func(t *testing.T) {
+		asksOnce(t, func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+			req.Header.Del("If-None-Match")
+			pass(w, req, next)
+		})
+	})
+}
+
+func asksOnce(t *testing.T, handle func(w http.ResponseWriter, req *http.Request, next http.Handler)) {
+	t.Helper()
 	r := registrytest.Start(t, registrytest.Options{})
 	s := newStore(t)
 	a, b := makeImage(t, s, amd64, false, makeLayer(t, s, "a", 10, 1)), makeImage(t, s, amd64, false, makeLayer(t, s, "b", 10, 2))
@@ -27,7 +38,7 @@ func TestPushOfWhatIsThereAsksOnce(t *testing.T) {
 	for _, repo := range repos {
 		pushImage(t, s, r.Host+repo+":1", a.Manifest, Options{})
 	}
-	host, seen := front(t, r, pass)
+	host, seen := front(t, r, handle)
 	// push does for all repositories what a run does: tags are put at the end.
 	push := func(img image.Assembled) (moved []string) {
 		t.Helper()
@@ -88,7 +99,7 @@ func TestPushTwiceWithOneClient(t *testing.T) {
 		if moved, err := c.PutTag(t.Context(), ref, img.Manifest, img.RawManifest); err != nil || moved != (i < 3) {
 			t.Errorf("push %d: moved %v, %v", i, moved, err)
 		}
-		if d, err := c.TagDigest(t.Context(), ref); err != nil || d != img.Manifest.Digest {
+		if d, err := c.TagDigest(t.Context(), ref, ""); err != nil || d != img.Manifest.Digest {
 			t.Errorf("push %d: the tag stands for %s, %v", i, d, err)
 		}
 		if i == 2 {

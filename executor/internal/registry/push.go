@@ -84,7 +84,7 @@ func (p *push) manifest(ctx context.Context, d ocispec.Descriptor, depth int) er
 	if depth > 4 {
 		return errors.New("more than 4 indexes within each other")
 	}
-	if there, err := headManifest(ctx, p.hc, p.at, d.Digest.String()); err == nil && there.Digest == d.Digest {
+	if there, err := headManifest(ctx, p.hc, p.at, d.Digest.String(), ""); err == nil && there.Digest == d.Digest {
 		if depth == 0 {
 			p.known.Store(true)
 		}

@@ -240,21 +240,21 @@ func TestPushOfAnIndexAndTags(t *testing.T) {
 	}
 	ref := r.Host + "/multi:v1"
 	c := newClient(t, s, Options{})
-	if got, err := c.TagDigest(t.Context(), ref); got != "" || err != nil {
+	if got, err := c.TagDigest(t.Context(), ref, ""); got != "" || err != nil {
 		t.Fatal(got, err)
 	}
 	p, err := c.Push(t.Context(), ref, d, image.FromStore(s), nil)
 	if err != nil || p.Uploaded != 5 || p.Existed != 1 {
 		t.Fatalf("%+v %v", p, err)
 	}
-	if got, err := c.TagDigest(t.Context(), ref); got != "" || err != nil {
+	if got, err := c.TagDigest(t.Context(), ref, ""); got != "" || err != nil {
 		t.Fatalf("Push moved the tag: %v %v", got, err)
 	}
 	if _, err := c.PutTag(t.Context(), ref, d, b); err != nil {
 		t.Fatal(err)
 	}
 	validated(t, ref)
-	if got, err := c.TagDigest(t.Context(), ref); got != d.Digest || err != nil {
+	if got, err := c.TagDigest(t.Context(), ref, ""); got != d.Digest || err != nil {
 		t.Fatal(got, err)
 	}
 	got, err := newClient(t, newStore(t), Options{}).Resolve(t.Context(), ref, arm)

@@ -31,7 +31,7 @@ func (p *push) isTagged(ctx context.Context, d ocispec.Descriptor) bool {
 	if p.n.Tag == "" {
 		return false
 	}
-	there, err := p.tagDigest(ctx)
+	there, err := p.tagDigest(ctx, d.Digest)
 	if err != nil {
 		return false // who asks next says what is wrong
 	}
@@ -41,9 +41,10 @@ func (p *push) isTagged(ctx context.Context, d ocispec.Descriptor) bool {
 	return there == d.Digest
 }
 
-// tagDigest asks what the tag stands for; "" is nothing.
-func (p *push) tagDigest(ctx context.Context) (digest.Digest, error) {
-	d, err := headManifest(ctx, p.hc, p.at, p.n.Tag)
+// tagDigest asks what the tag stands for; "" is nothing. expected is what it may well
+// be, or "".
+func (p *push) tagDigest(ctx context.Context, expected digest.Digest) (digest.Digest, error) {
+	d, err := headManifest(ctx, p.hc, p.at, p.n.Tag, expected)
 	var status *transport.Error
 	if errors.As(err, &status) && status.StatusCode == http.StatusNotFound {
 		return "", nil
@@ -63,8 +64,8 @@ func (p *push) takeTag() (there digest.Digest, ok bool) {
 
 // TagDigest is what the tag of ref stands for at the registry itself, "" if it
 // does not exist: as Push found it a moment ago, which counts once, else as it is
-// now. A ref without a tag is its own digest.
-func (c *Client) TagDigest(ctx context.Context, ref string) (digest.Digest, error) {
+// now. A ref without a tag is its own digest. expected is what it may well be, or "".
+func (c *Client) TagDigest(ctx context.Context, ref string, expected digest.Digest) (digest.Digest, error) {
 	n, err := image.ParseName(ref)
 	if err != nil {
 		return "", err
@@ -78,7 +79,7 @@ func (c *Client) TagDigest(ctx context.Context, ref string) (digest.Digest, erro
 	}
 	var there digest.Digest
 	if p.hc, err = c.client(ctx, p.at, "push,pull"); err == nil {
-		there, err = p.tagDigest(ctx)
+		there, err = p.tagDigest(ctx, expected)
 	}
 	if err != nil {
 		return "", c.explain(ctx, "failed to push "+n.String(), n, p.at, err)
@@ -97,7 +98,7 @@ func (c *Client) HasManifest(ctx context.Context, ref string, d digest.Digest) e
 	hc, err := c.client(ctx, at, "push,pull")
 	if err == nil {
 		var there ocispec.Descriptor
-		if there, err = headManifest(ctx, hc, at, d.String()); err == nil && there.Digest != d {
+		if there, err = headManifest(ctx, hc, at, d.String(), ""); err == nil && there.Digest != d {
 			err = fmt.Errorf("the registry has %s in the place of manifest %s", there.Digest, d)
 		}
 	}
@@ -107,7 +108,7 @@ func (c *Client) HasManifest(ctx context.Context, ref string, d digest.Digest) e
 // PutTag makes the tag of ref stand for a manifest or index that was pushed
 // before; b is its bytes. A tag that does already is left alone.
 func (c *Client) PutTag(ctx context.Context, ref string, d ocispec.Descriptor, b []byte) (moved bool, err error) {
-	if there, err := c.TagDigest(ctx, ref); err == nil && there == d.Digest {
+	if there, err := c.TagDigest(ctx, ref, d.Digest); err == nil && there == d.Digest {
 		return false, nil
 	}
 	if err := c.SetTag(ctx, ref, d, b); err != nil {
