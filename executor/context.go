@@ -46,6 +46,12 @@ func (x *Executor) OpenContext(ctx context.Context, p Place, stdin io.Reader) (s
 	return dir, atHome(dir)
 }
 
+// Repository brings a git repository to a directory, and tells which commit it
+// is; p.At begins with git://.
+func (x *Executor) Repository(ctx context.Context, p Place) (dir, commit string, err error) {
+	return x.fetcher.Repository(ctx, p)
+}
+
 // atHome sees to it that a directory has its own files, which a build may have put
 // aside in it that runs in another container, or was killed.
 func atHome(dir string) error {

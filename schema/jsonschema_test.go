@@ -96,7 +96,7 @@ func TestJSONSchemaRefuses(t *testing.T) {
 	for _, c := range []string{
 		"version: 2", "targts: {}", "targets: {A: {}}", "targets: {a: {contxt: .}}", "targets: {a: {stage: [x]}}", "targets: {a: {stage+: x}}", "targets: {a: {skip: always}}",
 		"targets: {a: {internal: maybe}}", "targets: {a: {platforms: linux/amd64}}", "targets: {a: {timeout: soon}}", "run: {jobs: -1}", "run: {jobs: many}", "targets: ${vars.x}",
-		"targets: {a: {tags: [{if: x}]}}", "targets: {a: {matrix: {go: 1}}}", "profiles: {ci: {include: [a]}}", "secrets: {a: {value: x}}", "vars: {a: {type: number}}", "include: [{git: x, path: y}]",
+		"targets: {a: {tags: [{if: x}]}}", "targets: {a: {matrix: {go: 1}}}", "profiles: {ci: {include: [a]}}", "secrets: {a: {value: x}}", "vars: {a: {type: number}}", "include: [{git: x}]",
 	} {
 		if err := judge(t, s, []byte("version: 1\n"+strings.Replace(c, "version: 2", "name: [x]", 1))); err == nil {
 			t.Errorf("%s is fine with the schema", c)

@@ -106,9 +106,9 @@ var includeShape = &shape{what: "a path, a pattern or {path: ..., prefix: ...}",
 	{name: "path", shape: textShape, needed: true, about: "File or pattern, from the directory of this file; // is the workspace root."},
 	{name: "prefix", shape: textShape, about: "Stands before the names of all that the file declares: with data/ its target etl is data/etl."},
 	{name: "optional", shape: boolShape, about: "A file that is not there is no mistake."},
-	{name: "git", about: "Repository that the file is in."},
-	{name: "ref", about: "Commit of the repository."},
-	{name: "with", about: "Values for variables of the file."},
+	{name: "git", shape: textShape, about: "Address of the git repository that the file is in. Such a file sees and reaches nothing but its repository unless --allow says so."},
+	{name: "ref", shape: textShape, about: "Full commit of the repository; a branch or tag with --allow=unpinned."},
+	{name: "with", shape: &shape{what: "a mapping of variables to values", dict: anyVarValue}, about: "Values for variables of a file of another repository."},
 }}
 
 var envFileShape = &shape{what: "a path or {path: ..., optional: true}", text: true, fields: []field{

@@ -27,6 +27,8 @@ type Manifest struct {
 	SSH        []SSH         // as declared; "default" exists without being here
 	Files      []string      // every manifest file that was read, relative to the workspace root
 	Warnings   diag.Problems // what may be a mistake; sorted
+	// Repositories are those that paths of this manifest lead into.
+	Repositories []Repository
 
 	byName map[string]int   // of Targets
 	cells  map[string][]int // of Targets, by the name of their matrix
@@ -402,6 +404,12 @@ type Options struct {
 	// AllowFS is directories outside of the workspace that paths may lead to, each
 	// absolute or, as a path that starts with "..", relative to the workspace root.
 	AllowFS []string
+	// Repository brings a commit of a git repository: the files of it, and its full
+	// ID. ref is a commit, branch or tag, "" for the default branch. What it answers
+	// with must not lead out of the repository by links. nil refuses all.
+	Repository func(url, ref string) (files fs.FS, commit string, err error)
+	// Allow is what files of other repositories may do besides; see Allowances.
+	Allow []string
 	// Trust tells whether an included file may be used, by its name in the fs.FS; a
 	// *diag.Problem says why not. nil trusts all.
 	Trust func(name string) error
@@ -436,12 +444,14 @@ func Parse(fsys fs.FS, name string, opts Options) (*Manifest, error) {
 		return nil, fmt.Errorf("read manifest: %w", err)
 	}
 	var l diag.List
-	files := &loader{fsys: fsys, opts: opts, problems: &l}
+	repos := newRepositories(fsys, opts)
+	fsys = repos
+	files := &loader{fsys: fsys, repos: repos, opts: opts, problems: &l}
 	root := files.root(name, text)
 	if root == nil {
 		return nil, l.Err()
 	}
-	p := &parser{pathReader: pathReader{&l, opts.AllowFS}, fsys: fsys, root: root}
+	p := &parser{pathReader: pathReader{&l, opts.AllowFS}, fsys: fsys, repos: repos, root: root}
 	m := p.manifest(opts, files)
 	if err := l.Err(); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"cmp"
 	"path"
 	"slices"
 	"strings"
@@ -18,10 +19,10 @@ type pathReader struct {
 // with "//". Both results and dir are relative to the workspace root. A path that
 // leaves the workspace is a problem, unless it leads to where that is allowed.
 func (p pathReader) pathFrom(v *value, dir string) string {
-	full := ""
+	full, root := "", rootOf(v.pos.File)
 	switch {
 	case strings.HasPrefix(v.text, "//"):
-		full = path.Join(".", strings.TrimLeft(v.text, "/"))
+		full = path.Join(cmp.Or(root, "."), strings.TrimLeft(v.text, "/"))
 	case strings.HasPrefix(v.text, "/"):
 		full = path.Clean(v.text)
 	case v.text == "~" || strings.HasPrefix(v.text, "~/"):
@@ -36,6 +37,10 @@ func (p pathReader) pathFrom(v *value, dir string) string {
 		return "."
 	case strings.ContainsRune(v.text, 0):
 		p.problems.Add(v.pos, "", "path %q holds a zero byte", v.text)
+		return "."
+	case root != "" && path.IsAbs(full) && !slices.ContainsFunc(p.allowed, func(dir string) bool { return below(full, dir) }),
+		root != "" && !path.IsAbs(full) && !below(full, root) && !below(full, dir), root == "" && rootOf(dir) != "" && !below(full, rootOf(dir)) && !strings.HasPrefix(v.text, "/"):
+		p.problems.Add(v.pos, "a path counts from its file, or with // from the root of its repository", "path %q leaves the repository", v.text)
 		return "."
 	case !leaves(full) || slices.ContainsFunc(p.allowed, func(dir string) bool { return below(full, dir) }):
 		return full
@@ -60,6 +65,9 @@ func below(full, dir string) bool {
 // outsidePath is a path that may lie outside of the workspace because it names
 // what we use, not what goes into an image: absolute, below "~/", or as path has it.
 func (p *parser) outsidePath(v *value) string {
+	if rootOf(v.pos.File) != "" {
+		return p.path(v)
+	}
 	if strings.HasPrefix(v.text, "~/") || strings.HasPrefix(v.text, "/") && !strings.HasPrefix(v.text, "//") {
 		return path.Clean(v.text)
 	}

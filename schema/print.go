@@ -64,15 +64,19 @@ func (p *parser) showVars() {
 func (d decoder) shown(t *Target) *value {
 	var out []entry
 	if t.ContextPos == (diag.Pos{}) && t.Context != "." { // where the file is
-		out = append(out, entry{"context", t.Pos, newText(t.Pos, "//"+t.Context)})
+		out = append(out, entry{"context", t.Pos, newText(t.Pos, d.shownPath(t.Context))})
 	}
 	for _, e := range d.body.entries {
 		v := e.value
 		switch e.name {
 		case "context":
-			v = moved(v, "//"+t.Context)
+			v = moved(v, d.shownPath(t.Context))
 		case "dockerfile":
-			v = moved(v, "//"+t.Dockerfile)
+			if inside, ok := strings.CutPrefix(t.Dockerfile, t.Context+"/"); ok && rootOf(t.Context) != "" {
+				v = moved(v, inside)
+			} else {
+				v = moved(v, "//"+t.Dockerfile)
+			}
 		case "contexts":
 			v = d.shownContexts(v, t)
 		case "tags", "tagSuffix":
@@ -108,7 +112,7 @@ func (d decoder) shownContexts(v *value, t *Target) *value {
 			text := e.value.text
 			switch c.Kind {
 			case ContextDir:
-				text = "//" + path.Clean(c.Value)
+				text = d.shownPath(path.Clean(c.Value))
 			case ContextTarget:
 				text = "target:" + c.Value
 				if c.Weak {

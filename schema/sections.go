@@ -38,6 +38,7 @@ func checkVersion(root *value, l *diag.List) {
 type parser struct {
 	pathReader
 	fsys     fs.FS
+	repos    *repositories
 	root     *unit
 	units    []*unit // includers before what they include
 	scope    *scope
@@ -100,6 +101,7 @@ func (p *parser) manifest(opts Options, files *loader) *Manifest {
 	for _, f := range opts.Over {
 		m.Files = append(m.Files, f.Name)
 	}
+	m.Repositories = p.repos.found
 	m.parts = &printed{name: m.Name, sections: p.shown}
 	return m
 }
@@ -262,7 +264,7 @@ func (p *parser) find(in map[string]declaration, name, file string, fits func(de
 func (p *parser) seenFrom(file string) func(declaration) bool {
 	from := p.scope.unit(file)
 	return func(d declaration) bool {
-		return slices.Contains(from.chain, d.unit) || slices.Contains(d.unit.chain, from)
+		return slices.Contains(from.chain, d.unit) || slices.Contains(d.unit.above, from)
 	}
 }
 

@@ -206,6 +206,9 @@ func (d decoder) targetName(v *value, name string) (full string, ok bool) {
 func (d decoder) agents() []Named {
 	var out []Named
 	for _, item := range d.body.get("ssh").list() {
+		if sealed(d.problems, d.scope.opts, item.pos, "ssh", allowSSH) {
+			continue
+		}
 		full, _, known := d.find(d.spaces.ssh, item.text, item.pos.File, d.seenFrom(item.pos.File))
 		if !known {
 			if full = item.text; full != "default" {
@@ -222,7 +225,10 @@ func (d decoder) agents() []Named {
 
 // context is the directory of the main context.
 func (d decoder) context(v *value) string {
-	for _, prefix := range []string{"git:", "http:", "https:", "git@", "ssh:"} {
+	if strings.HasPrefix(v.text, "git:") {
+		return d.repositoryContext(v)
+	}
+	for _, prefix := range []string{"http:", "https:", "git@", "ssh:"} {
 		if strings.HasPrefix(v.text, prefix) {
 			d.problems.Add(v.pos, "check it out, and name the directory", "a context from %q is not built yet", strings.TrimRight(prefix, ":@"))
 			return "."
@@ -352,6 +358,11 @@ func (d decoder) namedContext(v *value) (kind ContextKind, text string, weak boo
 		w.text = rest
 		return ContextOCI, d.path(&w), false
 	case "git":
+		if _, fragment, _ := strings.Cut(rest, "#"); rootOf(v.pos.File) != "" {
+			if ref, _, _ := strings.Cut(fragment, ":"); !fullCommit.MatchString(ref) && !slices.Contains(d.scope.opts.Allow, allowUnpinned) {
+				d.problems.Add(v.pos, "write the full commit, or run with --allow=unpinned", "a file of another repository needs a commit for its contexts")
+			}
+		}
 		return ContextGit, rest, false
 	case "http", "https":
 		return ContextHTTP, v.text, false
@@ -406,6 +417,9 @@ func NormalPlatform(s string) string {
 func (d decoder) grants() []Grant {
 	var out []Grant
 	for _, item := range d.body.get("secrets").list() {
+		if sealed(d.problems, d.scope.opts, item.pos, "secrets", allowSecrets) {
+			continue
+		}
 		id := itemID(item)
 		g := Grant{ID: id, As: cmp.Or(item.get("as").str(), id), Pos: item.pos}
 		full, _, known := d.find(d.spaces.secrets, id, item.pos.File, d.seenFrom(item.pos.File))
@@ -472,6 +486,9 @@ func (d decoder) attest() Attest {
 func (d decoder) outputs() []Output {
 	var out []Output
 	for _, item := range d.body.get("outputs").list() {
+		if item.get("dest") != nil && sealed(d.problems, d.scope.opts, item.pos, "outputs", allowOutputs) {
+			continue
+		}
 		o := Output{Type: item.get("type").str(), Pos: item.pos}
 		dest := item.get("dest")
 		switch needs := o.Type != "registry" && o.Type != "none"; {
@@ -490,6 +507,9 @@ func (d decoder) outputs() []Output {
 func (d decoder) hooks(key string) []Hook {
 	var out []Hook
 	for _, item := range d.body.get("hooks").get(key).list() {
+		if sealed(d.problems, d.scope.opts, item.pos, "hooks", allowHooks) {
+			continue
+		}
 		run := item.get("run")
 		h := Hook{Command: d.command(run), When: OnSuccess, Platforms: d.platforms(item.get("platforms")), Always: item.get("always").isTrue()}
 		if when := item.get("when"); when != nil {
@@ -550,7 +570,7 @@ func (d decoder) rules() []WatchRule {
 	var out []WatchRule
 	for _, item := range d.body.get("watch").get("rules").list() {
 		r := WatchRule{Paths: item.get("paths").strings(), Action: item.get("action").str(), To: item.get("to").str(), Via: item.get("via").str(), Pos: item.pos}
-		if exec := item.get("exec"); exec != nil {
+		if exec := item.get("exec"); exec != nil && !sealed(d.problems, d.scope.opts, exec.pos, "commands", allowHooks) {
 			r.Exec = d.command(exec)
 		}
 		switch sync := r.Action == "sync"; {

@@ -25,7 +25,9 @@ type unit struct {
 	layers    []*value // weakest first
 	includers []*unit  // in the order they were met
 	includes  []*unit
-	chain     []*unit // itself, then its includers, nearest first, each once
+	above     []*unit // itself, then its includers, nearest first, each once
+	chain     []*unit // those of above that it sees: a file of another repository sees none outside
+	with      *value  // what a file of another repository is given for its variables
 	vars      map[string]*variable
 	varNames  []string
 }
@@ -38,6 +40,7 @@ var rootOnly = []string{"name", "envFiles", "profiles", "policy", "run", "runner
 // loader reads the files of a manifest.
 type loader struct {
 	fsys     fs.FS
+	repos    *repositories
 	opts     Options
 	problems *diag.List
 	units    map[string]*unit // by file; those of the root's layers are the root's
@@ -81,12 +84,17 @@ func (d *loader) root(name string, text []byte) *unit {
 	}
 	u.layers = append(u.layers, d.profiles(u.layers)...)
 	for _, u := range d.ordered {
-		u.chain = []*unit{u}
-		for i := 0; i < len(u.chain); i++ {
-			for _, above := range u.chain[i].includers {
-				if !slices.Contains(u.chain, above) {
-					u.chain = append(u.chain, above)
+		u.above = []*unit{u}
+		for i := 0; i < len(u.above); i++ {
+			for _, above := range u.above[i].includers {
+				if !slices.Contains(u.above, above) {
+					u.above = append(u.above, above)
 				}
+			}
+		}
+		for _, above := range u.above {
+			if root := rootOf(u.file); root == "" || rootOf(above.file) == root {
+				u.chain = append(u.chain, above)
 			}
 		}
 	}
@@ -123,6 +131,16 @@ func (d *loader) includeItem(u *unit, item *value) {
 				d.problems.Add(p.pos, "write a name and a slash, such as data/", "%q is not a prefix for names", p.text)
 				return
 			}
+		}
+	}
+	if item.get("git") != nil {
+		d.includeGit(u, item, prefix)
+		return
+	}
+	for _, key := range []string{"ref", "with"} {
+		if v := item.get(key); v != nil {
+			d.problems.Add(v.pos, "add git: and its address, or take it out", "%q is for files of another repository", key)
+			return
 		}
 	}
 	if hasReference(at.text) {
@@ -173,7 +191,7 @@ func (d *loader) includeFile(by *unit, file, prefix string, at diag.Pos, optiona
 	if errors.Is(err, fs.ErrNotExist) && optional {
 		return
 	}
-	if err == nil && d.opts.Trust != nil {
+	if err == nil && d.opts.Trust != nil && rootOf(file) == "" {
 		err = d.opts.Trust(file)
 	}
 	if err != nil {
@@ -193,6 +211,8 @@ func (d *loader) includeFile(by *unit, file, prefix string, at diag.Pos, optiona
 	for _, e := range doc.entries {
 		if name, _ := cutOperator(e.name); slices.Contains(rootOnly, name) {
 			d.problems.Add(e.pos, "move it to "+d.ordered[0].file, "key %q is for the whole run and cannot stand in an included file", e.name)
+		} else if slices.Contains([]string{allowSecrets, allowSSH, allowRegistries}, name) {
+			sealed(d.problems, d.opts, e.pos, name, name)
 		}
 	}
 	if doc = manifestShape.check(doc, file, written, d.problems); doc == nil {

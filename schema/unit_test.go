@@ -116,7 +116,7 @@ func TestMistakesOfIncludes(t *testing.T) {
 		{"a variable of an includer", "-- kaniko-build.yaml --\nversion: 1\ninclude: [b.yaml]\nvars: {x: {default: 1}}\ntargets: {a: {}}\n-- b.yaml --\nvars: {x: {default: 2}}\n", `b.yaml:1:8: variable "x" is already declared at kaniko-build.yaml:3:8`},
 		{"a sibling's secret", "-- kaniko-build.yaml --\nversion: 1\ninclude: [b.yaml, c.yaml]\ntargets: {a: {}}\n-- b.yaml --\nsecrets: {x: {env: X}}\n-- c.yaml --\ntargets: {c: {secrets: [x]}}\n", `c.yaml:1:25: target "c" uses unknown secret "x"`},
 		{"outside", "-- kaniko-build.yaml --\nversion: 1\ninclude: [../b.yaml]\ntargets: {a: {}}\n", `path "../b.yaml" leaves the workspace`},
-		{"a repository", "-- kaniko-build.yaml --\nversion: 1\ninclude: [{git: x, path: b.yaml}]\ntargets: {a: {}}\n", `key "git" is not built yet`},
+		{"a repository", "-- kaniko-build.yaml --\nversion: 1\ninclude: [{git: x, path: b.yaml}]\ntargets: {a: {}}\n", "kaniko-build.yaml:2:17: a repository that is included needs a commit"},
 		{"another version", "-- kaniko-build.yaml --\nversion: 1\ninclude: [b.yaml]\ntargets: {a: {}}\n-- b.yaml --\nversion: 2\n", `b.yaml:1:10: version "2" is not one that this program reads`},
 		{"a reference", "-- kaniko-build.yaml --\nversion: 1\ninclude: [\"${vars.x}/b.yaml\"]\ntargets: {a: {}}\n", "include cannot hold a reference"},
 	} {

@@ -71,6 +71,16 @@ var varName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
 // declare reads a unit's vars section.
 func (s *scope) declare(u *unit, section *value) {
 	u.vars = map[string]*variable{}
+	defer func() {
+		if u.with == nil {
+			return
+		}
+		for _, e := range u.with.entries {
+			if u.vars[e.name] == nil {
+				s.problems.Add(e.pos, suggestFrom(e.name, u.varNames), "with gives unknown variable %q of %s", e.name, u.file)
+			}
+		}
+	}()
 	if section == nil {
 		return
 	}
@@ -258,6 +268,18 @@ func (s *scope) value(v *variable) *value {
 }
 
 func (s *scope) make(v *variable) *value {
+	if root := rootOf(v.pos.File); root != "" {
+		if w := s.unit(v.pos.File).with.get(v.name); w != nil {
+			done := s.expander().expand(w)
+			if done == nil || done.kind == nullKind {
+				return done
+			}
+			return s.accept(v, done, "with")
+		}
+		if !slices.Contains(s.opts.Allow, allowEnv) {
+			return s.byDefault(v)
+		}
+	}
 	if g, ok := s.given[v.name]; ok {
 		if g.v != nil {
 			return s.accept(v, g.v, g.from)
@@ -275,6 +297,11 @@ func (s *scope) make(v *variable) *value {
 			return s.parse(v, text, env+" in envFiles")
 		}
 	}
+	return s.byDefault(v)
+}
+
+// byDefault is the default of a variable.
+func (s *scope) byDefault(v *variable) *value {
 	if v.fallback == nil {
 		return nil
 	}
@@ -402,6 +429,8 @@ func (s *scope) lookup(file, ns, name string) (*value, error) {
 			return nil, &diag.Problem{What: fmt.Sprintf("unknown variable %q", name), Hint: cmp.Or(suggestFrom(name, s.visible(file)), "declare it: vars: {"+name+": {default: ...}}")}
 		}
 		return s.value(v), nil
+	case ns == "env" && rootOf(file) != "" && !slices.Contains(s.opts.Allow, allowEnv):
+		return nil, &diag.Problem{What: fmt.Sprintf("${env.%s}: a file of another repository does not see the environment", name), Hint: "pass it by with:, or run with --allow=env"}
 	case ns == "env":
 		text, ok := s.opts.lookupEnv(name)
 		if !ok {

@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,6 +34,8 @@ type manifestFlags struct {
 	varFiles []string
 	sets     []string
 	allow    []string
+
+	brought checkouts // repositories that reading the manifest took
 }
 
 func (f *manifestFlags) add(c *cobra.Command) {
@@ -42,13 +45,14 @@ func (f *manifestFlags) add(c *cobra.Command) {
 	fl.StringArrayVar(&f.vars, "var", nil, "set a variable of the manifest, NAME=VALUE")
 	fl.StringArrayVar(&f.varFiles, "var-file", nil, "set variables from a YAML file")
 	fl.StringArrayVar(&f.sets, "set", nil, "change targets, TARGET.KEY=YAML; patterns, KEY+ and KEY- as in the manifest: '*.platforms+=[linux/arm64]'")
-	fl.StringArrayVar(&f.allow, "allow", nil, "allow what the manifest may not do by itself: fs:DIR, paths that lead to a directory outside of the workspace")
+	fl.StringArrayVar(&f.allow, "allow", nil, "allow what the manifest may not do by itself: fs:DIR, paths that lead to a directory outside of the workspace; and what files of other repositories may not: env, hooks, outputs, registries, secrets, ssh, unpinned")
 }
 
 // workspace is a manifest that was read, and the directory its paths start from.
 type workspace struct {
 	root     string
 	manifest *schema.Manifest
+	brought  checkouts
 }
 
 func (f *manifestFlags) read(ctx context.Context) (*workspace, error) {
@@ -68,6 +72,7 @@ func (f *manifestFlags) readBy(ctx context.Context, open func(root string) fs.FS
 	}
 	w := &workspace{root: filepath.Dir(abs)}
 	w.manifest, err = f.parseFiles(ctx, open(w.root), files)
+	w.brought = f.brought
 	return w, unreadable(files[0], err)
 }
 
@@ -183,9 +188,22 @@ func (f *manifestFlags) options(ctx context.Context, root string) (schema.Option
 		}
 		o.VarFiles = append(o.VarFiles, schema.File{Name: name, Text: b})
 	}
+	if f.brought == nil {
+		f.brought = checkouts{}
+	}
+	o.Repository = f.brought.bring(ctx)
 	for _, a := range f.allow {
 		dir, ok := strings.CutPrefix(a, "fs:")
-		if !ok || dir == "" {
+		if !ok {
+			for name := range strings.SplitSeq(a, ",") {
+				if !slices.Contains(schema.Allowances(), name) {
+					return o, usageError{fmt.Errorf("--allow %q: write fs:DIR, or %s", a, strings.Join(schema.Allowances(), ", "))}
+				}
+				o.Allow = append(o.Allow, name)
+			}
+			continue
+		}
+		if dir == "" {
 			return o, usageError{fmt.Errorf("--allow %q: write fs:DIR", a)}
 		}
 		abs, err := filepath.Abs(dir)
@@ -293,6 +311,9 @@ func (w *workspace) path(p string) string {
 	if path.IsAbs(p) {
 		return p
 	}
+	if dir, ok := w.brought.path(w.manifest.Repositories, p); ok {
+		return dir
+	}
 	return filepath.Join(w.root, filepath.FromSlash(p))
 }
 
@@ -367,7 +388,11 @@ func (w *workspace) request(t *schema.Target, platform string) (executor.Request
 		r.Dockerfile = executor.Text{Name: inlineName(t), Data: []byte(t.Inline.Text)}
 	} else {
 		var err error
-		if r.Dockerfile, r.Ignore, err = readDockerfile(w.path(t.Dockerfile), t.Dockerfile); err != nil {
+		file := w.path(t.Dockerfile)
+		if err = w.brought.confined(w.manifest.Repositories, t.Dockerfile, file); err == nil {
+			r.Dockerfile, r.Ignore, err = readDockerfile(file, t.Dockerfile)
+		}
+		if err != nil {
 			pos := t.DockerfilePos
 			if pos == (diag.Pos{}) {
 				pos = t.Pos

@@ -31,6 +31,7 @@ type GitPlace struct {
 	Submodules bool
 	PlainHTTP  bool // http instead of https
 	History    int  // as Repo.History
+	Plain      bool // without .git, as docker build has it
 	// AnyCertificate trusts whoever answers.
 	AnyCertificate bool
 	// Token, or User and Password, are shown to the host of the address and to
@@ -141,9 +142,16 @@ func (f *Fetcher) webDirectory(ctx context.Context, at string) (string, error) {
 
 // gitDirectory checks a repository out, with its .git as kaniko has it.
 func (f *Fetcher) gitDirectory(ctx context.Context, p Place) (string, error) {
+	dir, _, err := f.Repository(ctx, p)
+	return dir, err
+}
+
+// Repository checks out the repository at a git:// address, and tells which commit
+// that is. The directory may be removed when nothing uses it.
+func (f *Fetcher) Repository(ctx context.Context, p Place) (dir, commit string, err error) {
 	r, auth, err := p.repo()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	own := *f // what it may show is for this repository alone
 	own.GitAnyCertificate = p.Git.AnyCertificate
@@ -155,9 +163,10 @@ func (f *Fetcher) gitDirectory(ctx context.Context, p Place) (string, error) {
 	}
 	c, err := own.Commit(ctx, r)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	return own.checkedOut(ctx, r, c)
+	dir, err = own.checkedOut(ctx, r, c)
+	return dir, c.Digest(), err
 }
 
 // repo is the repository of a git:// address, and the Authorization header for
@@ -182,7 +191,7 @@ func (p Place) repo() (Repo, string, error) {
 	if commit != "" {
 		ref = commit
 	}
-	return Repo{Remote: u.String(), Ref: ref, KeepGitDir: true, NoSubmodules: !p.Git.Submodules, History: p.Git.History}, auth, nil
+	return Repo{Remote: u.String(), Ref: ref, KeepGitDir: !p.Git.Plain, NoSubmodules: !p.Git.Submodules, History: p.Git.History}, auth, nil
 }
 
 // tokenUsers are the names that hosts want beside a token. Others take the

@@ -1,0 +1,203 @@
+package schema
+
+import (
+	"fmt"
+	"io/fs"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"kaniko-build/schema/diag"
+)
+
+// Repository is a commit of a git repository that a manifest has files or contexts
+// of. Root stands for its directory in the paths of the manifest: they begin with
+// it as with a directory of the workspace.
+type Repository struct {
+	Root   string // git:HOST/PATH@COMMIT
+	URL    string
+	Commit string
+}
+
+// repositories is a file system with those of repositories in it, each in the
+// directory that is its Root.
+type repositories struct {
+	fs.FS
+	bring func(url, ref string) (files fs.FS, commit string, err error)
+	found []Repository
+	files map[string]fs.FS // by root
+	known map[string]string
+}
+
+func newRepositories(workspace fs.FS, opts Options) *repositories {
+	return &repositories{FS: workspace, bring: opts.Repository, files: map[string]fs.FS{}, known: map[string]string{}}
+}
+
+var repositoryRoot = regexp.MustCompile(`^git:[^@]+@(?:[0-9a-f]{64}|[0-9a-f]{40})(?:/|$)`)
+
+// rootOf is the root of the repository that a path lies in, "" for the workspace.
+func rootOf(name string) string {
+	if !strings.HasPrefix(name, "git:") {
+		return ""
+	}
+	return strings.TrimSuffix(repositoryRoot.FindString(name), "/")
+}
+
+// Open opens a file of the workspace or of a repository.
+func (r *repositories) Open(name string) (fs.File, error) {
+	root := rootOf(name)
+	files := r.files[root]
+	if files == nil {
+		return r.FS.Open(name)
+	}
+	inside := strings.TrimPrefix(strings.TrimPrefix(name, root), "/")
+	if inside == "" {
+		inside = "."
+	}
+	return files.Open(inside)
+}
+
+// root brings a commit of a repository, once, and answers with its root.
+func (r *repositories) root(at, ref string) (string, error) {
+	key := at + "#" + ref
+	if root := r.known[key]; root != "" {
+		return root, nil
+	}
+	u, err := url.Parse(at)
+	if err != nil || u.Host == "" || u.Path == "" {
+		return "", &diag.Problem{What: fmt.Sprintf("%q is not the address of a repository", at), Hint: "write it as git clone takes it, such as https://git.example.com/plat/images.git"}
+	}
+	if r.bring == nil {
+		return "", &diag.Problem{What: "repositories cannot be had here"}
+	}
+	files, commit, err := r.bring(at, ref)
+	if err != nil {
+		return "", err
+	}
+	if !fullCommit.MatchString(commit) {
+		return "", fmt.Errorf("internal error: %q is no commit; please report this", commit)
+	}
+	root := "git:" + path.Join(u.Host, path.Clean("/"+strings.ReplaceAll(u.Path, "@", "_"))) + "@" + commit
+	if r.files[root] == nil {
+		r.files[root] = files
+		r.found = append(r.found, Repository{root, at, commit})
+	}
+	r.known[key] = root
+	return root, nil
+}
+
+// of is the repository with a root.
+func (r *repositories) of(root string) Repository {
+	for _, f := range r.found {
+		if f.Root == root {
+			return f
+		}
+	}
+	return Repository{}
+}
+
+var fullCommit = regexp.MustCompile(`^(?:[0-9a-f]{64}|[0-9a-f]{40})$`)
+
+// What a file of another repository may do only if Options.Allow says so.
+const (
+	allowUnpinned   = "unpinned"   // be of a branch or tag
+	allowEnv        = "env"        // see the environment
+	allowHooks      = "hooks"      // run commands on this machine
+	allowSecrets    = "secrets"    // use and declare secrets
+	allowSSH        = "ssh"        // use and declare ssh agents
+	allowRegistries = "registries" // say how registries are reached
+	allowOutputs    = "outputs"    // write files
+)
+
+// Allowances are what Options.Allow may hold.
+func Allowances() []string {
+	return []string{allowEnv, allowHooks, allowOutputs, allowRegistries, allowSecrets, allowSSH, allowUnpinned}
+}
+
+// sealed tells whether what a file says at pos may not do something, and reports it
+// then.
+func sealed(l *diag.List, opts Options, pos diag.Pos, what, allowance string) bool {
+	if rootOf(pos.File) == "" || slices.Contains(opts.Allow, allowance) {
+		return false
+	}
+	l.Add(pos, "write it in a file of your own, or run with --allow="+allowance, "a file of another repository cannot have %s", what)
+	return true
+}
+
+// includeGit reads files of a repository.
+func (d *loader) includeGit(u *unit, item *value, prefix string) {
+	at, ref, file := item.get("git"), item.get("ref"), item.get("path")
+	for _, v := range []*value{at, ref, file} {
+		if v != nil && hasReference(v.text) {
+			d.problems.Add(v.pos, "write the text itself", "include cannot hold a reference")
+			return
+		}
+	}
+	switch unpinned := slices.Contains(d.opts.Allow, allowUnpinned); {
+	case ref == nil && !unpinned:
+		d.problems.Add(at.pos, "add ref: and the full commit; --allow=unpinned takes the default branch as it is now", "a repository that is included needs a commit")
+		return
+	case ref != nil && !fullCommit.MatchString(ref.text) && !unpinned:
+		d.problems.Add(ref.pos, "write the full commit, 40 or 64 hex digits, or run with --allow=unpinned", "%q may be something else tomorrow", ref.text)
+		return
+	}
+	root, err := d.repos.root(at.text, ref.str())
+	if err != nil {
+		d.problems.AddErr(at.pos, placed(err, at.pos))
+		return
+	}
+	pattern := path.Join(root, path.Clean("/"+file.text))
+	names := []string{pattern}
+	if isGlob(file.text) {
+		if names, err = globFiles(d.fsys, pattern); err != nil {
+			d.problems.Add(file.pos, "", "include %s: %v", file.text, err)
+			return
+		}
+		if len(names) == 0 && !item.get("optional").isTrue() {
+			d.problems.Add(file.pos, "", "no file of %s matches include %q", at.text, file.text)
+		}
+	}
+	for _, name := range names {
+		known := d.units[name] != nil
+		d.includeFile(u, name, u.prefix+prefix, file.pos, item.get("optional").isTrue())
+		if got := d.units[name]; got != nil {
+			if with := item.get("with"); with != nil && known {
+				d.problems.Add(with.pos, "give its variables where it is included first", "file %s is already included", name)
+			} else if with != nil {
+				got.with = with
+			}
+		}
+	}
+}
+
+// repositoryContext is the directory of a main context in a repository: URL#REF:DIRECTORY.
+func (p *parser) repositoryContext(v *value) string {
+	at, fragment, _ := strings.Cut(strings.TrimPrefix(v.text, "git:"), "#")
+	ref, dir, _ := strings.Cut(fragment, ":")
+	if rootOf(v.pos.File) != "" && !fullCommit.MatchString(ref) && !slices.Contains(p.scope.opts.Allow, allowUnpinned) {
+		p.problems.Add(v.pos, "write the full commit, or run with --allow=unpinned", "a file of another repository needs a commit for its contexts")
+		return "."
+	}
+	root, err := p.repos.root(at, ref)
+	if err != nil {
+		p.problems.AddErr(v.pos, placed(err, v.pos))
+		return "."
+	}
+	return path.Join(root, path.Clean("/"+dir))
+}
+
+// shownPath is a path as print writes it, so that it can be read again.
+func (p *parser) shownPath(name string) string {
+	root := rootOf(name)
+	if root == "" {
+		return "//" + name
+	}
+	r := p.repos.of(root)
+	out := "git:" + r.URL + "#" + r.Commit
+	if dir := strings.TrimPrefix(strings.TrimPrefix(name, root), "/"); dir != "" {
+		out += ":" + dir
+	}
+	return out
+}
