@@ -104,6 +104,9 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 	j := n.job
 	j.Rung, j.IDs, j.Walk = iso.Rung, iso.IDs, iso.Walk
 	j.Keep, j.Ignore, j.Stay, j.Lent, j.Ends, j.Snapshots = x.keep(n), x.opts.IgnorePaths, stay(), n.lent(), ends(), snapshot.Mode(x.opts.SnapshotMode)
+	if iso.Elsewhere { // nothing of this machine is there
+		j.Keep, j.Stay, j.Lent, j.Ends = imagePlaces, imageDirs, nil, true
+	}
 	j.Memory = n.Resources.Memory
 	j.Stages = x.unspoiled(j.Stages)
 	why := x.why(n)
@@ -147,7 +150,17 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 	if err != nil {
 		return coreResult{}, err
 	}
-	if iso.Rung == sandbox.InPlace { // credentials are put aside with the rest
+	temp := ""
+	if iso.Elsewhere {
+		dir, err := x.store.TempDir("node")
+		if err != nil {
+			conn.Close()
+			return coreResult{}, err
+		}
+		defer func() { err2 := dir.Remove(); err = errors.Join(err, err2) }()
+		temp = dir.Path
+	}
+	if iso.takesRoot() { // credentials are put aside with the rest
 		back, err := x.keys.Away(imagePlaces[0])
 		if err != nil {
 			conn.Close()
@@ -156,7 +169,7 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 		defer back()
 	}
 	container, err := x.opts.Runner.Start(ctx, iso, Site{
-		Store: x.store.Dir(), Keep: j.Keep, Ignore: j.Ignore, Ends: j.Ends, Arches: n.arches(),
+		Store: x.store.Dir(), Temp: temp, Keep: j.Keep, Ignore: j.Ignore, Ends: j.Ends, Arches: n.arches(), Resources: n.Resources,
 		Waiting: func() {
 			x.opts.Sink(Event{Node: n.ID, Kind: Waiting, Time: time.Now(), Text: "another image, which is built in the root of this container"})
 		},

@@ -99,6 +99,10 @@ type Runner interface {
 // Site is what a node needs of the machine that it starts on.
 type Site struct {
 	Store string
+	// StoreFile is the directory Store, where that is no path that the node has; the
+	// caller's to close.
+	StoreFile *os.File
+	Temp      string // of Isolation.Elsewhere: a directory for the runner's own use, until the node has ended
 	// Where the node has the machine's own root: paths to leave alone, Keep
 	// those that are there now.
 	Keep, Ignore []string
@@ -106,7 +110,8 @@ type Site struct {
 	Waiting      func() // called once if another node has that root
 	// Arches are the architectures (GOARCH) whose programs the node will execute,
 	// other than the machine's own; sorted.
-	Arches []string
+	Arches    []string
+	Resources Resources // of the node, for who can make limits of them
 }
 
 // Container is a started core.
@@ -122,7 +127,13 @@ type Isolation struct {
 	Rung sandbox.Rung
 	IDs  sandbox.IDMap
 	Walk bool // no overlay can be mounted in the store: what a RUN changed is found by a walk
+	// Elsewhere says of rung inplace that each node gets a root of its own: that of a
+	// container that the Runner makes, with /kaniko to leave alone, not of this process.
+	Elsewhere bool
 }
+
+// takesRoot tells whether nodes are built in the root of this very process.
+func (i Isolation) takesRoot() bool { return i.Rung == sandbox.InPlace && !i.Elsewhere }
 
 // MachineError says that this machine lacks what is needed, and the remedy.
 type MachineError struct {
@@ -180,7 +191,7 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	if err != nil && !errors.As(err, &machine) {
 		return nil, err
 	}
-	if iso.Rung == sandbox.InPlace {
+	if iso.takesRoot() {
 		o.Jobs, weighted = 1, false // there is one root
 	}
 	if _, err := snapshot.ParseMode(o.SnapshotMode); err != nil {
@@ -212,7 +223,7 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	}
 	x := &Executor{
 		opts: o, store: st, registry: reg, keys: keys, tokens: newTokens(o.Jobs, weighted),
-		fetcher: &buildctx.Fetcher{Dir: st.FilesDir("fetched"), Env: gitEnv(o.Getenv), NoCommand: iso.Rung == sandbox.InPlace, Use: st.Use},
+		fetcher: &buildctx.Fetcher{Dir: st.FilesDir("fetched"), Env: gitEnv(o.Getenv), NoCommand: iso.takesRoot(), Use: st.Use},
 		hashers: &hashers{store: st, dirs: map[string]*buildctx.Hasher{}}, layouts: map[string]*image.Layout{},
 		isolation: func() (Isolation, error) { return iso, err },
 		caches:    newCaches(ctx),

@@ -174,6 +174,9 @@ func (f *applyFlags) defaults(c *cobra.Command, w *workspace) {
 	if !set("jobs") {
 		f.jobs = run.Jobs
 	}
+	if !set("runner") {
+		f.runner = w.manifest.Runner.Type
+	}
 	if !set("keep-going") {
 		f.keepGoing = run.KeepGoing
 	}

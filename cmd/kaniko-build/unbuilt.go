@@ -16,7 +16,7 @@ func (w *workspace) unbuilt(p *plan.Plan) error {
 		l.Add(pos, "take it out for now", format+" is not built yet", args...)
 	}
 	m := w.manifest
-	if m.Runner.Type != "local" {
+	if m.Runner.Type == "kubernetes" {
 		later(m.Runner.Pos, "runner %s", m.Runner.Type)
 	}
 	seen := map[string]bool{}

@@ -130,7 +130,7 @@ func (f *watchFlags) early(ctx context.Context) schema.Watch {
 // executorFor is the executor for a manifest that was read. It is kept as long as what
 // it was opened with stays the same.
 func (w *workshop) executorFor(ctx context.Context, registries []executor.Registry) (*executor.Executor, error) {
-	made := fmt.Sprintf("%v %q %q %d %d", registries, w.f.snapshotMode, w.f.ignorePaths, w.f.retries, w.f.jobs)
+	made := fmt.Sprintf("%v %q %q %d %d %q %q", registries, w.f.snapshotMode, w.f.ignorePaths, w.f.retries, w.f.jobs, w.f.runner, w.f.image)
 	if n := len(w.opened); n > 0 && made == w.made {
 		return w.opened[n-1], nil
 	}

@@ -38,6 +38,9 @@ func SingleMap(uid, gid uint32) IDMap {
 	return IDMap{UIDs: []Range{{0, uid, 1}}, GIDs: []Range{{0, gid, 1}}}
 }
 
+// SameMap has all ids as they are.
+func SameMap() IDMap { return ownMap(nil, nil) }
+
 // ownMap is the map of a process that stays in its namespace: its ids as they are.
 func ownMap(uids, gids []Range) IDMap {
 	same := func(own []Range) []Range {

@@ -87,6 +87,16 @@ func cloneMount(dir int, path string) (fd, error) {
 	return fd(m), nil
 }
 
+// Detached is a directory for a process elsewhere that sees no path to it: nothing
+// above it can be reached from there. It takes the right to mount.
+func Detached(dir string) (*os.File, error) {
+	f, err := cloneMount(unix.AT_FDCWD, dir)
+	if err != nil {
+		return nil, &os.PathError{Op: "open_tree", Path: dir, Err: err}
+	}
+	return os.NewFile(uintptr(f), dir), nil
+}
+
 // restrict sets MOUNT_ATTR_* on a mount and all mounts below it.
 func (f fd) restrict(attrs uint64) error {
 	return unix.MountSetattr(int(f), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: attrs})

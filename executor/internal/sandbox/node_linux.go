@@ -29,6 +29,8 @@ type NodeSpec struct {
 	// Map.HostGID(0) and its mode 0710, which shuts out everybody else as
 	// 0700 does, for nobody has that group. Every directory above may be closed.
 	Store string
+	// StoreFile is the store on rung inplace, where Store is no path that the node has.
+	StoreFile *os.File
 
 	// Binds are further directories or files of the host, read-only.
 	Binds []NodeBind
@@ -444,8 +446,12 @@ func (p *program) node(spec NodeSpec, null *os.File, life, statusPipe, stderr *p
 	}
 	fds := []any{int(null.Fd()), int(null.Fd()), int(stderr.w.Fd()), 0 /* config */, int(life.r.Fd()), int(statusPipe.w.Fd())}
 	config := nodeConfig{Magic: nodeMagic, Rung: spec.Rung, Map: spec.Map, Entry: spec.Entry, Path: store, Handlers: spec.Handlers}
-	config.Store = len(fds)
-	fds = append(fds, open(store))
+	if config.Store = len(fds); spec.StoreFile != nil {
+		config.Path = fmt.Sprintf("/proc/self/fd/%d", config.Store)
+		fds = append(fds, int(spec.StoreFile.Fd()))
+	} else {
+		fds = append(fds, open(store))
+	}
 	for _, b := range binds {
 		st, err := os.Stat(b.Source)
 		if err != nil {

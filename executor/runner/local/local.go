@@ -69,7 +69,7 @@ func (r *Runner) Start(ctx context.Context, iso executor.Isolation, at executor.
 // it lives.
 func start(ctx context.Context, iso executor.Isolation, at executor.Site, foreign emulators, files ...*os.File) (executor.Container, error) {
 	n, err := sandbox.StartNode(ctx, sandbox.NodeSpec{
-		Rung: iso.Rung, Map: iso.IDs, Store: at.Store, Entry: coreEntry,
+		Rung: iso.Rung, Map: iso.IDs, Store: at.Store, StoreFile: at.StoreFile, Entry: coreEntry,
 		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, Files: files,
 		Binds: foreign.binds, Handlers: foreign.handlers,
 	})
