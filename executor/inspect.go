@@ -81,10 +81,11 @@ type Reference struct {
 	Use        string // "FROM", "COPY --from", "RUN --mount=from"
 	Platform   string // of FROM --platform; "" is the request's
 	Unresolved bool   // it holds an ARG without a value: Name is as written
+	Context    bool   // it is a named context, by its name in Request.Contexts, for a platform that FROM names
 }
 
-// References lists what the needed stages of a Dockerfile refer to, named
-// contexts left out. Nothing is read or asked. That a name has no value is no
+// References lists what the needed stages of a Dockerfile refer to; named contexts only
+// where FROM names their platform. Nothing is read or asked. That a name has no value is no
 // mistake yet: the caller may do without that edge, Inspect may not.
 func References(r Request) ([]Reference, error) {
 	o, err := parseOptions(r, nil)
@@ -97,10 +98,10 @@ func References(r Request) ([]Reference, error) {
 	}
 	var out []Reference
 	for _, ref := range f.References() {
-		if ref.Context {
+		if ref.Context && ref.Platform == nil {
 			continue
 		}
-		one := Reference{Name: ref.Name, Pos: ref.Pos, Use: string(ref.Use), Unresolved: ref.Unresolved}
+		one := Reference{Name: ref.Name, Pos: ref.Pos, Use: string(ref.Use), Unresolved: ref.Unresolved, Context: ref.Context}
 		if ref.Platform != nil {
 			one.Platform = platforms.FormatAll(*ref.Platform)
 		}

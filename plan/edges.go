@@ -76,6 +76,8 @@ func (f *edgeFinder) references() {
 	}
 	for _, r := range refs {
 		switch {
+		case r.Context:
+			f.platformContext(r)
 		case f.isNamedContext(r.Name):
 		case r.Unresolved && t.Infer == schema.InferStrict:
 			f.problems.Add(r.Pos, "give the ARG a value", "target %q: %s %s has no value here, and infer is strict", t.Name, r.Use, printable(r.Name))
@@ -85,6 +87,17 @@ func (f *edgeFinder) references() {
 				"target %q: %s %s has no value here, so it makes no edge", t.Name, r.Use, printable(r.Name))
 		default:
 			f.image(r)
+		}
+	}
+}
+
+// platformContext adds the parent that a named context is for a platform that FROM
+// names, unless the manifest gives a context for that one.
+func (f *edgeFinder) platformContext(r Reference) {
+	for _, c := range f.node.Target.Contexts {
+		platform := schema.NormalPlatform(r.Platform)
+		if c.Kind == schema.ContextTarget && c.Name == r.Name && !strings.Contains(c.Name, "::") && platform != f.node.Platform {
+			f.parent(c.Value, Edge{Kind: ByContext, Use: r.Use, Name: c.Name, Pos: r.Pos, Weak: c.Weak}, platform)
 		}
 	}
 }

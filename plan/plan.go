@@ -79,6 +79,7 @@ type Reference struct {
 	Use        string   // "FROM", "COPY --from", "ADD --from", "RUN --mount=from"
 	Platform   string   // of FROM --platform; "" is the node's own
 	Unresolved bool     // it holds an ARG without a value: Name is as written
+	Context    bool     // Name is a named context of the target, and Platform is set
 }
 
 // Dockerfiles tells what the Dockerfile of a target refers to.

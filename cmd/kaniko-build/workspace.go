@@ -340,7 +340,7 @@ func (d dockerfiles) References(t schema.Target, platform string) ([]plan.Refere
 	}
 	out := make([]plan.Reference, len(refs))
 	for i, ref := range refs {
-		out[i] = plan.Reference{Name: ref.Name, Pos: d.at.pos(ref.Pos), Use: ref.Use, Platform: ref.Platform, Unresolved: ref.Unresolved}
+		out[i] = plan.Reference{Name: ref.Name, Pos: d.at.pos(ref.Pos), Use: ref.Use, Platform: ref.Platform, Unresolved: ref.Unresolved, Context: ref.Context}
 	}
 	return out, nil
 }
@@ -592,7 +592,8 @@ func (w *workspace) requests(p *plan.Plan) ([]executor.Request, error) {
 		r.ID, r.Nameless = string(id), n.Joined
 		r.Images = map[string]string{}
 		for name, parent := range n.Parents {
-			if _, ok := r.Contexts[name]; ok {
+			context, _, _ := strings.Cut(name, "::")
+			if r.Contexts[name] != "" || r.Contexts[context] != "" {
 				r.Contexts[name] = "node:" + string(parent)
 			} else {
 				r.Images[name] = string(parent)
