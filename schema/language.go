@@ -246,6 +246,11 @@ var targetWatchShape = &shape{what: "a mapping such as {rules: [...]}", fields: 
 		{name: "via", shape: textShape, about: "sync: where the image runs, kubectl:WORKLOAD, docker:CONTAINER or compose:SERVICE."},
 		{name: "exec", shape: commandShape, about: "sync: command to run there afterwards."},
 	}}}, about: "The first rule that matches a path counts."},
+	{name: "onSuccess", shape: watchCommandShape, about: "Run each time this target was built."},
+}}
+
+var watchCommandShape = &shape{what: "a mapping such as {run: ./reload.sh}", fields: []field{
+	{name: "run", shape: commandShape, needed: true, about: "The command, in the directory of this file."},
 }}
 
 var varShape = &shape{what: "a mapping such as {default: ...}", fields: []field{
@@ -322,7 +327,6 @@ var watchShape = &shape{what: "a mapping such as {debounce: 300ms}", fields: []f
 	{name: "pollInterval", shape: durationShape, dflt: `"2s"`, about: "For the trigger poll."},
 	{name: "onChange", shape: &shape{what: "restart, queue or ignore", text: true, words: changeModes}, dflt: `"restart"`, about: "What a change does to a build that runs."},
 	{name: "ignore", shape: globsShape, about: "Files whose changes do not count."},
-	{name: "onSuccess", shape: &shape{what: "a mapping such as {run: ./reload.sh}", fields: []field{
-		{name: "run", shape: commandShape, needed: true, about: "The command, in the directory of this file."},
-	}}, about: "Run after each build that succeeded."},
+	{name: "onSuccess", shape: watchCommandShape, about: "Run after each build that succeeded."},
+	{name: "onFailure", shape: watchCommandShape, about: "Run after each build in which something failed, such as notify-send."},
 }}

@@ -78,6 +78,7 @@ type Target struct {
 	Resources     Resources
 	Timeout       time.Duration // 0 is none
 	Rules         []WatchRule
+	OnSuccess     Command // of watch, zero is none
 
 	body *value // resolved, for Print
 }
@@ -330,7 +331,7 @@ type Watch struct {
 	Debounce, MaxWait, PollInterval time.Duration
 	OnChange                        string   // restart, queue, ignore
 	Ignore                          []string // patterns, relative to the workspace root
-	OnSuccess                       Command  // zero is none
+	OnSuccess, OnFailure            Command  // zero is none
 }
 
 // Run is how apply behaves when no flag says otherwise.

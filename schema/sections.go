@@ -482,6 +482,9 @@ func (p *parser) watch() Watch {
 	if run := v.get("onSuccess").get("run"); run != nil {
 		out.OnSuccess = p.command(run)
 	}
+	if run := v.get("onFailure").get("run"); run != nil {
+		out.OnFailure = p.command(run)
+	}
 	return out
 }
 

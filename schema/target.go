@@ -132,6 +132,7 @@ func (d decoder) target() Target {
 		Resources:   d.resources(),
 		Timeout:     d.duration(b.get("timeout")),
 		Rules:       d.rules(),
+		OnSuccess:   d.onSuccess(),
 	}
 	if v := b.get("context"); v != nil {
 		t.Context, t.ContextPos = d.context(v), v.pos
@@ -565,6 +566,13 @@ func (d decoder) resources() Resources {
 }
 
 var viaText = regexp.MustCompile(`^(kubectl|docker|compose):.+$`)
+
+func (d decoder) onSuccess() Command {
+	if run := d.body.get("watch").get("onSuccess").get("run"); run != nil {
+		return d.command(run)
+	}
+	return Command{}
+}
 
 func (d decoder) rules() []WatchRule {
 	var out []WatchRule

@@ -149,11 +149,25 @@ func (h *hooks) run(ctx context.Context, node string, t *schema.Target, hook sch
 			return &diag.Problem{Pos: hook.Pos, What: fmt.Sprintf("target %q: hook: %v", t.Name, err)}
 		}
 	}
-	h.log(node, title(hook.Command)+"\n")
+	return h.exec(ctx, node, t.Name, hook.Command, argv, res)
+}
+
+// command runs a command that knows nothing but its environment.
+func (h *hooks) command(ctx context.Context, node, target string, c schema.Command, res hookResult) error {
+	argv := []string{"sh", "-c", c.Line}
+	if c.Words != nil {
+		argv = c.Words
+	}
+	return h.exec(ctx, node, target, c, argv, res)
+}
+
+// exec runs the words of a command.
+func (h *hooks) exec(ctx context.Context, node, target string, cmd schema.Command, argv []string, res hookResult) error {
+	h.log(node, title(cmd)+"\n")
 	out := &hookOutput{log: func(lines string) { h.log(node, lines) }}
 	c := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	c.Dir, c.Stdout, c.Stderr = h.w.path(hook.Dir), out, out
-	c.Env = append(os.Environ(), "KANIKO_BUILD_TARGET="+t.Name, "KANIKO_BUILD_REF="+res.ref, "KANIKO_BUILD_DIGEST="+res.digest, "KANIKO_BUILD_STATUS="+res.status)
+	c.Dir, c.Stdout, c.Stderr = h.w.path(cmd.Dir), out, out
+	c.Env = append(os.Environ(), "KANIKO_BUILD_TARGET="+target, "KANIKO_BUILD_REF="+res.ref, "KANIKO_BUILD_DIGEST="+res.digest, "KANIKO_BUILD_STATUS="+res.status)
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that what it started ends with it
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
 	c.WaitDelay = hookGrace
@@ -165,11 +179,11 @@ func (h *hooks) run(ctx context.Context, node string, t *schema.Target, hook sch
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
-	what := fmt.Sprintf("target %q: hook %s: %v", t.Name, title(hook.Command), err)
+	what := fmt.Sprintf("target %q: hook %s: %v", target, title(cmd), err)
 	for _, l := range out.tail {
 		what += "\n  | " + printable(l)
 	}
-	return &hookError{&diag.Problem{Pos: hook.Pos, What: what}}
+	return &hookError{&diag.Problem{Pos: cmd.Pos, What: what}}
 }
 
 // hookError is a hook that failed: work that went wrong, no wrong input.

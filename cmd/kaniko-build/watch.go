@@ -20,6 +20,9 @@ type watchFlags struct {
 	trigger                   string
 	debounce, maxWait, period time.Duration
 	onChange                  string
+	load                      bool
+	loadTo                    string
+	bell                      bool
 }
 
 func newWatch(t terminal) *cobra.Command {
@@ -51,6 +54,10 @@ signal SIGHUP, looks for changes. With --progress json every line is an event; t
 	fl.DurationVar(&f.period, "poll-interval", 0, "time between two looks at files that are compared (default 2s)")
 	fl.StringVar(&f.onChange, "on-change", "", "what a change does while images are built: restart those it concerns, queue it, or ignore it until another comes (default restart)")
 	complete(c, "on-change", "restart", "queue", "ignore")
+	fl.BoolVar(&f.load, "load", false, "give each image that was built to Docker, podman or containerd, the first that answers")
+	fl.StringVar(&f.loadTo, "load-to", "", "--load to docker, podman, containerd or k8s.io")
+	complete(c, "load-to", "docker", "podman", "containerd", "k8s.io")
+	fl.BoolVar(&f.bell, "bell", false, "ring the terminal's bell when something failed")
 	return c
 }
 
@@ -98,8 +105,14 @@ func (f *watchFlags) run(c *cobra.Command, t terminal, selection []string) (err 
 	if _, err := f.find(); err != nil { // there is nothing to wait for
 		return err
 	}
+	var engineArgs []string
+	if f.load || f.loadTo != "" {
+		if engineArgs, err = engine(ctx, f.loadTo); err != nil {
+			return err
+		}
+	}
 	s := &stage{ctx: ctx, flags: f, term: t}
-	shop := &workshop{f: f, c: c, stage: s, selection: selection}
+	shop := &workshop{f: f, c: c, stage: s, selection: selection, engine: engineArgs}
 	defer func() { err = errors.Join(err, shop.close(ctx), s.close()) }()
 	o.Sink = s.watched
 	e := watch.New(shop, o)

@@ -232,6 +232,9 @@ func (l *look) End(ctx context.Context, out graph.Outcome) {
 			l.site.shop.stage.after(func() { fmt.Fprintf(r.term.err, "\n%s\n", printableLines(err.Error())) })
 		}
 	}
+	if ctx.Err() == nil {
+		err = errors.Join(err, l.hand(ctx, kept, err))
+	}
 	if err == nil && r.digests != "" {
 		err = r.writeDigests()
 	}

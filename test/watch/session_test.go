@@ -226,14 +226,21 @@ func (s *session) expect(what, want string) (reasons []string) {
 	return reasons
 }
 
+// tool runs another command of the program in the session's store.
+func (s *session) tool(args ...string) (string, error) {
+	s.Helper()
+	c := exec.Command(rig.Binary(s), args...)
+	c.Dir, c.Env = s.dir, s.cmd.Env
+	b, err := c.CombinedOutput()
+	return string(b), err
+}
+
 // image is the file of an image in the store, by the image's name and the file's
 // path; absent tells that there is none.
 func (s *session) image(name, file string) (text string, absent bool) {
 	s.Helper()
 	out := filepath.Join(s.TempDir(), "root")
-	c := exec.Command(rig.Binary(s), "unpack", name, out)
-	c.Env = s.cmd.Env
-	if b, err := c.CombinedOutput(); err != nil {
+	if b, err := s.tool("unpack", name, out); err != nil {
 		s.Fatalf("unpack %s: %v\n%s", name, err, b)
 	}
 	b, err := os.ReadFile(filepath.Join(out, file))

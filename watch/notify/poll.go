@@ -63,8 +63,10 @@ func (p *poller) look(i *Interest, s *Set) {
 	for _, f := range i.Files {
 		see(f)
 	}
+	walked := map[string]bool{}
 	for _, t := range i.Trees {
-		if _, done := now[t]; !done && see(t) {
+		if !walked[t] && see(t) {
+			walked[t] = true
 			walk(t)
 		}
 	}
