@@ -161,7 +161,8 @@ type Executor struct {
 
 	listings listings
 	scans    scans
-	listed   atomic.Bool // a round has put listings into the store
+	reading  chan struct{} // as many layers at once as steps
+	listed   atomic.Bool   // a round has put listings into the store
 
 	isolation func() (Isolation, error) // probed once, when first needed
 
@@ -226,7 +227,7 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 		fetcher: &buildctx.Fetcher{Dir: st.FilesDir("fetched"), Env: gitEnv(o.Getenv), NoCommand: iso.takesRoot(), Use: st.Use},
 		hashers: &hashers{store: st, dirs: map[string]*buildctx.Hasher{}}, layouts: map[string]*image.Layout{},
 		isolation: func() (Isolation, error) { return iso, err },
-		caches:    newCaches(ctx),
+		caches:    newCaches(ctx), reading: make(chan struct{}, o.Jobs),
 	}
 	if err := x.sweep(ctx); err != nil {
 		return nil, errors.Join(err, st.Close())

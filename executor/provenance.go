@@ -112,7 +112,7 @@ func (n *Node) provenance(img image.Assembled, c chain) (image.Predicate, error)
 	hide := newMasker(n.secretValues())
 	d := &p.BuildDefinition
 	d.BuildType = buildType
-	d.ResolvedDependencies = n.materials()
+	d.ResolvedDependencies = n.materials(hide)
 	d.ExternalParameters.ConfigSource = configSource{URI: n.Attest.Source, Path: path.Base(n.Dockerfile.Name)}
 	req := &d.ExternalParameters.Request
 	*req = asked{Frontend: frontend, Args: n.frontendArgs(hide)}
@@ -198,7 +198,7 @@ func (n *Node) frontendArgs(hide masker) map[string]string {
 		case isDirectory(value), strings.HasPrefix(value, layoutScheme): // where, is nobody's business
 			value = "local:" + name
 		}
-		args["context:"+name] = Redacted(value)
+		args["context:"+name] = hide.hide(Redacted(value))
 	}
 	if n.Stage != "" {
 		args["target"] = n.Stage
@@ -212,6 +212,10 @@ func (n *Node) frontendArgs(hide masker) map[string]string {
 // Redacted is an address without the password in it, as provenance shows it.
 func Redacted(address string) string {
 	u, err := url.Parse(address)
+	if scheme, rest, ok := strings.Cut(address, "://"); err != nil && ok { // what is before an @ is a user, whatever is wrong with it
+		host, path, _ := strings.Cut(rest, "/")
+		return scheme + "://" + host[strings.LastIndexByte(host, '@')+1:] + "/" + path
+	}
 	if err != nil || u.User == nil {
 		return address
 	}
@@ -251,7 +255,7 @@ func readsContext(r *dockerfile.Run, src dockerfile.Source) bool {
 }
 
 // materials are the images that were read, and what ADD fetched.
-func (n *Node) materials() []material {
+func (n *Node) materials(hide masker) []material {
 	var out []material
 	for _, r := range n.program.Images() {
 		b := n.images[imageKey(r)]
@@ -284,7 +288,10 @@ func (n *Node) materials() []material {
 		}
 	}
 	slices.SortFunc(out, func(a, b material) int { return strings.Compare(a.URI, b.URI) })
-	return append(out, n.sources.materials()...)
+	for _, m := range n.sources.materials() {
+		out = append(out, material{hide.hide(m.URI), m.Digest})
+	}
+	return out
 }
 
 func digestSet(d digest.Digest) map[string]string {

@@ -231,7 +231,7 @@ func (b *buildSteps) step(n *Node, st *dockerfile.Stage, s *dockerfile.Step, top
 	case s.Copy != nil:
 		op.Op.File = &fileOp{}
 		act := func(src, from string) {
-			op.Op.File.Actions = append(op.Op.File.Actions, fileAction{Action: fileKind{Copy: &copyAction{src, s.Copy.Dest}}, Input: root, Secondary: input(from)})
+			op.Op.File.Actions = append(op.Op.File.Actions, fileAction{Action: fileKind{Copy: &copyAction{b.hide.hide(src), b.hide.hide(s.Copy.Dest)}}, Input: root, Secondary: input(from)})
 		}
 		for _, name := range s.Copy.Sources {
 			act(path.Join("/", name), b.source(n, s.Copy.From, st.Platform))
@@ -242,7 +242,7 @@ func (b *buildSteps) step(n *Node, st *dockerfile.Stage, s *dockerfile.Step, top
 				id = "git://" + strings.TrimPrefix(Redacted(r.Git.Remote), "https://") + "#" + r.Git.Ref
 			}
 			if b.sources[id] == "" {
-				b.sources[id] = b.add(operation{Op: opKind{Source: &sourceOp{id}}}, nil)
+				b.sources[id] = b.add(operation{Op: opKind{Source: &sourceOp{b.hide.hide(id)}}}, nil)
 			}
 			act("/"+r.Name, b.sources[id])
 		}

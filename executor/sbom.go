@@ -23,7 +23,7 @@ type scans struct {
 }
 
 type scanned struct {
-	mu    sync.Mutex // held while the layer is read
+	turn  chan struct{} // holds one while the layer is read
 	layer *sbom.Layer
 }
 
@@ -34,7 +34,7 @@ func (s *scans) of(id digest.Digest) *scanned {
 		s.done = map[digest.Digest]*scanned{}
 	}
 	if s.done[id] == nil {
-		s.done[id] = &scanned{}
+		s.done[id] = &scanned{turn: make(chan struct{}, 1)}
 	}
 	return s.done[id]
 }
@@ -79,8 +79,12 @@ func (x *Executor) sbom(ctx context.Context, n *Node, img image.Assembled, c cha
 // scan is what a layer says of packages: as it is remembered, else read anew.
 func (x *Executor) scan(ctx context.Context, src image.Source, l image.Layer) (*sbom.Layer, error) {
 	s := x.scans.of(l.DiffID)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	if s.layer != nil {
 		return s.layer, nil
 	}
@@ -92,8 +96,11 @@ func (x *Executor) scan(ctx context.Context, src image.Source, l image.Layer) (*
 			return s.layer, nil
 		}
 	}
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
+	select {
+	case x.reading <- struct{}{}:
+		defer func() { <-x.reading }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
 	found, err := readLayer(ctx, src, l)
 	if err != nil {

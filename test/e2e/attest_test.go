@@ -240,6 +240,15 @@ func TestProvenanceIsLikeBuildKits(t *testing.T) {
 		t.Errorf("metadata: %v\n%s", err, b)
 	}
 
+	// A secret that somebody gives as an argument too is masked there.
+	m.must(append(args, "-t", reg.Addr+"/a/masked:1", "--build-arg", "TOKEN=s3cr3tvalue", "--provenance=max", "ctx")...)
+	_, found = attested(t, reg, "a/masked", "1")
+	for _, list := range found {
+		if text := string(list[0].Predicate); strings.Contains(text, "s3cr3tvalue") || !strings.Contains(text, `"build-arg:TOKEN":"***"`) {
+			t.Errorf("an argument that is a secret\n%s", text)
+		}
+	}
+
 	// The least of it has neither arguments nor steps.
 	m.must(append(args, "-t", reg.Addr+"/a/min:1", "--provenance=mode=min", "ctx")...)
 	_, found = attested(t, reg, "a/min", "1")

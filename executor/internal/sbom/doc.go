@@ -17,7 +17,8 @@
 // than such files are, is a note and not an error; sizes and numbers have limits. The same
 // layers give the same bytes.
 //
-// Not promised: that everything is found. Names are those in the tar: links in the
-// middle of a path are not followed. A program of Go older than 1.18, or without its build
+// Not promised: that everything is found. Who makes an image can
+// hide packages in it. A link of one layer in the middle of a name of another is not
+// followed. A program of Go older than 1.18, or without its build
 // information, tells of nothing.
 package sbom

@@ -41,29 +41,29 @@ type File struct {
 // The limits of a layer. They bound its memory to some 100 MB, whatever it says.
 const (
 	maxNames    = 4_000_000
-	maxHidden   = 16 << 20 // bytes of whiteouts
+	maxHidden   = 32 << 20 // bytes of whiteouts and links
 	maxFindings = 32 << 20 // bytes of packages, and of what goes with them
 	maxNotes    = 100
 	maxPath     = 4096 // bytes
 )
 
 // ErrTooLarge is a layer beyond the limits.
-var ErrTooLarge = errors.New("layer has too many names for a list of its packages")
+var ErrTooLarge = errors.New("layer has too many names for a list of its packages: leave sbom out for this image")
 
 const (
 	whiteout = ".wh."
+	aufs     = ".wh..wh." // begins names of things that aufs keeps for itself
 	opaque   = ".wh..wh..opq"
+	maxLinks = 255 // in one name
 )
 
 // Scan finds what the uncompressed tar of a layer says of packages. It reads to the
 // end; an error is one of the archive, of r or of ctx.
 func Scan(ctx context.Context, r io.Reader) (Layer, error) {
-	s := &scan{files: map[string]File{}}
+	s := &scan{files: map[string]File{}, links: map[string]string{}}
+	r = ctxReader{ctx, r}
 	t := tar.NewReader(r)
 	for {
-		if ctx.Err() != nil {
-			return Layer{}, context.Cause(ctx)
-		}
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
 			break
@@ -81,10 +81,24 @@ func Scan(ctx context.Context, r io.Reader) (Layer, error) {
 	return s.layer(), nil
 }
 
+// ctxReader ends with its context: an entry may be of any size.
+type ctxReader struct {
+	ctx context.Context // of one scan
+	r   io.Reader
+}
+
+func (c ctxReader) Read(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.r.Read(p)
+}
+
 type scan struct {
 	files  map[string]File
+	links  map[string]string // symbolic links of the layer
 	out    Layer
-	hidden int // bytes of whiteouts
+	hidden int // bytes of whiteouts and links
 	found  int // bytes of packages
 }
 
@@ -117,18 +131,41 @@ func (s *scan) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
 	if len(s.out.Names) >= maxNames || s.hidden > maxHidden {
 		return ErrTooLarge
 	}
+	name, err := s.follow(name)
+	if err != nil {
+		return err
+	}
 	if dir, base := path.Split(name); strings.HasPrefix(base, whiteout) {
 		dir = strings.TrimSuffix(dir, "/")
 		s.hidden += len(name) + 50
-		if base == opaque {
+		switch hidden := strings.TrimPrefix(base, whiteout); {
+		case base == opaque:
 			s.out.Opaque = append(s.out.Opaque, dir)
-		} else {
-			s.out.Gone = append(s.out.Gone, path.Join(dir, strings.TrimPrefix(base, whiteout)))
+		case strings.HasPrefix(base, aufs):
+		case hidden == "" || hidden == "." || hidden == "..":
+			return errors.New("whiteout of no name")
+		default:
+			s.out.Gone = append(s.out.Gone, path.Join(dir, hidden))
 		}
 		return nil
 	}
 	s.out.Names = append(s.out.Names, hashName(name, h.Typeflag == tar.TypeDir))
-	delete(s.files, name)                                        // a later entry is what counts
+	delete(s.files, name) // a later entry is what counts
+	delete(s.links, name)
+	switch h.Typeflag {
+	case tar.TypeSymlink:
+		s.hidden += len(name) + len(h.Linkname) + 50
+		s.links[name] = h.Linkname
+	case tar.TypeLink: // another name of a program
+		target, err := s.follow(strings.TrimPrefix(path.Clean("/"+h.Linkname), "/"))
+		if err != nil {
+			return err
+		}
+		if find, _ := finder(name); find == nil && s.files[target].Path != "" {
+			f := s.files[target]
+			s.keep(name, f.SHA1, f)
+		}
+	}
 	if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeRegA { //nolint:staticcheck // TypeRegA is in old archives
 		return nil
 	}
@@ -156,6 +193,33 @@ func (s *scan) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
 	sum := sha1.Sum(b.Bytes()) //nolint:gosec // SPDX asks for it
 	s.keep(name, hex.EncodeToString(sum[:]), f)
 	return nil
+}
+
+// follow is a name without links of the layer in the middle of it, as unpacking
+// follows them.
+func (s *scan) follow(name string) (string, error) {
+	if len(s.links) == 0 {
+		return name, nil
+	}
+	for links, at := 0, 0; ; {
+		i := strings.IndexByte(name[at:], '/')
+		if i < 0 {
+			return name, nil
+		}
+		at += i
+		to, ok := s.links[name[:at]]
+		if !ok {
+			at++
+			continue
+		}
+		if links++; links > maxLinks || len(to)+len(name) > 2*maxPath {
+			return "", errors.New("too many symbolic links")
+		}
+		if !strings.HasPrefix(to, "/") {
+			to = path.Join("/", path.Dir(name[:at]), to)
+		}
+		name, at = strings.TrimPrefix(path.Clean("/"+to+name[at:]), "/"), 0
+	}
 }
 
 // sparse tells whether a file says that it has holes.
@@ -188,7 +252,7 @@ func (s *scan) keep(name, sum string, f File) {
 			s.note("%q: %v", name, err)
 			continue
 		}
-		if len(p.License) > maxText {
+		if (Package{Name: "x", Version: p.License}).check() != nil {
 			p.License = ""
 		}
 		ok = append(ok, p)

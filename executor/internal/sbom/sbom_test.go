@@ -4,8 +4,10 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -366,6 +368,8 @@ func TestMerge(t *testing.T) {
 		"a file instead of a directory":   {[]string{"app", "x"}, []string{a}},
 		"a link instead of a directory":   {[]string{"app->elsewhere", ""}, []string{a}},
 		"a directory instead of the file": {[]string{"var/lib/dpkg/status/", ""}, []string{n}},
+		"links in names":                  {[]string{"l->/var", "", "m->./l/../l/lib", "", "m/dpkg/status", "Package: a\nVersion: 3\n", "app/x->../app", "", "app/x/.wh.node_modules", ""}, []string{"pkg:deb/debian/a@3"}},
+		"what aufs keeps":                 {[]string{".wh..wh.plnk", "", "app/.wh..wh.aufs", ""}, []string{a, n}},
 		"a whiteout beside its own file":  {[]string{"app/node_modules/.wh.n", "", "app/node_modules/n/package.json", `{"name":"n","version":"2.0.0"}`}, []string{a, "pkg:npm/n@2.0.0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -376,6 +380,46 @@ func TestMerge(t *testing.T) {
 	}
 	if got := purls(scanOf(t, "app/node_modules/n/package.json", `{"name":"n","version":"1.0.0"}`, "app/node_modules/n/package.json", "{}")); len(got) != 0 {
 		t.Errorf("an earlier entry of the same name counts: %q", got)
+	}
+}
+
+// endless is a reader of zeros.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// A program of 4 EB in 4 KB, as GNU tar writes files with holes, is not read.
+func TestSparse(t *testing.T) {
+	pad := func(s string) string { return s + strings.Repeat("\x00", (512-len(s)%512)%512) }
+	head := func(name string, size int, kind byte) string {
+		h := make([]byte, 512)
+		copy(h, name)
+		copy(h[100:], "0000755\x000000000\x000000000\x00")
+		copy(h[124:], fmt.Sprintf("%011o\x0000000000000\x00        ", size))
+		h[156] = kind
+		copy(h[257:], "ustar\x0000")
+		sum := 0
+		for _, c := range h {
+			sum += int(c)
+		}
+		copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+		return string(h)
+	}
+	records := ""
+	for _, r := range []string{"GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=bin/x", "GNU.sparse.realsize=4611686018427387904"} {
+		records += fmt.Sprintf("%d %s\n", len(r)+4, r) // two digits, a space, a line break
+	}
+	data := pad("1\n0\n4\n") + pad("\x7fELF")
+	archive := head("PaxHeaders/x", len(records), 'x') + pad(records) + head("x", len(data), '0') + data + strings.Repeat("\x00", 1024)
+	h, err := tar.NewReader(strings.NewReader(archive)).Next()
+	if err != nil || h.Name != "bin/x" || h.Size != 1<<62 {
+		t.Fatalf("%v: %+v", err, h)
+	}
+	if _, err := Scan(t.Context(), strings.NewReader(archive)); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -474,6 +518,22 @@ func TestHostileLayers(t *testing.T) {
 	}
 	if l := scanOf(t, "var/lib/rpm/rpmdb.sqlite", string(loop)); len(l.Notes) != 1 {
 		t.Errorf("notes %q", l.Notes)
+	}
+	// A whiteout that would hide the directory it is in is refused, as by unpacking.
+	for _, name := range []string{"app/.wh.", "app/.wh..", "app/.wh..."} {
+		if _, err := Scan(t.Context(), bytes.NewReader(layerOf(t, name, ""))); err == nil {
+			t.Errorf("%s is taken", name)
+		}
+	}
+	// Links in a circle end.
+	if _, err := Scan(t.Context(), bytes.NewReader(layerOf(t, "a->b", "", "b->a", "", "a/x", ""))); err == nil {
+		t.Error("links in a circle are followed")
+	}
+	// A scan that nobody waits for ends.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Scan(ctx, endless{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("without end and reader: %v", err)
 	}
 	// An archive that is cut is an error.
 	b := layerOf(t, "var/lib/dpkg/status", dpkgStatus)
