@@ -16,7 +16,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if code, ok := Reexec(map[string]Entry{"jobs": jobs, "hang": hang, "fail": failing, "panic": panicking, "look": look1, "many": many, "links": links}); ok {
+	if code, ok := Reexec(map[string]Entry{"jobs": jobs, "hang": hang, "fail": failing, "panic": panicking, "look": look1, "many": many, "links": links, "memory": holding}); ok {
 		os.Exit(code)
 	}
 	if len(os.Args) == 3 && os.Args[1] == "start-node" && os.Getenv("SANDBOX_TEST_PARENT") != "" {
