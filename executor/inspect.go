@@ -132,7 +132,10 @@ func named(err error, refs []dockerfile.Reference) error {
 func parseOptions(r Request, epoch *int64) (dockerfile.Options, error) {
 	o := dockerfile.Options{
 		Name: r.Dockerfile.Name, Args: r.Args, Target: r.Stage, Labels: r.Labels, Epoch: epoch,
-		BuildPlatform: platforms.DefaultSpec(), NetworkMode: r.Network,
+		BuildPlatform: platforms.DefaultSpec(), NetworkMode: r.Network, ShmSize: r.ShmSize,
+	}
+	for _, h := range r.ExtraHosts {
+		o.ExtraHosts = append(o.ExtraHosts, dockerfile.ExtraHost{Host: h.Name, IP: h.IP})
 	}
 	if r.Check != "" {
 		o.Check = &r.Check

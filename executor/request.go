@@ -35,7 +35,12 @@ type Request struct {
 	Cache      *Cache   // where else than in the store results are looked up and kept; nil is nowhere
 	Check      string   // stands for the check directive of a Dockerfile without one, in its syntax
 	Resources  Resources
+	ExtraHosts []ExtraHost // lines for /etc/hosts of RUN steps
+	ShmSize    int64       // of /dev/shm of RUN steps, in bytes; 0 is 64 MB
 }
+
+// ExtraHost is a name that RUN steps find an address for.
+type ExtraHost struct{ Name, IP string }
 
 // Resources is what a node may use, and what it is counted for when others want to
 // run beside it. Zero is no limit.

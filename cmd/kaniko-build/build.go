@@ -203,6 +203,7 @@ type buildFlags struct {
 	file, target, platform, network, iidfile string
 	tags, args, labels, secrets, ssh         []string
 	contexts, outputs                        []string
+	docker                                   dockerFlags
 }
 
 func newBuild(t terminal) *cobra.Command {
@@ -213,7 +214,9 @@ func newBuild(t terminal) *cobra.Command {
 		Long: `Build one image from a Dockerfile and a context, with the flags of docker build.
 The context is a directory, an archive (tar://FILE, tar://stdin, https://…), an object of
 a cloud (gs://, s3://, https://ACCOUNT.blob.core.windows.net/…) or a git repository
-(git://HOST/PATH#REF), with the variables for credentials that kaniko knows.
+(git://HOST/PATH#REF, https://HOST/PATH.git#REF:DIR), with the variables for credentials that
+kaniko knows; - is an archive or a Dockerfile from standard input. docs/build.md tells
+of each flag of docker build what it does here.
 The image lies in the store afterwards; -o writes it elsewhere, --push pushes it.`,
 		Example: "  kaniko-build build -t hello .\n  kaniko-build build -f docker/web.Dockerfile -o type=oci,dest=web.tar .\n  kaniko-build build -t hello --attest type=provenance,mode=max .",
 		Args: func(c *cobra.Command, args []string) error {
@@ -238,13 +241,34 @@ The image lies in the store afterwards; -o writes it elsewhere, --push pushes it
 	fl.StringArrayVarP(&f.outputs, "output", "o", nil, "write the image, type=oci|docker|tar|local,dest=PATH[,rewrite-timestamp=true]")
 	fl.StringVar(&f.iidfile, "iidfile", "", "write the digest of the image's config to a file")
 	fl.StringVar(&f.network, "network", "", "network of RUN steps that do not choose: default, none or host")
+	f.docker.add(c)
 	return c
 }
 
 func (f *buildFlags) run(c *cobra.Command, t terminal, contextDir string) error {
 	ctx := c.Context()
+	if err := f.docker.look(c, t); err != nil {
+		return err
+	}
+	if err := onePlatform(f.platform); err != nil {
+		return err
+	}
+	f.dockerOutputs()
+	if f.docker.load && len(f.tags) == 0 {
+		return usageError{errors.New("--load needs a name\n  hint: add -t NAME:TAG")}
+	}
+	if f.docker.quiet || f.progress == "none" {
+		f.progress = "quiet"
+	}
+	if f.isolation == "default" { // docker's word for the best there is
+		f.isolation = ""
+	}
 	cache, err := f.cache.of(c, nil)
 	if err != nil {
+		return err
+	}
+	_, stranger := executor.Stranger(os.Getenv)
+	if cache, err = f.docker.cache(t, cache, !stranger && !f.cache.noPush); err != nil {
 		return err
 	}
 	if cache != nil && cache.Repo == "" && len(f.tags) == 0 {
@@ -281,6 +305,9 @@ func (f *buildFlags) build(ctx context.Context, t terminal, x *executor.Executor
 	if err != nil {
 		return err
 	}
+	if f.docker.check {
+		return lint(ctx, t, r)
+	}
 	r.Cache = cache
 	if err := f.attest.set(&r.Attest); err != nil {
 		return err
@@ -291,8 +318,14 @@ func (f *buildFlags) build(ctx context.Context, t terminal, x *executor.Executor
 	}
 	// When every output is to have its times set, the image itself gets them so.
 	requests[0].Format.Rewrite = f.reproducible || !f.push && len(outputs) > 0 && !slices.ContainsFunc(outputs, func(o executor.Output) bool { return !o.Rewrite })
-	run := &run{x: x, term: t, view: view, flags: f.runFlags, outputs: map[string][]executor.Output{r.ID: outputs}, quiet: toStdout(outputs), again: func(string) string { return "kaniko-build build -t " + strings.Join(append(f.tags, place), " ") }}
+	run := &run{x: x, term: t, view: view, flags: f.runFlags, outputs: map[string][]executor.Output{r.ID: outputs}, quiet: toStdout(outputs) || f.docker.quiet, again: func(string) string { return "kaniko-build build -t " + strings.Join(append(f.tags, place), " ") }}
 	results, err := run.all(ctx, requests, nil)
+	if err == nil && f.docker.quiet {
+		_, err = fmt.Fprintln(t.out, results[r.ID].Config.Digest)
+	}
+	if err == nil && f.docker.load {
+		err = f.give(ctx, t, x)
+	}
 	if f.iidfile != "" && err == nil {
 		err = os.WriteFile(f.iidfile, []byte(results[r.ID].Config.Digest.String()), 0o644)
 	}
@@ -308,28 +341,50 @@ func (f *buildFlags) request(ctx context.Context, t terminal, x *executor.Execut
 	if len(f.tags) > 0 {
 		r.ID = shortName(f.tags[0])
 	}
-	var err error
-	r.Context, err = x.OpenContext(ctx, executor.Place{At: place, Git: executor.GitFrom(os.Getenv)}, t.in)
+	from, in, err := f.place(t, place)
+	if err != nil {
+		return r, err
+	}
+	t.in = in
+	if from.At == "" { // a Dockerfile alone has an empty context
+		if err := f.readDockerfile(t.in, "", &r); err != nil {
+			return r, err
+		}
+		err = f.rest(&r)
+		return r, err
+	}
+	elsewhere := strings.Contains(from.At, "://")
+	r.Context, err = x.OpenContext(ctx, from, t.in)
 	if err != nil {
 		return r, err
 	}
 	if fi, err := os.Stat(r.Context); err != nil || !fi.IsDir() {
 		return r, &diag.Problem{Pos: diag.Pos{File: place}, What: "the context is not a directory", Hint: "name a directory, or an archive as tar://" + place}
 	}
-	if strings.Contains(place, "://") {
-		r.Attest.Source = executor.Redacted(place)
-	}
-	contextDir := r.Context
-	if !strings.Contains(place, "://") {
-		contextDir = place // as messages name it
+	contextDir := place // as messages name it
+	if elsewhere {
+		r.Attest.Source, contextDir = executor.Redacted(place), r.Context
+		if f.file != "" && f.file != "-" && !filepath.IsAbs(f.file) {
+			f.file = filepath.Join(r.Context, filepath.Clean("/"+f.file)) // of the context, as docker has it
+		}
 	}
 	if err := f.readDockerfile(t.in, contextDir, &r); err != nil {
 		return r, err
 	}
+	err = f.rest(&r)
+	return r, err
+}
+
+// rest gives a request what flags say beside its context and Dockerfile.
+func (f *buildFlags) rest(r *executor.Request) error {
+	var err error
+	if err := f.docker.set(r); err != nil {
+		return err
+	}
 	for _, a := range f.args {
 		name, value, ok := strings.Cut(a, "=")
 		if name == "" {
-			return r, usageError{fmt.Errorf("--build-arg %q has no name", a)}
+			return usageError{fmt.Errorf("--build-arg %q has no name", a)}
 		}
 		if !ok {
 			if value, ok = os.LookupEnv(name); !ok {
@@ -345,16 +400,16 @@ func (f *buildFlags) request(ctx context.Context, t terminal, x *executor.Execut
 	for _, c := range f.contexts {
 		name, value, ok := strings.Cut(c, "=")
 		if !ok || name == "" || value == "" {
-			return r, usageError{fmt.Errorf("--build-context %q: write NAME=VALUE", c)}
+			return usageError{fmt.Errorf("--build-context %q: write NAME=VALUE", c)}
 		}
 		if dir, ok := strings.CutPrefix(value, "oci-layout://"); ok {
 			if value, err = absolute(dir); err != nil {
-				return r, err
+				return err
 			}
 			value = "oci-layout://" + value
 		} else if !strings.Contains(value, "://") {
 			if value, err = absolute(value); err != nil {
-				return r, err
+				return err
 			}
 		}
 		r.Contexts[name] = value
@@ -362,18 +417,18 @@ func (f *buildFlags) request(ctx context.Context, t terminal, x *executor.Execut
 	for _, s := range f.secrets {
 		secret, err := parseSecret(s)
 		if err != nil {
-			return r, err
+			return err
 		}
 		r.Secrets = append(r.Secrets, secret)
 	}
 	for _, s := range f.ssh {
 		a, err := parseSSH(s)
 		if err != nil {
-			return r, err
+			return err
 		}
 		r.SSH = append(r.SSH, a)
 	}
-	return r, nil
+	return nil
 }
 
 func (f *buildFlags) readDockerfile(stdin io.Reader, contextDir string, r *executor.Request) error {
