@@ -80,9 +80,9 @@ func (f *dockerFlags) add(c *cobra.Command) {
 	}
 	for name := range refused {
 		fl.String(name, "", "is refused")
-		fl.Lookup(name).NoOptDefVal = "true"
 		hide(fl, name)
 	}
+	fl.Lookup("detach").NoOptDefVal = "true" // it has no value there
 }
 
 func hide(fl *pflag.FlagSet, name string) {
