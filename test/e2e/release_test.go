@@ -94,8 +94,8 @@ func (g *gate) seen() (n int, lines []string) {
 	return g.count, slices.Clone(g.lines)
 }
 
-// release is a repository of two images with two tags each, of which every round
-// has repositories of its own.
+// release is a repository of two images with two tags each, one of them with an
+// attestation, of which every round has repositories of its own.
 type releaseLab struct {
 	*testing.T
 	m     *machine
@@ -133,7 +133,7 @@ func (l *releaseLab) tags() map[string]string {
 		if err != nil {
 			l.Fatal(err)
 		}
-		req.Header.Set("Accept", "application/vnd.oci.image.manifest.v1+json")
+		req.Header.Set("Accept", "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json")
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			l.Fatal(err)
@@ -158,7 +158,7 @@ registries: {docker.io: {mirrors: ["%[1]s"]}}
 vars: {round: {type: string, default: r0}}
 targets:
   base: {context: base, image: "%[2]s/${vars.round}/base", tags: ["1", latest]}
-  app: {context: app, image: "%[2]s/${vars.round}/app", tags: ["1", latest], contexts: {base: "target:base"}}
+  app: {context: app, image: "%[2]s/${vars.round}/app", tags: ["1", latest], contexts: {base: "target:base"}, attest: {provenance: min}}
 `, reg.Addr, g.addr),
 		"base/Dockerfile": "FROM busybox\nCOPY file /base\n",
 		"app/Dockerfile":  "FROM base\nCOPY file /app\n",
