@@ -2,16 +2,14 @@ package executor
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
-	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"kaniko-build/executor/internal/image"
+	"kaniko-build/executor/internal/sbom"
 	"kaniko-build/schema/diag"
 )
 
@@ -54,27 +52,28 @@ type remembered struct{ Manifest ocispec.Descriptor }
 // attest makes the attestations about an image of n with the layers of c, puts them
 // into the store, and returns their manifest. They are made of nothing but the
 // image and its inputs, so that those which the last build of the node put there
-// are taken if they are of the same. place is where else than in the store the image
-// goes: its attestations are remembered apart.
-func (x *Executor) attest(ctx context.Context, n *Node, img image.Assembled, c chain, place string) (ocispec.Descriptor, error) {
+// are taken if they are of the same. Of an image that is not the node's own, but
+// rewritten for an output, nothing is remembered.
+func (x *Executor) attest(ctx context.Context, n *Node, img image.Assembled, c chain, rewritten bool) (ocispec.Descriptor, error) {
 	var predicates []image.Predicate
-	lines := append([]string{"attest " + attestScheme, img.Manifest.Digest.String(), n.Attest.SBOM}, n.Names...)
+	lines := append([]string{"attest " + attestScheme, img.Manifest.Digest.String(), n.Attest.SBOM, sbom.Scheme}, n.Names...)
 	if n.Attest.Provenance != "" {
 		p, err := n.provenance(img, c)
 		if err != nil {
 			return ocispec.Descriptor{}, err
 		}
 		predicates = append(predicates, p)
-		n.mu.Lock()
-		n.stated = p.JSON
-		n.mu.Unlock()
+		if !rewritten {
+			n.mu.Lock()
+			n.stated = p.JSON
+			n.mu.Unlock()
+		}
 		lines = append(lines, "provenance", string(p.JSON))
 	}
 	key := hashLines(lines).String()
-	sum := sha256.Sum256([]byte(place + "\x00" + strings.Join(n.Names, "\x00")))
-	id := "attest " + n.pastID() + " " + hex.EncodeToString(sum[:8])
+	id := "attest " + n.pastID()
 	var old remembered
-	if x.store.PastStamp(id) == key && x.store.GetPast(id, &old) == nil && x.hasAttestation(old.Manifest) {
+	if !rewritten && x.store.PastStamp(id) == key && x.store.GetPast(id, &old) == nil && x.hasAttestation(old.Manifest) {
 		return old.Manifest, nil
 	}
 	if n.Attest.SBOM != "" {
@@ -96,8 +95,8 @@ func (x *Executor) attest(ctx context.Context, n *Node, img image.Assembled, c c
 	if err == nil {
 		err = a.Put(x.store)
 	}
-	if err != nil {
-		return ocispec.Descriptor{}, err
+	if err != nil || rewritten {
+		return a.Manifest, err
 	}
 	return a.Manifest, x.store.PutPast(id, key, remembered{a.Manifest})
 }

@@ -225,7 +225,7 @@ func (x *Executor) finish(ctx context.Context, n *Node, c chain) (_ Result, err 
 	n.layers = c.layers
 	n.mu.Unlock()
 	if n.Attest.any() {
-		if r.Attested, err = x.attest(ctx, n, img, c, ""); err != nil {
+		if r.Attested, err = x.attest(ctx, n, img, c, false); err != nil {
 			return Result{}, fmt.Errorf("attest the image of %s: %w", n.ID, err)
 		}
 		if !n.Nameless { // else its index has both

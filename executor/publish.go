@@ -189,8 +189,12 @@ func (x *Executor) export(ctx context.Context, n *Node, o Output) (notes []strin
 		return nil, err
 	}
 	d := img.Manifest
-	if o.Type == "oci" && n.Attest.any() && !o.Alone { // the other types hold an image and nothing else
-		about, err := x.attest(ctx, n, img, c, o.Dest)
+	switch r := n.Result(); {
+	case o.Type != "oci" || o.Alone || !n.Attest.any(): // other types hold an image and nothing else
+	case d.Digest == r.Image.Digest:
+		d = r.Manifest
+	default:
+		about, err := x.attest(ctx, n, img, c, true)
 		if err == nil {
 			d, err = x.together(n, d, about)
 		}
