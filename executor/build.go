@@ -34,7 +34,6 @@ func (x *Executor) Build(ctx context.Context, n *Node) (Result, error) {
 	var r Result
 	err := x.withoutSpoiled(ctx, n, func() error {
 		before := r.Executed
-		steps, _ := x.known(n)
 		c, executed, cached, err := x.chainOf(ctx, n)
 		if err != nil {
 			r.Executed = before + executed
@@ -46,7 +45,7 @@ func (x *Executor) Build(ctx context.Context, n *Node) (Result, error) {
 			}
 		}
 		r, err = x.finish(ctx, n, c)
-		r.Steps, r.Executed, r.Cached = steps, before+executed, cached
+		r.Steps, r.Executed, r.Cached = n.steps(), before+executed, cached
 		x.record(n)
 		return err
 	})

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -162,6 +163,10 @@ func (x *Executor) Inspect(ctx context.Context, requests []Request) ([]*Node, er
 	return x.InspectBeside(ctx, requests, nil)
 }
 
+// inspectedAtOnce is how many nodes are inspected side by side. Most of their time
+// they wait for a registry.
+const inspectedAtOnce = 64
+
 // InspectBeside is Inspect of some nodes where others are known, by their IDs: they
 // may be parents of the requests without being among them.
 func (x *Executor) InspectBeside(ctx context.Context, requests []Request, known map[string]*Node) ([]*Node, error) {
@@ -182,31 +187,43 @@ func (x *Executor) InspectBeside(ctx context.Context, requests []Request, known 
 		done[i] = make(chan struct{})
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	for i, n := range nodes {
-		g.Go(func() error {
-			defer close(done[i])
-			parents, err := parentsOf(n.Request, byID)
-			if err != nil {
-				errs[i] = err
+	one := func(i int) error {
+		defer close(done[i])
+		parents, err := parentsOf(nodes[i].Request, byID)
+		if err != nil {
+			errs[i] = err
+			return nil
+		}
+		for _, p := range parents {
+			j, asked := index[p.ID]
+			if !asked {
+				continue
+			}
+			if j >= i {
+				return fmt.Errorf("internal error: node %s comes before its parent %s", nodes[i].ID, p.ID)
+			}
+			<-done[j]
+			if errs[j] != nil {
+				errs[i] = errParent
 				return nil
 			}
-			for _, p := range parents {
-				j, asked := index[p.ID]
-				if !asked {
-					continue
-				}
-				if j >= i {
-					return fmt.Errorf("internal error: node %s comes before its parent %s", n.ID, p.ID)
-				}
-				<-done[j]
-				if errs[j] != nil {
-					errs[i] = errParent
+		}
+		nodes[i].parents = parents
+		errs[i] = x.inspect(gctx, nodes[i], shared)
+		return nil
+	}
+	var next atomic.Int64 // parents have begun before their children, so that nobody waits for ever
+	for range min(len(nodes), inspectedAtOnce) {
+		g.Go(func() error {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(nodes) {
 					return nil
 				}
+				if err := one(i); err != nil {
+					return err
+				}
 			}
-			n.parents = parents
-			errs[i] = x.inspect(gctx, n, shared)
-			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -634,23 +651,17 @@ func selection(c *dockerfile.Copy) copier.Select {
 	return copier.Select{Patterns: c.Sources, Exclude: c.Exclude, Parents: c.Parents}
 }
 
-// Steps counts the steps that make layers, and those of them whose result is
-// known now.
-func (x *Executor) known(n *Node) (steps, hits int) {
-	full := x.full()
+// steps counts the steps that make layers.
+func (n *Node) steps() int {
+	out := 0
 	for _, st := range n.job.Stages {
 		for i := range st.Steps {
-			s := &st.Steps[i]
-			if len(s.Lines) == 0 {
-				continue
-			}
-			steps++
-			if x.isKnown(s, full) {
-				hits++
+			if len(st.Steps[i].Lines) > 0 {
+				out++
 			}
 		}
 	}
-	return steps, hits
+	return out
 }
 
 // HostPlatform is the platform that images are made for when nobody says.

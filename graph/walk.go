@@ -77,8 +77,8 @@ func (o Outcome) Err() error {
 	return nil
 }
 
-// Walk runs every node once, each after all that it needs has succeeded, in a
-// goroutine of its own; of nodes that are ready the one with the longest way to the
+// Walk runs every node once, each after all that it needs has succeeded, beside the
+// others; of nodes that are ready the one with the longest way to the
 // end starts first, or the first in topological order. One that does not fit lets
 // others go before it, but not for ever (see package queue). A node that fails takes its dependents out of the walk. After a
 // failure no node starts any more unless KeepGoing is set, and those that run are
@@ -86,16 +86,27 @@ func (o Outcome) Err() error {
 // returns when they have ended, so run must heed its context.
 func (g *Graph) Walk(ctx context.Context, o Options, run func(ctx context.Context, id ID) error) Outcome {
 	w := newWalk(g, o)
-	ended := make(chan end)
+	ended, next := make(chan end), make(chan *queue.Ticket[int])
 	var goroutines sync.WaitGroup
 	defer goroutines.Wait()
+	defer close(next)
+	workers := 0 // goroutines, whose stacks have grown after the first node
 	for {
 		for ctx.Err() == nil {
 			t := w.start()
 			if t == nil {
 				break
 			}
-			goroutines.Go(func() { ended <- end{t, run(ctx, g.ids[t.Value])} })
+			if w.running <= workers {
+				next <- t
+				continue
+			}
+			workers++
+			goroutines.Go(func() {
+				for t, more := t, true; more; t, more = <-next {
+					ended <- end{t, run(ctx, g.ids[t.Value])}
+				}
+			})
 		}
 		if w.running == 0 {
 			return w.outcome()

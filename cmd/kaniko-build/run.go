@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -364,7 +365,9 @@ func (r *run) failure(ctx context.Context, out graph.Outcome) error {
 }
 
 // table shows the images and what can be done with them.
-func (r *run) table(w io.Writer, out graph.Outcome, took time.Duration) error {
+func (r *run) table(to io.Writer, out graph.Outcome, took time.Duration) (err error) {
+	w := bufio.NewWriter(to) // a table is written cell by cell
+	defer func() { err = errors.Join(err, w.Flush()) }()
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "IMAGE\tDIGEST\tSIZE\tTIME\tHOW")
 	var first *executor.Result
@@ -391,7 +394,7 @@ func (r *run) table(w io.Writer, out graph.Outcome, took time.Duration) error {
 	if first == nil || len(first.Names) == 0 || r.flags.push {
 		return nil
 	}
-	_, err := fmt.Fprintf(w, `
+	_, err = fmt.Fprintf(w, `
 They lie in the store; kaniko-build images lists them. To use %[2]s:
   run      %[1]s -o type=local,dest=rootfs && sudo chroot rootfs
   load     %[1]s -o type=docker,dest=- | docker load

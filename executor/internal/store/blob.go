@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // ErrDigest is returned by Commit for bytes that are not those expected.
@@ -162,11 +163,18 @@ func (s *Store) Has(d digest.Digest) (size int64, ok bool) {
 	if err != nil {
 		return 0, false
 	}
+	fd, size, err := s.openFD(name)
+	switch {
+	case err == nil:
+		return size, unix.Close(fd) == nil
+	case !errors.Is(err, fs.ErrPermission): // else it belongs to another id
+		return 0, false
+	}
 	st, err := s.root.Lstat(name)
 	if err != nil || !st.Mode().IsRegular() {
 		return 0, false
 	}
-	return st.Size(), s.fresh(st.ModTime()) || s.use(name)
+	return st.Size(), true
 }
 
 // Open reads a blob. The reader ends with io.EOF only when all bytes hash to d;

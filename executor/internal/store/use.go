@@ -1,8 +1,6 @@
 package store
 
 import (
-	"errors"
-	"io/fs"
 	"path/filepath"
 	"time"
 
@@ -50,19 +48,17 @@ func (s *Store) Use(path string) bool {
 
 // use marks what is at name.
 func (s *Store) use(name string) bool {
-	st, err := s.root.Lstat(name)
-	if err != nil {
-		return false
-	}
-	if s.fresh(st.ModTime()) {
-		return true
-	}
 	fd, err := s.openat(name)
-	if err != nil {
-		return !errors.Is(err, fs.ErrNotExist)
+	if err != nil { // what belongs to another id may be kept from us
+		_, err := s.root.Lstat(name)
+		return err == nil
 	}
 	defer unix.Close(fd)
-	return s.mark(fd, name)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return false
+	}
+	return s.fresh(time.Unix(st.Mtim.Unix())) || s.mark(fd, name)
 }
 
 // fresh tells whether a mark is as good as one set now.
