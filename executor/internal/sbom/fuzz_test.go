@@ -84,7 +84,7 @@ func FuzzGoProgram(f *testing.F) {
 	f.Add([]byte(infoMagic+"\x08\x02"+strings.Repeat("\x00", 16)+"\x06go1.26\x00"), uint8(0))
 	f.Fuzz(func(t *testing.T, b []byte, before uint8) {
 		program := append(bytes.Repeat([]byte{0}, int(before)), b...)
-		info, err := findBuildInfo(t.Context(), bytes.NewReader(program))
+		info, err := findBuildInfo(t.Context(), bytes.NewReader(program), make([]byte, 0, infoBlock+maxInfo))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,15 +18,16 @@ const (
 	infoHead  = 32      // bytes before the strings: magic, size of pointers, flags
 	maxInfo   = 4 << 20 // bytes of the strings; a thousand modules take 100 KB
 	maxGo     = 256     // bytes of the version
+	infoBlock = 256 << 10
 )
 
 // buildInfo is the version of Go and the text of a program's modules.
 type buildInfo struct{ version, modules string }
 
-// findBuildInfo reads a program to its end; nil is one without.
-func findBuildInfo(ctx context.Context, r io.Reader) (*buildInfo, error) {
-	const block = 256 << 10
-	buf := make([]byte, 0, block+maxInfo)
+// findBuildInfo reads a program to its end; nil is one without. buf has room for
+// infoBlock and maxInfo.
+func findBuildInfo(ctx context.Context, r io.Reader, buf []byte) (*buildInfo, error) {
+	buf = buf[:0]
 	var found *buildInfo
 	at := int64(0) // of buf in the program
 	eof := false
@@ -34,7 +35,7 @@ func findBuildInfo(ctx context.Context, r io.Reader) (*buildInfo, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		n, err := io.ReadFull(r, buf[len(buf):min(cap(buf), len(buf)+block)])
+		n, err := io.ReadFull(r, buf[len(buf):min(cap(buf), len(buf)+infoBlock)])
 		buf = buf[:len(buf)+n]
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			eof = true

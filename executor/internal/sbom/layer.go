@@ -100,6 +100,9 @@ type scan struct {
 	out    Layer
 	hidden int // bytes of whiteouts and links
 	found  int // bytes of packages
+
+	in    *bufio.Reader // of each file that may be a program
+	block []byte        // of a program
 }
 
 func (s *scan) layer() Layer {
@@ -174,11 +177,14 @@ func (s *scan) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
 	}
 	find, limit := finder(name)
 	if find == nil {
-		in := bufio.NewReaderSize(r, 64<<10)
-		if magic, _ := in.Peek(4); string(magic) != "\x7fELF" {
+		if s.in == nil {
+			s.in = bufio.NewReaderSize(nil, 64<<10)
+		}
+		s.in.Reset(r)
+		if magic, _ := s.in.Peek(4); string(magic) != "\x7fELF" {
 			return nil
 		}
-		return s.program(ctx, name, in)
+		return s.program(ctx, name)
 	}
 	if h.Size > limit {
 		s.note("%q is not read: it has %d bytes, and up to %d are usual", name, h.Size, limit)
@@ -276,9 +282,12 @@ func (s *scan) keep(name, sum string, f File) {
 }
 
 // program looks for the build information in a program.
-func (s *scan) program(ctx context.Context, name string, r io.Reader) error {
+func (s *scan) program(ctx context.Context, name string) error {
+	if s.block == nil {
+		s.block = make([]byte, 0, infoBlock+maxInfo)
+	}
 	sum := sha1.New() //nolint:gosec // SPDX asks for it
-	info, err := findBuildInfo(ctx, io.TeeReader(r, sum))
+	info, err := findBuildInfo(ctx, io.TeeReader(s.in, sum), s.block)
 	if err != nil || info == nil {
 		return err
 	}
