@@ -122,7 +122,13 @@ mirror-stop:
 bench: packages build
 	go build -o bin/bench ./test/cmd/bench
 	$(SUDO) env "PATH=$$PATH" bin/bench -binary $(BINARY)
+	$(SUDO) env "PATH=$$PATH" go test -timeout 30m -run '^$$' -bench . -benchtime 11x ./test/watch
 	$(MAKE) bench-container
+
+# watch through 2,000 saves: what it holds does not grow.
+soak: packages
+	$(SUDO) env "PATH=$$PATH" KANIKO_BUILD_SOAK=2000 go test -timeout 60m -count=1 -v -run TestNothingGrows ./test/watch
+.PHONY: soak
 
 # The executor image in Docker's default container, with the cache off and on.
 # KANIKO names a static executor of kaniko's, built elsewhere: it takes turns with

@@ -399,11 +399,13 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 			return err
 		}
 		defer base.Close()
-		release, err := c.host.Token(ctx)
-		if err != nil {
-			return err
+		if !c.job.Goes {
+			release, err := c.host.Token(ctx)
+			if err != nil {
+				return err
+			}
+			defer release()
 		}
-		defer release()
 		if !begun {
 			begun, started = true, time.Now()
 			c.event(st, s, Event{Kind: StepStarted, Why: s.Why})
@@ -489,7 +491,9 @@ func (c *core) execute(ctx context.Context, st *jobStage, s *jobStep, sources ma
 	}()
 	switch {
 	case s.Run != nil:
-		err = c.run(ctx, st, s, sources, base, up)
+		if err = c.run(ctx, st, s, sources, base, up); err == nil && c.job.Goes {
+			err = errEnded
+		}
 	case s.Copy != nil:
 		err = c.copy(ctx, st, s, sources, base, up)
 	default:

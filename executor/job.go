@@ -36,6 +36,7 @@ type job struct {
 	Epoch  *int64
 	Ahead  bool // large layers of the exported stage go up while they are made
 	Task   task // of a node without stages
+	Goes   bool // its RUN is a process that goes on: it needs no token, and what it writes is dropped
 }
 
 type jobStage struct {

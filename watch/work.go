@@ -95,6 +95,11 @@ const (
 	Paused    Kind = "paused"    // until Resumed nothing is built
 	Resumed   Kind = "resumed"
 	Polling   Kind = "polling" // Text is why files are compared, and the remedy
+
+	// What a process is doing that is started with each new image of Nodes; an engine
+	// tells nothing of it.
+	Started Kind = "started"
+	Ended   Kind = "ended" // by itself
 )
 
 // Event is one thing that an engine did or found.

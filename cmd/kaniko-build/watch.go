@@ -23,12 +23,13 @@ type watchFlags struct {
 	load                      bool
 	loadTo                    string
 	bell                      bool
+	target                    string // that is run
 }
 
 func newWatch(t terminal) *cobra.Command {
 	f := &watchFlags{}
 	c := &cobra.Command{
-		Use:   "watch [flags] [TARGET...]",
+		Use:   "watch [flags] [TARGET...] [-- ARG...]",
 		Short: "Build the images of the manifest, and again what a saved file changes",
 		Long: `Build the images of the manifest, and then, whenever a file is saved that one of them is
 made of, that image and what stands on it, until it is interrupted.
@@ -38,10 +39,13 @@ select or look for in vain, named contexts, inputs of hooks, the manifest and wh
 A file that is written but holds what it held builds nothing. A mistake in any of them is
 shown and waited out.
 
+With --run the image of a target is run in a container of ours, on the network of this machine, and
+killed and started anew whenever it was built; what it writes is dropped.
+
 Keys, on a terminal: r builds everything again, p pauses, q ends. With trigger manual Enter, or the
 signal SIGHUP, looks for changes. With --progress json every line is an event; those of kind
 "watch" tell what the watching itself does.`,
-		Example: "  kaniko-build watch\n  kaniko-build watch api --on-change queue --debounce 1s",
+		Example: "  kaniko-build watch\n  kaniko-build watch api --on-change queue --debounce 1s\n  kaniko-build watch --run api -- serve --port 8080",
 		RunE:    func(c *cobra.Command, args []string) error { return f.run(c, t, args) },
 	}
 	f.manifestFlags.add(c)
@@ -57,6 +61,7 @@ signal SIGHUP, looks for changes. With --progress json every line is an event; t
 	fl.BoolVar(&f.load, "load", false, "give each image that was built to Docker, podman or containerd, the first that answers")
 	fl.StringVar(&f.loadTo, "load-to", "", "--load to docker, podman, containerd or k8s.io")
 	complete(c, "load-to", "docker", "podman", "containerd", "k8s.io")
+	fl.StringVar(&f.target, "run", "", "run the image of a target, with the arguments after --, and start it anew with each new image")
 	fl.BoolVar(&f.bell, "bell", false, "ring the terminal's bell when something failed")
 	return c
 }
@@ -105,13 +110,22 @@ func (f *watchFlags) run(c *cobra.Command, t terminal, selection []string) (err 
 	if _, err := f.find(); err != nil { // there is nothing to wait for
 		return err
 	}
-	var engineArgs []string
+	var engineArgs, args []string
 	if f.load || f.loadTo != "" {
 		if engineArgs, err = engine(ctx, f.loadTo); err != nil {
 			return err
 		}
 	}
 	s := &stage{ctx: ctx, flags: f, term: t}
+	if at := c.ArgsLenAtDash(); at >= 0 {
+		if f.target == "" {
+			return usageError{errors.New("arguments after -- are for the target that --run names")}
+		}
+		selection, args = selection[:at], selection[at:]
+	}
+	if f.target != "" {
+		s.service = &service{target: f.target, args: args, stage: s}
+	}
 	shop := &workshop{f: f, c: c, stage: s, selection: selection, engine: engineArgs}
 	defer func() { err = errors.Join(err, shop.close(ctx), s.close()) }()
 	o.Sink = s.watched
@@ -157,6 +171,7 @@ func (w *workshop) executorFor(ctx context.Context, registries []executor.Regist
 
 // close ends the executors.
 func (w *workshop) close(ctx context.Context) error {
+	w.stage.service.end()
 	var err error
 	for _, x := range w.opened {
 		err = errors.Join(err, x.Close(ctx))

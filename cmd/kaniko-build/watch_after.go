@@ -23,6 +23,11 @@ func (l *look) hand(ctx context.Context, out graph.Outcome, failed error) error 
 			s.after(func() { fmt.Fprintf(r.term.err, "\n%s\n", printableLines(err.Error())) })
 		}
 	}
+	if run := s.service; run != nil && ctx.Err() == nil {
+		if id, err := run.node(l.site.p); err == nil && r.results[string(id)].Node != "" {
+			run.start(s.ctx, l.site.x, l.nodes[string(id)])
+		}
+	}
 	var names []string
 	var last hookResult
 	for _, o := range out.Of(graph.Succeeded) {

@@ -53,6 +53,11 @@ func (w *workshop) Open(ctx context.Context, fresh bool) (watch.Site, error) {
 	if err != nil {
 		return nil, err
 	}
+	if run := w.stage.service; run != nil {
+		if _, err := run.node(p); err != nil {
+			return nil, err
+		}
+	}
 	for _, warning := range p.Warnings {
 		w.stage.warn(warning.Error())
 	}

@@ -28,6 +28,8 @@ type stage struct {
 	told   map[string]bool
 	nodes  int
 	keys   string // what they do
+
+	service *service // nil is none
 }
 
 // begin takes what a manifest says of places.
@@ -114,6 +116,9 @@ func (s *stage) close() error {
 
 // executed takes the executor's events.
 func (s *stage) executed(e executor.Event) {
+	if s.running(e) {
+		return
+	}
 	s.mu.Lock()
 	e.Pos = s.places.pos(e.Pos)
 	s.mu.Unlock()
@@ -138,7 +143,7 @@ func (s *stage) watched(e watch.Event) {
 		s.mu.Lock()
 		s.nodes = len(e.Nodes)
 		s.mu.Unlock()
-	case watch.Changed, watch.Held:
+	case watch.Changed, watch.Held, watch.Started, watch.Ended:
 		text = e.Text
 	case watch.Broken:
 		text = e.Text + "\n  it is waited for"

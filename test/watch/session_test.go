@@ -22,7 +22,9 @@ type event struct {
 	Node  string
 	Kind  string
 	Text  string
+	Data  string
 	Time  time.Time
+	seen  time.Time // by the test
 	Image struct {
 		Cached bool
 		Digest string
@@ -45,7 +47,7 @@ func (e event) is() string {
 
 // session is a running kaniko-build watch.
 type session struct {
-	*testing.T
+	testing.TB
 	dir    string
 	cmd    *exec.Cmd
 	events chan event
@@ -60,7 +62,7 @@ const (
 )
 
 // start watches files, with the target mark beside theirs in the manifest.
-func start(t *testing.T, files map[string]string, args ...string) *session {
+func start(t testing.TB, files map[string]string, args ...string) *session {
 	t.Helper()
 	s := prepare(t, files)
 	s.run(args...)
@@ -68,9 +70,9 @@ func start(t *testing.T, files map[string]string, args ...string) *session {
 	return s
 }
 
-func prepare(t *testing.T, files map[string]string) *session {
+func prepare(t testing.TB, files map[string]string) *session {
 	t.Helper()
-	s := &session{T: t, dir: t.TempDir(), events: make(chan event, 100_000)}
+	s := &session{TB: t, dir: t.TempDir(), events: make(chan event, 100_000)}
 	files["kaniko-build.yaml"] += "  mark: {context: mark}\n"
 	files["mark/Dockerfile"] = "FROM scratch\nCOPY mark /\n"
 	files["mark/mark"] = "0"
@@ -109,6 +111,7 @@ func (s *session) command(c *exec.Cmd) {
 			if json.Unmarshal(lines.Bytes(), &e) != nil {
 				e.Kind, e.Text = "other", lines.Text()
 			}
+			e.seen = time.Now()
 			s.events <- e
 		}
 	}()
