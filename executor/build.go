@@ -196,6 +196,9 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 			_ = x.pace(n, time.Since(started), d.Result.Memory, &s.pace) // a poorer guess next time
 		}
 		if d.Step != nil {
+			if full := (*MemoryError)(nil); errors.As(exit, &full) {
+				d.Step.Err = errors.Join(d.Step.Err, full)
+			}
 			return coreResult{}, d.Step
 		}
 		if d.Spoiled != "" {

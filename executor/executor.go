@@ -132,6 +132,16 @@ type Isolation struct {
 	Elsewhere bool
 }
 
+// MemoryError is the end of a Container whose processes wanted more memory than the
+// kernel was told to let them have, so that it ended some.
+type MemoryError struct {
+	Limit int64 // bytes
+}
+
+func (e *MemoryError) Error() string {
+	return fmt.Sprintf("the kernel ended a process of this image, which wanted far more than the %d MiB of memory that are allowed\n  hint: raise the memory of its resources, or have it use less", e.Limit>>20)
+}
+
 // takesRoot tells whether nodes are built in the root of this very process.
 func (i Isolation) takesRoot() bool { return i.Rung == sandbox.InPlace && !i.Elsewhere }
 

@@ -51,6 +51,7 @@ type NodeBind struct{ Source, Target string }
 // Node is a process that StartNode made.
 type Node struct {
 	pidfd  int
+	pid    int
 	life   *os.File // while it is open the node may live
 	done   chan struct{}
 	err    error // once done is closed
@@ -258,7 +259,7 @@ func (n *Node) run(ctx context.Context, spec NodeSpec, started chan<- error) {
 		started <- err
 		return
 	}
-	n.pidfd = c.pidfd
+	n.pidfd, n.pid = c.pidfd, c.pid
 	started <- nil
 
 	ws, err := c.wait()
@@ -362,6 +363,10 @@ func (e *nodeError) Unwrap() error {
 // Wait returns when the node and everything in it has ended; nil if its entry
 // returned nil. It may be called from several goroutines.
 func (n *Node) Wait() error { <-n.done; return n.err }
+
+// PID is the number of the node's first process, here outside. It means nothing once
+// the node has ended.
+func (n *Node) PID() int { return n.pid }
 
 // Done is closed when Wait would return.
 func (n *Node) Done() <-chan struct{} { return n.done }

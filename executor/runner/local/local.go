@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -76,15 +77,16 @@ func start(ctx context.Context, iso executor.Isolation, at executor.Site, foreig
 	if err != nil {
 		return nil, err
 	}
-	return container{n}, nil
+	groups := limitedTo(at.Resources, n.PID()) // it has no job yet
+	return container{n, sync.OnceValue(func() error { return errors.Join(n.Wait(), n.Close(), groups.close()) })}, nil
 }
 
-type container struct{ node *sandbox.Node }
-
-func (c container) Wait() error {
-	err := c.node.Wait()
-	return errors.Join(err, c.node.Close())
+type container struct {
+	node *sandbox.Node
+	wait func() error
 }
+
+func (c container) Wait() error { return c.wait() }
 
 func (c container) Kill() { c.node.Kill() }
 
