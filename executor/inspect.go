@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -413,7 +414,11 @@ func placed(err error, pos diag.Pos) error {
 	if one != nil {
 		return &diag.Problem{Pos: pos, What: one.What, Hint: one.Hint}
 	}
-	return &diag.Problem{Pos: pos, What: err.Error()}
+	hint := ""
+	if errors.Is(err, fs.ErrPermission) {
+		hint = "make it readable for this user, or leave it out in .dockerignore"
+	}
+	return &diag.Problem{Pos: pos, What: err.Error(), Hint: hint}
 }
 
 // parentOf is the node that makes an image, nil if none does.

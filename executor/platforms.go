@@ -142,7 +142,7 @@ func (x *Executor) PushIndex(ctx context.Context, ix *Index) error {
 	}
 	return eachRepository(r.Names, func(name string) error {
 		if _, err := x.registry.Push(ctx, name, r.Manifest, x.contentOfIndex(ix, x.streamBlob), nil); err != nil {
-			return fmt.Errorf("push %s: %w", name, err)
+			return unpushed(name, err)
 		}
 		return nil
 	})

@@ -14,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"kaniko-build/executor/internal/image"
+	"kaniko-build/executor/internal/registry"
 	"kaniko-build/schema/diag"
 )
 
@@ -42,7 +43,7 @@ func (x *Executor) push(ctx context.Context, n *Node) error {
 	}
 	err := eachRepository(r.Names, func(name string) error {
 		if _, err := x.registry.Push(ctx, name, r.Manifest, x.content(n, x.streamBlob), origins); err != nil {
-			return fmt.Errorf("push %s: %w", name, err)
+			return unpushed(name, err)
 		}
 		return nil
 	})
@@ -131,6 +132,16 @@ type Output struct {
 	Alone   bool   // with Dir: the index has this image alone, and without its names
 	Rewrite bool   // set file times after SOURCE_DATE_EPOCH to it, in our own layers
 	Stdout  io.Writer
+}
+
+// unpushed is why an image was not pushed. What a registry says names the image
+// already.
+func unpushed(name string, err error) error {
+	var said *registry.Error
+	if errors.As(err, &said) {
+		return err
+	}
+	return fmt.Errorf("push %s: %w", name, err)
 }
 
 // ParseOutput reads the value of -o: "type=oci,dest=x.tar", or a directory.

@@ -244,7 +244,7 @@ func (s *Stored) Push(ctx context.Context, names ...string) (Released, error) {
 	}
 	err := eachRepository(names, func(name string) error {
 		if _, err := s.x.registry.Push(ctx, name, s.Manifest, s.source(), origins); err != nil {
-			return fmt.Errorf("push %s: %w", name, err)
+			return unpushed(name, err)
 		}
 		return nil
 	})

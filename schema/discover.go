@@ -36,7 +36,7 @@ func Discover(start string, uid uint32, owners Owners) (string, error) {
 		if dir == top {
 			return "", &diag.Problem{
 				What: fmt.Sprintf("no %s in %s", fileNames[0], searched(start, top)),
-				Hint: "write one, or name yours with -f",
+				Hint: "kaniko-build init writes one; name yours with -f",
 			}
 		}
 	}

@@ -157,7 +157,7 @@ func (s *selector) group(name string, pos diag.Pos) map[string]bool {
 	}
 	if at := slices.Index(s.open, name); at >= 0 {
 		if circle := s.open[at:]; name == slices.Min(circle) { // told once, whichever group is asked for
-			s.problems.Add(pos, "", "groups hold each other: %s -> %s", strings.Join(circle, " -> "), name)
+			s.problems.Add(pos, "take one of them out", "groups hold each other: %s -> %s", strings.Join(circle, " -> "), name)
 		}
 		return nil
 	}

@@ -163,7 +163,7 @@ func readYAML(name string, text []byte, l *diag.List) *value {
 		l.Add(file, "", "is larger than %d MB", maxFileSize>>20)
 		return nil
 	case !utf8.Valid(text):
-		l.Add(file, "save it as UTF-8", "is not UTF-8 text")
+		l.Add(notUTF8(name, text), "save it as UTF-8", "is not UTF-8 text")
 		return nil
 	}
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
@@ -188,6 +188,22 @@ func readYAML(name string, text []byte, l *diag.List) *value {
 	return v
 }
 
+// notUTF8 is where a text stops being UTF-8.
+func notUTF8(name string, text []byte) diag.Pos {
+	pos := diag.Pos{File: name, Line: 1, Col: 1}
+	for len(text) > 0 {
+		r, n := utf8.DecodeRune(text)
+		if r == utf8.RuneError && n == 1 {
+			break
+		}
+		if pos.Col += n; r == '\n' {
+			pos.Line, pos.Col = pos.Line+1, 1
+		}
+		text = text[n:]
+	}
+	return pos
+}
+
 var yamlErrorLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
 // syntaxProblem gives an error of the YAML parser its position.
@@ -204,6 +220,9 @@ func syntaxProblem(name string, err error) error {
 	p.What = "not YAML: " + strings.TrimPrefix(err.Error(), m[0])
 	if strings.Contains(p.What, "did not find expected ','") {
 		p.Hint = "here or in the next line: inside { } and [ ] a text with ${...} needs quotes"
+	}
+	if strings.Contains(p.What, "cannot start any token") {
+		p.Hint = "YAML is indented with spaces, not tabs, and text that begins with @, ` or % needs quotes"
 	}
 	return p
 }
@@ -311,7 +330,7 @@ func (r *yamlReader) mapping(n *yaml.Node, pos diag.Pos, depth int) *value {
 			continue
 		}
 		if old, twice := first[k.Value]; twice {
-			r.problems.Add(at, "", "key %q is already given in line %d", k.Value, old.Line)
+			r.problems.Add(at, "keep one of them", "key %q is already given in line %d", k.Value, old.Line)
 			continue
 		}
 		first[k.Value] = at

@@ -230,7 +230,7 @@ func (s *scope) give(name string, g given) {
 		names = append(names, v.name)
 	})
 	if !known {
-		s.problems.Add(g.pos, suggestFrom(name, names), "%s sets unknown variable %q", g.from, name)
+		s.problems.Add(g.pos, cmp.Or(suggestFrom(name, names), "declare it: vars: {"+name+": {default: ...}}"), "%s sets unknown variable %q", g.from, name)
 		return
 	}
 	s.given[name] = g

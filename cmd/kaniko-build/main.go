@@ -45,6 +45,12 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
+// failedWork is what went wrong when nodes were already being built: whatever it is
+// made of, the input has been looked at before.
+type failedWork struct{ error }
+
+func (f failedWork) Unwrap() error { return f.error }
+
 // errInterrupted is the cause of a context that a signal ended.
 var errInterrupted = errors.New("interrupted")
 
@@ -55,6 +61,7 @@ func exitCode(err error) int {
 	var usage usageError
 	var machine *executor.MachineError
 	var step *executor.StepError
+	var work failedWork
 	var failure *dropin.Failure
 	var verify *verifyError
 	switch {
@@ -70,7 +77,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &machine):
 		return exitMachine
-	case errors.As(err, &step):
+	case errors.As(err, &step), errors.As(err, &work):
 		return exitFailed
 	case errors.As(err, &problem), errors.As(err, &problems):
 		return exitInput

@@ -56,7 +56,19 @@ cache was wrong, 6 a step is not deterministic (both of --verify-cache), 130
 interrupted.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			hint := "kaniko-build --help lists the commands"
+			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+				hint = fmt.Sprintf("did you mean %q?", near[0])
+			}
+			return usageError{fmt.Errorf("unknown command %q\n  hint: %s", args[0], hint)}
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	c.SuggestionsMinimumDistance = 2
 	c.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return fromEnvironment(c) }
 	c.SetIn(t.in)
 	c.SetOut(t.out)

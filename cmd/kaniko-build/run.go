@@ -13,6 +13,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"kaniko-build/cmd/kaniko-build/internal/progress"
 	"kaniko-build/executor"
 	"kaniko-build/graph"
@@ -361,7 +363,12 @@ func (r *run) failure(ctx context.Context, out graph.Outcome) error {
 	if n := len(out.Of(graph.NotStarted)); n > 0 {
 		fmt.Fprintf(r.term.err, "%d not started; --keep-going builds what does not depend on a failure\n", n)
 	}
-	return reported{err}
+	if strings.Contains(err.Error(), unix.ENOSPC.Error()) {
+		if state, dirErr := stateDir(); dirErr == nil {
+			fmt.Fprintf(r.term.err, "  hint: the store is in %s: make room there with kaniko-build prune, or set KANIKO_BUILD_STATE to a larger disk\n", state)
+		}
+	}
+	return reported{failedWork{err}}
 }
 
 // table shows the images and what can be done with them.

@@ -149,7 +149,7 @@ func (c *Client) loginHint(ctx context.Context, e endpoint) string {
 		host = "docker.io"
 	}
 	if c.anonymous(ctx, e) {
-		return fmt.Sprintf("there are no credentials for %s: log in with `docker login %s`", host, host)
+		return fmt.Sprintf("there are no credentials for %s: log in with `kaniko-build login %s` or `docker login %s`", host, host, host)
 	}
 	return fmt.Sprintf("the credentials for %s are not allowed to do this: log in with others, or ask for access", host)
 }

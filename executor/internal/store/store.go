@@ -110,7 +110,7 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make store: %w", err)
+		return nil, &diag.Problem{What: fmt.Sprintf("make store: %v", err), Hint: "set KANIKO_BUILD_STATE to a directory that you may write to"}
 	}
 	if err := claim(dir, o); err != nil {
 		return nil, err

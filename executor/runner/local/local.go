@@ -134,7 +134,7 @@ func (r *Runner) Report(ctx context.Context, dir string) (sandbox.Report, error)
 	// owns it depends on the answer.
 	parent := filepath.Join(dir, "tmp")
 	if err := os.MkdirAll(parent, 0o700); err != nil {
-		return sandbox.Report{}, fmt.Errorf("make the folder of the store: %w", err)
+		return sandbox.Report{}, &executor.MachineError{What: fmt.Sprintf("make the folder of the store: %v", err), Remedy: "set KANIKO_BUILD_STATE to a directory that you may write to"}
 	}
 	tmp, release, err := temporary(parent)
 	if err != nil {
