@@ -31,7 +31,7 @@ type Options struct {
 	Manual   bool          // nothing is watched: Engine.Check says when to look
 	Retry    time.Duration // between two looks at what is broken; 0 is 2 s
 	Notify   notify.Options
-	Sink     func(Event) // takes events one at a time, and does not block
+	Sink     func(Event) // is called from several goroutines, and does not block
 }
 
 func (o *Options) defaults() {
@@ -60,6 +60,7 @@ type Engine struct {
 	paused   chan bool
 	results  chan result
 	ended    chan *wave
+	missed   chan graph.ID // nodes whose files could not be copied to where they run
 	quit     chan struct{}
 
 	// What follows only the goroutine of Run touches.
@@ -67,9 +68,12 @@ type Engine struct {
 	nodes   map[graph.ID]*node
 	waves   map[*wave]bool
 	watcher *notify.Watcher
-	shape   string // of the interest that is watched
-	unsure  bool   // something may have changed before it was watched: look once more
-	broken  string // why there is no site, or a node cannot be looked at
+	shape   string                // of the interest that is watched
+	unsure  bool                  // something may have changed before it was watched: look once more
+	copies  map[graph.ID][]string // paths to copy, found by causes
+	syncing sync.WaitGroup
+	order   sync.Mutex // of copies
+	broken  string     // why there is no site, or a node cannot be looked at
 	held    notify.Set
 	again   map[graph.ID]bool // nodes to look at although no path says so
 	told    bool              // that there is nothing to do
@@ -105,7 +109,7 @@ type result struct {
 func New(shop Workshop, o Options) *Engine {
 	o.defaults()
 	return &Engine{
-		opts: o, shop: shop, commands: make(chan command), paused: make(chan bool), results: make(chan result), ended: make(chan *wave), quit: make(chan struct{}),
+		opts: o, shop: shop, commands: make(chan command), paused: make(chan bool), results: make(chan result), ended: make(chan *wave), missed: make(chan graph.ID), quit: make(chan struct{}),
 		nodes: map[graph.ID]*node{}, waves: map[*wave]bool{}, again: map[graph.ID]bool{},
 		state: State{Phase: Opening},
 	}
@@ -135,6 +139,7 @@ func (e *Engine) Pause(on bool) {
 // Run watches and builds until ctx ends, and returns its cause when nothing is
 // running any more.
 func (e *Engine) Run(ctx context.Context) error {
+	defer e.syncing.Wait()
 	defer close(e.quit)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -184,6 +189,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		case w := <-e.ended:
 			delete(e.waves, w)
 			w.look.Close()
+		case id := <-e.missed: // then it is built
+			e.again[id] = true
+			e.consider(ctx, notify.Set{})
 		case <-retry.C:
 			if !e.pausing && len(e.waves) == 0 && (e.broken != "" || len(e.again) > 0) {
 				e.consider(ctx, notify.Set{})
@@ -287,6 +295,7 @@ func (e *Engine) consider(ctx context.Context, s notify.Set) {
 		return
 	}
 	causes := e.causes(s)
+	e.copy(ctx, causes)
 	for id := range e.again {
 		if _, ok := causes[id]; !ok && e.nodes[id] != nil {
 			causes[id] = Cause{Node: id}

@@ -22,6 +22,7 @@ func (e *Engine) ofSite(s notify.Set) bool {
 // causes finds the nodes that read one of the paths, or looked for it.
 func (e *Engine) causes(s notify.Set) map[graph.ID]Cause {
 	out := map[graph.ID]Cause{}
+	e.copies = map[graph.ID][]string{}
 	add := func(id graph.ID, path, text string) {
 		if c, ok := out[id]; ok {
 			c.More++
@@ -46,7 +47,13 @@ func (e *Engine) causes(s notify.Set) map[graph.ID]Cause {
 				continue
 			}
 			if why, ok := n.reads.Of(p); ok {
-				add(id, p, why)
+				switch e.site.Rule(id, p) {
+				case Nought:
+				case Copy:
+					e.copies[id] = append(e.copies[id], p)
+				default:
+					add(id, p, why)
+				}
 			} else if s.Below(p) && n.reads.Enters(p) {
 				add(id, p, "")
 			}

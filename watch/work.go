@@ -37,6 +37,11 @@ type Site interface {
 	// Beside tells of a path whom it concerns beside those that read it when they are
 	// built: whose Dockerfile it is, or an input of whose commands.
 	Beside(path string) []Concern
+	// Rule says what a change of a path leads to for a node that reads it; Sync brings
+	// paths of which it said so to where the image of the node runs. Only Sync may be called
+	// beside the others.
+	Rule(id graph.ID, path string) Action
+	Sync(ctx context.Context, id graph.ID, paths []string) error
 	// Watched are patterns' directories for Beside.
 	Watched() notify.Interest
 	// Redefined tells what of a node's definition differs from that in an earlier
@@ -51,6 +56,16 @@ type Concern struct {
 	Node graph.ID
 	Text string
 }
+
+// Action is what a change leads to.
+type Action string
+
+// The actions of a change.
+const (
+	Build  Action = ""     // the node is built
+	Copy   Action = "sync" // the path is copied to where its image runs; the image stays as it is until it is built for another reason
+	Nought Action = "none"
+)
 
 // Look is some nodes at one moment. Its methods may be called from several
 // goroutines, each of Make for a node at most once.
@@ -89,6 +104,7 @@ const (
 	Opened    Kind = "opened"    // the manifest was read; Nodes are all there are
 	Changed   Kind = "changed"   // Causes say why Nodes will be built; Text says so too
 	Unchanged Kind = "unchanged" // files were written, and are as they were
+	Synced    Kind = "synced"    // files were copied to where the image of Nodes runs; Text names them
 	Held      Kind = "held"      // a change waits until the build is done, or for another change
 	Broken    Kind = "broken"    // Text is why nothing can be built; it is waited out
 	Watching  Kind = "watching"  // everything is as the files are

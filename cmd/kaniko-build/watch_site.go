@@ -53,6 +53,9 @@ func (w *workshop) Open(ctx context.Context, fresh bool) (watch.Site, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := syncable(p); err != nil {
+		return nil, err
+	}
 	if run := w.stage.service; run != nil {
 		if _, err := run.node(p); err != nil {
 			return nil, err

@@ -143,7 +143,7 @@ func (s *stage) watched(e watch.Event) {
 		s.mu.Lock()
 		s.nodes = len(e.Nodes)
 		s.mu.Unlock()
-	case watch.Changed, watch.Held, watch.Started, watch.Ended:
+	case watch.Changed, watch.Synced, watch.Held, watch.Started, watch.Ended:
 		text = e.Text
 	case watch.Broken:
 		text = e.Text + "\n  it is waited for"
