@@ -41,8 +41,8 @@ import (
 	"kaniko-build/executor/internal/sandbox"
 )
 
-// DefaultImage is what containers are made of when nobody says; any image will do
-// that has a folder /kaniko to leave alone.
+// DefaultImage is what containers are made of when nobody says. Any image will do: what
+// it has is put aside, but for /kaniko.
 const DefaultImage = "kaniko-build/executor:latest"
 
 // Where a container has what it is given.
