@@ -20,6 +20,21 @@ import (
 type scans struct {
 	mu   sync.Mutex
 	done map[digest.Digest]*scanned // by diffID
+	size int                        // bytes of what is remembered
+}
+
+// maxScanned bounds what all layers of an image say, and what is remembered of layers
+// in one process, in bytes. Debian's 6,000 names take 50 KB.
+const maxScanned = 256 << 20
+
+// remember keeps what a layer says, if there is room.
+func (s *scans) remember(l *scanned, found *sbom.Layer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := found.Size(); s.size+n <= maxScanned {
+		s.size += n
+		l.layer = found
+	}
 }
 
 type scanned struct {
@@ -43,11 +58,15 @@ func (s *scans) of(id digest.Digest) *scanned {
 func (x *Executor) sbom(ctx context.Context, n *Node, img image.Assembled, c chain) (image.Predicate, error) {
 	src := x.contentOf(n, c.layers, x.openBlob)
 	layers := make([]sbom.Layer, len(c.layers))
+	size := 0
 	about := sbom.Image{Digest: img.Manifest.Digest}
 	for i, l := range c.layers {
 		found, err := x.scan(ctx, src, l.Layer)
 		if err != nil {
 			return image.Predicate{}, fmt.Errorf("look for packages in layer %s: %w", l.Descriptor.Digest, err)
+		}
+		if size += found.Size(); size > maxScanned {
+			return image.Predicate{}, fmt.Errorf("look for packages in layer %s: %w", l.Descriptor.Digest, sbom.ErrTooLarge)
 		}
 		layers[i] = *found
 		about.Layers = append(about.Layers, l.Descriptor.Digest)
@@ -92,8 +111,8 @@ func (x *Executor) scan(ctx context.Context, src image.Source, l image.Layer) (*
 	if lines, err := x.store.GetListing(name); err == nil {
 		if found, err := sbom.ParseLines(lines); err == nil {
 			x.store.TouchListing(name)
-			s.layer = &found
-			return s.layer, nil
+			x.scans.remember(s, &found)
+			return &found, nil
 		}
 	}
 	select {
@@ -106,13 +125,13 @@ func (x *Executor) scan(ctx context.Context, src image.Source, l image.Layer) (*
 	if err != nil {
 		return nil, err
 	}
-	s.layer = &found
+	x.scans.remember(s, &found)
 	lines, err := found.Lines()
 	if err != nil || tooLong(lines) {
-		return s.layer, err // read again next time
+		return &found, err // read again next time
 	}
 	x.listings.keep(name)
-	return s.layer, x.store.PutListing(name, lines)
+	return &found, x.store.PutListing(name, lines)
 }
 
 // tooLong tells whether lines are more than a listing may have.

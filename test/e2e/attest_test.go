@@ -399,7 +399,7 @@ func TestAttestationsAreReproducible(t *testing.T) {
 	for i := range 2 {
 		m := newMachine(t, rig.Superuser, attestedRepo(t, reg))
 		tag := fmt.Sprintf("tag=t%d", i)
-		m.must("apply", "--push", "--reproducible", "--no-cache", "--set", "*.tags=[same]", "--var", tag)
+		m.must("apply", "--push", "--reproducible", "--no-cache", "--sbom=true", "--set", "*.tags=[same]", "--var", tag)
 		tops = append(tops, top(t, reg, "at/one", "same"), top(t, reg, "at/two", "same"))
 	}
 	if tops[0] != tops[2] || tops[1] != tops[3] {

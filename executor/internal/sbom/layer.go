@@ -42,7 +42,7 @@ type File struct {
 const (
 	maxNames    = 4_000_000
 	maxHidden   = 32 << 20 // bytes of whiteouts and links
-	maxFindings = 32 << 20 // bytes of packages, and of what goes with them
+	maxFindings = 16 << 20 // bytes of packages, and of what goes with them
 	maxNotes    = 100
 	maxPath     = 4096 // bytes
 )
@@ -115,6 +115,29 @@ func (s *scan) layer() Layer {
 	slices.Sort(s.out.Names)
 	s.out.Gone, s.out.Opaque, s.out.Names = slices.Compact(s.out.Gone), slices.Compact(s.out.Opaque), slices.Compact(s.out.Names)
 	return s.out
+}
+
+// Size is about the memory that the layer takes, in bytes.
+func (l Layer) Size() int {
+	n := 8 * len(l.Names)
+	for _, list := range [][]string{l.Gone, l.Opaque, l.Notes} {
+		for _, s := range list {
+			n += len(s) + 16
+		}
+	}
+	for _, f := range l.Files {
+		n += f.size()
+	}
+	return n
+}
+
+// size is about the memory that a file takes, in bytes.
+func (f File) size() int {
+	n := len(f.Path) + 200
+	for _, p := range f.Packages {
+		n += len(p.Name) + len(p.Version) + len(p.Arch) + len(p.Source) + len(p.License) + 150
+	}
+	return n
 }
 
 func (s *scan) note(format string, args ...any) {
@@ -268,16 +291,12 @@ func (s *scan) keep(name, sum string, f File) {
 	if len(f.Packages) == 0 && f.Release == nil {
 		return
 	}
-	size := len(name) + 200
-	for _, p := range f.Packages {
-		size += len(p.Name) + len(p.Version) + len(p.Arch) + len(p.Source) + len(p.License) + 150
-	}
-	if s.found += size; s.found > maxFindings {
+	f.Path, f.SHA1 = name, sum
+	if s.found += f.size(); s.found > maxFindings {
 		s.note("%q is left out: the layer tells of more packages than layers do", name)
-		s.found -= size
+		s.found -= f.size()
 		return
 	}
-	f.Path, f.SHA1 = name, sum
 	s.files[name] = f
 }
 

@@ -1,6 +1,8 @@
 package sbom
 
 import (
+	"cmp"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -12,6 +14,10 @@ type Contents struct {
 	Release Release
 	Notes   []string
 }
+
+// maxMentions is how often files of an image tell of packages, at most: a document has
+// some 700 bytes for each, and is no longer than a statement may be.
+const maxMentions = 60_000
 
 // Evidence is a file that is in the image, and the number of the layer it is from.
 type Evidence struct {
@@ -47,6 +53,16 @@ func Merge(layers []Layer) Contents {
 	for _, r := range from {
 		if r != nil && out.Release == (Release{}) {
 			out.Release = *r
+		}
+	}
+	// The longest lists go first, so that one cannot take the place of all others.
+	slices.SortFunc(out.Files, func(a, b Evidence) int { return cmp.Or(len(a.Packages)-len(b.Packages), strings.Compare(a.Path, b.Path)) })
+	mentions := 0
+	for i, f := range out.Files {
+		if mentions += len(f.Packages); mentions > maxMentions {
+			out.Notes = append(out.Notes, fmt.Sprintf("%q and %d files more are left out: the image tells of more than %d packages", f.Path, len(out.Files)-i-1, maxMentions))
+			out.Files = out.Files[:i]
+			break
 		}
 	}
 	slices.SortFunc(out.Files, func(a, b Evidence) int { return strings.Compare(a.Path, b.Path) })

@@ -535,6 +535,15 @@ func TestHostileLayers(t *testing.T) {
 	if _, err := Scan(ctx, endless{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("without end and reader: %v", err)
 	}
+	// More packages than a statement may hold are left out, and the document says so.
+	var many strings.Builder
+	for i := range maxPackages - 1 {
+		fmt.Fprintf(&many, "Package: p%d\nVersion: 1\n\n", i)
+	}
+	c := Merge([]Layer{scanOf(t, "z.egg-info", "Name: a\nVersion: 1\n", "var/lib/dpkg/status", many.String())})
+	if doc, err := c.Document(Image{Digest: digest.FromString("")}); err != nil || len(c.Files) != 1 || !bytes.Contains(doc, []byte("The list is not complete")) {
+		t.Errorf("%d files, %v, notes %q", len(c.Files), err, c.Notes)
+	}
 	// An archive that is cut is an error.
 	b := layerOf(t, "var/lib/dpkg/status", dpkgStatus)
 	if _, err := Scan(t.Context(), bytes.NewReader(b[:700])); err == nil {

@@ -40,6 +40,7 @@ type (
 	creation struct {
 		Created  string   `json:"created"`
 		Creators []string `json:"creators"`
+		Comment  string   `json:"comment,omitempty"`
 	}
 	spdxPackage struct {
 		SPDXID           string        `json:"SPDXID"`
@@ -91,9 +92,6 @@ const (
 	evident = "evident-by: indicates the package's existence is evident by the given file"
 )
 
-// maxAll is how many packages a document has at most.
-const maxAll = 300_000
-
 // managers are what tells of packages, for people.
 var managers = map[Kind]string{
 	Deb: "dpkg's database", Apk: "apk's database", Rpm: "rpm's database", Golang: "a Go program's build information",
@@ -106,10 +104,13 @@ var managers = map[Kind]string{
 func (c Contents) Document(i Image) ([]byte, error) {
 	d := document{
 		SPDXVersion: "SPDX-2.3", DataLicense: "CC0-1.0", SPDXID: documentID, Name: i.Name,
-		CreationInfo: creation{i.Created.UTC().Format("2006-01-02T15:04:05Z"), []string{"Organization: kaniko-build", "Tool: kaniko-build-sbom-" + Scheme}},
+		CreationInfo: creation{Created: i.Created.UTC().Format("2006-01-02T15:04:05Z"), Creators: []string{"Organization: kaniko-build", "Tool: kaniko-build-sbom-" + Scheme}},
 	}
 	if d.Name == "" {
 		d.Name = i.Digest.String()
+	}
+	if len(c.Notes) > 0 { // who reads it is to know what it lacks
+		d.CreationInfo.Comment = "The list is not complete.\n" + strings.Join(c.Notes, "\n")
 	}
 	image := spdxPackage{
 		SPDXID: imageID, Name: d.Name, VersionInfo: i.Digest.String(), DownloadLocation: noAssertion, LicenseConcluded: noAssertion,
@@ -130,9 +131,6 @@ func (c Contents) Document(i Image) ([]byte, error) {
 				all = append(all, p)
 			}
 		}
-	}
-	if len(all) > maxAll {
-		return nil, fmt.Errorf("it has %d packages; up to %d are allowed", len(all), maxAll)
 	}
 	slices.SortFunc(all, compare)
 	for _, p := range all {
@@ -164,15 +162,20 @@ func (c Contents) Document(i Image) ([]byte, error) {
 			d.Relationships = append(d.Relationships, relationship{ids[p], "OTHER", id, evident})
 		}
 	}
-	b, err := json.Marshal(d)
-	if err != nil {
-		return nil, fmt.Errorf("write SPDX: %w", err)
-	}
 	// A namespace is for one document alone: this one of spdx.org is for those who
 	// have no place of their own (SPDX 2.3, 6.5).
-	sum := sha256.Sum256(b)
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %q %q %q %q %d %q %q\n", Scheme, i.Name, i.PURL, i.Digest, i.Layers, i.Created.Unix(), c.Release, c.Notes)
+	for _, p := range all {
+		fmt.Fprintln(h, ids[p])
+	}
+	for _, f := range d.Files {
+		fmt.Fprintf(h, "%q %q %q\n", f.FileName, f.Checksums, f.Comment)
+	}
+	sum := h.Sum(nil)
 	d.DocumentNamespace = fmt.Sprintf("https://spdx.org/spdxdocs/kaniko-build-%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
-	if b, err = json.Marshal(d); err != nil {
+	b, err := json.Marshal(d)
+	if err != nil {
 		return nil, fmt.Errorf("write SPDX: %w", err)
 	}
 	return b, nil
