@@ -42,7 +42,7 @@ shown and waited out.
 With --run the image of a target is run in a container of ours, on the network of this machine, and
 killed and started anew whenever it was built; what it writes is dropped.
 
-Keys, on a terminal: r builds everything again, p pauses, q ends. With trigger manual Enter, or the
+Keys, on a terminal: r builds everything again, f shows one image that runs by itself, with its log, p pauses, q ends. With trigger manual Enter, or the
 signal SIGHUP, looks for changes. With --progress json every line is an event; those of kind
 "watch" tell what the watching itself does.`,
 		Example: "  kaniko-build watch\n  kaniko-build watch api --on-change queue --debounce 1s\n  kaniko-build watch --run api -- serve --port 8080",

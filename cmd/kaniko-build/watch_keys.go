@@ -53,6 +53,8 @@ func (s *stage) listen(e *watch.Engine, manual bool) (stop func(), err error) {
 				switch key {
 				case 'r':
 					e.Rebuild()
+				case 'f':
+					s.focus()
 				case 'p':
 					paused = !paused
 					e.Pause(paused)
@@ -66,7 +68,7 @@ func (s *stage) listen(e *watch.Engine, manual bool) (stop func(), err error) {
 			}
 		}
 	}()
-	s.keys = "r builds all again, p pauses, q ends"
+	s.keys = "r builds all again, f shows one by itself, p pauses, q ends"
 	if manual {
 		s.keys = "Enter looks for changes, " + s.keys
 	}

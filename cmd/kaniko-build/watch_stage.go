@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"kaniko-build/cmd/kaniko-build/internal/progress"
+	"kaniko-build/cmd/kaniko-build/internal/tty"
 	"kaniko-build/executor"
 	"kaniko-build/watch"
 )
@@ -28,6 +29,8 @@ type stage struct {
 	told   map[string]bool
 	nodes  int
 	keys   string // what they do
+
+	focused string // the image that the live view shows by itself
 
 	service *service // nil is none
 }
@@ -52,6 +55,29 @@ func (s *stage) enter() {
 		view = progress.Quiet{}
 	}
 	s.view = view
+	if picture := s.picture(); picture != nil {
+		picture.Focus(s.focused)
+	}
+}
+
+// picture is the live view, nil if there is none.
+func (s *stage) picture() *tty.View {
+	all, _ := s.view.(progress.Tee)
+	for _, v := range all {
+		if picture, ok := v.(*tty.View); ok {
+			return picture
+		}
+	}
+	return nil
+}
+
+// focus shows the next image by itself.
+func (s *stage) focus() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if picture := s.picture(); picture != nil {
+		s.focused = picture.Next()
+	}
 }
 
 // leave closes the view when nobody needs it any more.

@@ -26,7 +26,7 @@ func TestWatching(t *testing.T) {
 	s.types("kaniko-build watch")
 	s.shows("1 of 2", "▸ api", "│ made of one")
 	g.open("one")
-	s.shows("watching 2 images: r builds all again, p pauses, q ends")
+	s.shows("watching 2 images: r builds all again, f shows one by itself, p pauses, q ends")
 	if s.modes() == before {
 		t.Error("what is typed would be echoed")
 	}
@@ -38,6 +38,8 @@ func TestWatching(t *testing.T) {
 		found := header.FindAllString(now, -1)
 		return len(found) == 1 && len([]rune(found[0])) == 130
 	})
+	s.tmux("send-keys", "f") // nothing else runs: it is the same with all of its log
+	s.shows("│ made of two")
 	// An edit meanwhile: it is begun again.
 	save("three")
 	s.shows("│ made of three")

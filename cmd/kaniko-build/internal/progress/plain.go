@@ -56,8 +56,10 @@ func (p *plain) Event(e Event) {
 	p.wake()
 	switch e.Kind {
 	case RunStarted:
-		p.left = len(e.Nodes)
-		p.timer = time.AfterFunc(quietFor, p.beat)
+		p.left += len(e.Nodes) // watch may begin a run beside another
+		if p.timer == nil {
+			p.timer = time.AfterFunc(quietFor, p.beat)
+		}
 		p.goLive()
 		return
 	case RunDone:

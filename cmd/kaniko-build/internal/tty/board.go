@@ -15,8 +15,12 @@ import (
 	"kaniko-build/executor"
 )
 
-// tailLines is how many of the last lines of a node's output are kept.
-const tailLines = 12
+// tailLines is how many of the last lines of a node's output are shown, and keptLines
+// how many are kept for a node that is looked at by itself.
+const (
+	tailLines = 12
+	keptLines = 200
+)
 
 // board is what is known of a run. The zero value knows of none; begun is set by
 // its maker.
@@ -28,6 +32,22 @@ type board struct {
 	doing   string  // what the whole run does, if that is no node
 	begun   time.Time
 	notices []string // warnings and the like, printed at the end
+	focus   string   // a node that is looked at by itself while it runs, and when it failed; "" is none
+}
+
+// next looks at the next node by itself that runs or has failed, and after the last at
+// all of them.
+func (b *board) next() {
+	var ids []string
+	for _, n := range b.order {
+		if n.state == running || n.state == failed {
+			ids = append(ids, n.id)
+		}
+	}
+	at := slices.Index(ids, b.focus) + 1
+	if b.focus = ""; at < len(ids) {
+		b.focus = ids[at]
+	}
 }
 
 type state int
@@ -74,10 +94,11 @@ func (b *board) node(id string) *node {
 func (b *board) event(e progress.Event) {
 	switch e.Kind {
 	case progress.RunStarted:
-		b.total, b.jobs = len(e.Nodes), e.Jobs
-		for _, n := range e.Nodes {
-			b.node(n.ID).steps = n.Steps
+		b.jobs = e.Jobs
+		for _, n := range e.Nodes { // one that is built anew begins anew
+			*b.node(n.ID) = node{id: n.ID, steps: n.Steps}
 		}
+		b.total = len(b.order)
 		return
 	case progress.Verifying:
 		b.doing = "building again without the cache"
@@ -131,7 +152,7 @@ func (b *board) event(e progress.Event) {
 				n.tail = append(n.tail, strings.ReplaceAll(line, "\t", "    "))
 			}
 		}
-		if extra := len(n.tail) - tailLines; extra > 0 {
+		if extra := len(n.tail) - keptLines; extra > 0 {
 			n.tail = slices.Delete(n.tail, 0, extra)
 		}
 	case progress.NodeDone:
@@ -186,6 +207,17 @@ func (b *board) frame(width, height int, now time.Time, look style) string {
 	}
 	lines := []string{p.header(b, len(all[finished]), len(all[failed]), len(all[running]))}
 	room--
+	if n := b.nodes[b.focus]; n != nil && (n.state == running || n.state == failed) {
+		if n.state == failed {
+			lines = append(lines, p.failure(n))
+		} else {
+			lines = append(lines, p.run(n))
+		}
+		for _, l := range n.tail[max(0, len(n.tail)-max(0, room-1)):] {
+			lines = append(lines, p.output(l))
+		}
+		return strings.Join(lines[:min(len(lines), max(height-1, 1))], "\n")
+	}
 
 	// Nodes that do something stand before those that wait for their turn.
 	slices.SortStableFunc(all[running], func(x, y *node) int {
@@ -204,7 +236,7 @@ func (b *board) frame(width, height int, now time.Time, look style) string {
 	// What is left shows output: of failures first, then the last line of what runs.
 	for i, n := range failures[:shownFailures.shown] {
 		lines = append(lines, p.failure(n))
-		tail := n.tail[max(0, len(n.tail)-max(0, room/(shownFailures.shown-i))):]
+		tail := n.tail[max(0, len(n.tail)-min(tailLines, max(0, room/(shownFailures.shown-i)))):]
 		for _, l := range tail {
 			lines = append(lines, p.output(l))
 		}

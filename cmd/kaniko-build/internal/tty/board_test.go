@@ -147,3 +147,20 @@ func TestTheFrame(t *testing.T) {
 |✓ 1 finished, 1 of them cached, 1 skipped
 `)
 }
+
+func TestOneNodeByItself(t *testing.T) {
+	b := monorepo(6, 2, 1, 3)
+	draw := func() string { return b.frame(100, 30, start.Add(time.Minute), plainStyle()) }
+	nodes := func(frame string) int { return strings.Count(frame, "\n▸ ") + strings.Count(frame, "\n✗ ") }
+	for _, want := range []int{2, 3, 4, 5} { // failed, running
+		b.next()
+		got := draw()
+		if nodes(got) != 1 || strings.Count(got, fmt.Sprintf(" of %d ", want)) < 20 || strings.Count(got, "│ line ") != 20 {
+			t.Errorf("of node %d it shows\n%s", want, got)
+		}
+	}
+	b.next()
+	if got := draw(); b.focus != "" || nodes(got) != 4 {
+		t.Errorf("after the last it shows\n%s", got)
+	}
+}

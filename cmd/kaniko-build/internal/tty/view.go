@@ -63,6 +63,22 @@ func (v *View) Event(e progress.Event) {
 	v.board.event(e)
 }
 
+// Focus shows one image by itself, with its log, while it runs; "" is none.
+func (v *View) Focus(node string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.board.focus = node
+}
+
+// Next shows the next image by itself that runs or has failed, and after the last all of
+// them. It tells which.
+func (v *View) Next() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.board.next()
+	return v.board.focus
+}
+
 // Stopping lets the picture say that the run was told to stop.
 func (v *View) Stopping() {
 	v.mu.Lock()
