@@ -79,11 +79,10 @@ func (x *Executor) collect(n *Node, made func(s *jobStep) (builtLayer, bool)) (c
 			b := n.images[imageKey(*st.Base.Image)]
 			c.base = b
 			if b.node != nil {
-				r := b.node.built()
-				if r == nil {
+				if b.node.Result() == nil {
 					return false
 				}
-				c.layers = append(c.layers, r...)
+				c.layers = append(c.layers, b.node.built()...) // none, of an image from scratch that adds nothing
 			}
 			for _, l := range b.layers {
 				c.layers = append(c.layers, builtLayer{ID: l.DiffID, SpecLayer: image.SpecLayer{Layer: image.Layer{Descriptor: l.Blob, DiffID: l.DiffID}}})
