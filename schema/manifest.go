@@ -409,6 +409,10 @@ type Options struct {
 	// ID. ref is a commit, branch or tag, "" for the default branch. What it answers
 	// with must not lead out of the repository by links. nil refuses all.
 	Repository func(url, ref string) (files fs.FS, commit string, err error)
+	// Guest says that the manifest is that of another repository, which the root only
+	// includes: variables given by name are its own, and what it says of a whole run
+	// does not count.
+	Guest bool
 	// Allow is what files of other repositories may do besides; see Allowances.
 	Allow []string
 	// Trust tells whether an included file may be used, by its name in the fs.FS; a

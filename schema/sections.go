@@ -68,6 +68,7 @@ func (p *parser) manifest(opts Options, files *loader) *Manifest {
 		envFile: map[string]string{}, given: map[string]given{}, git: map[string]*value{},
 	}
 	p.expander = p.scope.expander()
+	p.warnings.AddErr(diag.Pos{}, files.warnings.Err())
 	p.scope.early = "envFiles"
 	p.envFiles()
 	p.scope.early = ""

@@ -43,6 +43,7 @@ type loader struct {
 	repos    *repositories
 	opts     Options
 	problems *diag.List
+	warnings diag.List
 	units    map[string]*unit // by file; those of the root's layers are the root's
 	ordered  []*unit          // includers before what they include
 	open     []string         // files being included
@@ -209,7 +210,9 @@ func (d *loader) includeFile(by *unit, file, prefix string, at diag.Pos, optiona
 		checkVersion(doc, d.problems)
 	}
 	for _, e := range doc.entries {
-		if name, _ := cutOperator(e.name); slices.Contains(rootOnly, name) {
+		if name, _ := cutOperator(e.name); slices.Contains(rootOnly, name) && d.opts.Guest && rootOf(file) != "" {
+			d.warnings.Add(e.pos, "say it with flags, or in a manifest of your own that includes this one", "key %q of another repository does not count", e.name)
+		} else if slices.Contains(rootOnly, name) {
 			d.problems.Add(e.pos, "move it to "+d.ordered[0].file, "key %q is for the whole run and cannot stand in an included file", e.name)
 		} else if slices.Contains([]string{allowSecrets, allowSSH, allowRegistries}, name) {
 			sealed(d.problems, d.opts, e.pos, name, name)

@@ -276,7 +276,8 @@ func (s *scope) make(v *variable) *value {
 			}
 			return s.accept(v, done, "with")
 		}
-		if !slices.Contains(s.opts.Allow, allowEnv) {
+		_, named := s.given[v.name]
+		if !slices.Contains(s.opts.Allow, allowEnv) && !(named && s.opts.Guest) {
 			return s.byDefault(v)
 		}
 	}

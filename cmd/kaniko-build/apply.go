@@ -31,13 +31,15 @@ type applyFlags struct {
 func newApply(t terminal) *cobra.Command {
 	f := &applyFlags{}
 	c := &cobra.Command{
-		Use:   "apply [flags] [TARGET...]",
+		Use:   "apply [flags] [URL#COMMIT:DIR] [TARGET...]",
 		Short: "Build the images of the manifest",
 		Long: `Build the images of the manifest and what they need, in order and in parallel.
 
 A target is a name, a glob, @group, or !name to leave one out; x... adds what x
 needs to what is exported, ...x its dependents. Without one the group default is
-built, or every target that is not internal.
+built, or every target that is not internal. With the address of a git repository the
+manifest is the one in its directory DIR at that commit; it sees and reaches nothing
+outside of it unless --allow says so.
 
 With --dry-run nothing is built, tagged, pushed or written, and no hook runs: it says
 what would become of each image, and why. Registries and caches are asked as for
@@ -58,6 +60,7 @@ writes that as one JSON object.`,
 
 func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error {
 	ctx := c.Context()
+	selection = f.ofRepository(selection)
 	w, err := f.read(ctx)
 	if err != nil {
 		return err

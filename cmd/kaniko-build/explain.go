@@ -31,7 +31,7 @@ type lookFlags struct {
 func newPlan(t terminal) *cobra.Command {
 	f := &lookFlags{output: "table"}
 	c := &cobra.Command{
-		Use:   "plan [flags] [TARGET...]",
+		Use:   "plan [flags] [URL#COMMIT:DIR] [TARGET...]",
 		Short: "Show what would be built, in what order, and why",
 		Long: `Show what would be built, in what order, and which line asks for it.
 
@@ -59,6 +59,7 @@ func (f *lookFlags) plan(c *cobra.Command, t terminal, selection []string) error
 	if f.output != "table" && f.output != "json" {
 		return usageError{fmt.Errorf("no output %q: choose table or json", f.output)}
 	}
+	selection = f.ofRepository(selection)
 	w, err := f.read(ctx)
 	if err != nil {
 		return err

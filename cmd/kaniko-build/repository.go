@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -89,4 +90,55 @@ func (c checkouts) confined(repos []schema.Repository, name, file string) error 
 		}
 	}
 	return nil
+}
+
+// isRepository tells whether an argument is the address of a repository, with its
+// commit and directory: URL#COMMIT:DIR.
+func isRepository(arg string) bool {
+	at, _, _ := strings.Cut(arg, "#")
+	return strings.HasPrefix(at, "https://") || strings.HasPrefix(at, "http://") || strings.HasPrefix(at, "git://")
+}
+
+// ofRepository takes the address of a repository out of arguments: its manifest is
+// read instead of the one that is here.
+func (f *manifestFlags) ofRepository(args []string) []string {
+	if len(args) == 0 || !isRepository(args[0]) {
+		return args
+	}
+	f.files = []string{args[0]}
+	return args[1:]
+}
+
+// readRepository reads the manifest of another repository. What it may do is
+// what a file may do that is included from there.
+func (f *manifestFlags) readRepository(ctx context.Context, arg string) (*workspace, error) {
+	url, fragment, _ := strings.Cut(arg, "#")
+	ref, dir, _ := strings.Cut(fragment, ":")
+	file := path.Clean("/" + dir)
+	if ext := path.Ext(file); ext != ".yaml" && ext != ".yml" {
+		file = path.Join(file, manifestName)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		return nil, fmt.Errorf("find the working directory: %w", err)
+	}
+	o, err := f.options(ctx, here)
+	if err != nil {
+		return nil, err
+	}
+	o.Guest, o.WorkspaceName = true, strings.TrimSuffix(path.Base(url), ".git")
+	o.Git = func(fact string) (string, error) {
+		if fact == "sha" && ref != "" {
+			return ref, nil
+		}
+		return "", schema.ErrNoGit
+	}
+	text := fmt.Sprintf("version: 1\ninclude: [{git: %q, path: %q", url, file)
+	if ref != "" {
+		text += fmt.Sprintf(", ref: %q", ref)
+	}
+	w := &workspace{root: here}
+	w.manifest, err = schema.Parse(withFile{os.DirFS(here), "command line", []byte(text + "}]\n")}, "command line", o)
+	w.brought = f.brought
+	return w, err
 }

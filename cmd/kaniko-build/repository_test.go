@@ -66,17 +66,20 @@ func makeRepository(work string) (commits []string, err error) {
 		out, err := c.Output()
 		return strings.TrimSpace(string(out)), err
 	}
-	if err := os.MkdirAll(filepath.Join(work, "base"), 0o755); err != nil {
-		return nil, err
+	for _, dir := range []string{"base", "whole"} {
+		if err := os.MkdirAll(filepath.Join(work, dir), 0o755); err != nil {
+			return nil, err
+		}
 	}
 	if _, err := git("init", "-q", "-b", "main", "."); err != nil {
 		return nil, err
 	}
 	files := map[string]string{
-		"base/kaniko-build.yaml": "vars: {name: {default: none}}\ntargets: {base: {labels: {name: \"${vars.name}\"}}}\n",
-		"base/Dockerfile":        "FROM scratch\nCOPY . /\n",
-		"hooks.yaml":             "targets:\n  h:\n    hooks: {before: [{run: touch ran}]}\n    dockerfileInline: FROM scratch\n",
-		"link.yaml":              "targets: {l: {dockerfile: away}}\n",
+		"base/kaniko-build.yaml":  "vars: {name: {default: none}}\ntargets: {base: {labels: {name: \"${vars.name}\"}}}\n",
+		"base/Dockerfile":         "FROM scratch\nCOPY . /\n",
+		"whole/kaniko-build.yaml": "version: 1\nname: whole\nrun: {push: true}\ntargets: {base: {context: ../base}}\n",
+		"hooks.yaml":              "targets:\n  h:\n    hooks: {before: [{run: touch ran}]}\n    dockerfileInline: FROM scratch\n",
+		"link.yaml":               "targets: {l: {dockerfile: away}}\n",
 	}
 	if err := os.Symlink("/etc/passwd", filepath.Join(work, "away")); err != nil {
 		return nil, err

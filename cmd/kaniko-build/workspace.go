@@ -62,6 +62,9 @@ func (f *manifestFlags) read(ctx context.Context) (*workspace, error) {
 // readBy is read with the workspace's files as open shows them.
 func (f *manifestFlags) readBy(ctx context.Context, open func(root string) fs.FS) (*workspace, error) {
 	defer debug.SetGCPercent(debug.SetGCPercent(readingGC))
+	if len(f.files) == 1 && isRepository(f.files[0]) {
+		return f.readRepository(ctx, f.files[0])
+	}
 	files, err := f.find()
 	if err != nil {
 		return nil, err
