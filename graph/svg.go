@@ -69,7 +69,7 @@ func (g *Graph) SVG(w io.Writer, look Look) error {
 	}
 	width, height := max(p.Width, 560*min(legend, 1)), p.Height+legend
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" class="graph" viewBox="0 0 %.0f %.0f" width="%.0f" height="%.0f" role="img">`+"\n", width, height, width, height)
-	fmt.Fprintf(&b, "<title>%d nodes</title>\n<style>%s</style>\n", len(g.ids), svgStyle)
+	fmt.Fprintf(&b, "<title>%d nodes</title>\n<style>%s</style>\n", len(g.ids), SVGStyle)
 	b.WriteString(`<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0.8L7 4L0 7.2z"/></marker>` +
 		`<marker id="tip-critical" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" markerUnits="userSpaceOnUse" orient="auto"><path class="critical" d="M0 0.8L7 4L0 7.2z"/></marker></defs>` + "\n")
 	fmt.Fprintf(&b, `<rect class="paper" width="%.0f" height="%.0f"/>`+"\n", width, height)
@@ -222,9 +222,9 @@ func at(r layout.Rect) string {
 
 func xml(s string) string { return html.EscapeString(printable(s)) }
 
-// svgStyle is how pictures look. The colours of classes say what became of a
-// node; they differ in lightness too.
-const svgStyle = `
+// SVGStyle is how pictures look, in CSS: each holds it, a page may too. The colours of
+// classes say what became of a node; they differ in lightness too.
+const SVGStyle = `
 .graph{--paper:#fff;--ink:#1f2933;--soft:#616e7c;--box:#f5f7fa;--edge:#9aa5b1;--frame:#cbd2d9;--lane:#f5f7fa;--critical:#d9480f;
 --cached:#e3f6ec;--cached-edge:#57ae7f;--affected:#fff3d6;--affected-edge:#d69e2e;--built:#e0effe;--built-edge:#4098d7;--failed:#ffe3e3;--failed-edge:#d64545;--skipped:#eceff3;--skipped-edge:#9aa5b1}
 @media (prefers-color-scheme:dark){.graph{--paper:#14181d;--ink:#e4e7eb;--soft:#9aa5b1;--box:#1f262e;--edge:#616e7c;--frame:#3e4c59;--lane:#191f25;--critical:#ff922b;

@@ -19,8 +19,18 @@ var page string
 //go:embed page.css
 var style string
 
+//go:embed parts.js
+var parts string
+
 //go:embed page.js
 var script string
+
+// Style is how pages look, without the picture of a graph: that is graph.SVGStyle.
+func Style() string { return style }
+
+// Script is a script that has what all pages have before it: elements, times and sizes
+// as people read them, and `drawing`, which gives life to the picture of a graph.
+func Script(s string) string { return "\"use strict\";\n(() => {\n" + parts + s + "})();\n" }
 
 // Page writes the page of a run with its graph.
 func Page(w io.Writer, r Run, g *graph.Graph, look graph.Look) error {
@@ -33,7 +43,7 @@ func Page(w io.Writer, r Run, g *graph.Graph, look graph.Look) error {
 		return err
 	}
 	_, err = strings.NewReplacer(
-		"{{title}}", html.EscapeString(r.Title), "{{style}}", style, "{{script}}", script, "{{graph}}", svg.String(), "{{data}}", string(data),
+		"{{title}}", html.EscapeString(r.Title), "{{style}}", style, "{{script}}", Script(script), "{{graph}}", svg.String(), "{{data}}", string(data),
 	).WriteString(w, page)
 	return err
 }

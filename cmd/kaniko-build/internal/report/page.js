@@ -1,31 +1,10 @@
-"use strict";
-(() => {
 const run = JSON.parse(document.getElementById("data").textContent);
-const $ = id => document.getElementById(id);
 const byID = new Map(run.nodes.map(n => [n.id, n]));
 const ran = Boolean(run.started);
 const critical = new Set(run.critical || []);
 const dependents = new Map(run.nodes.map(n => [n.id, []]));
 for (const n of run.nodes) { n.steps ||= []; n.needs ||= []; for (const p of n.needs) dependents.get(p)?.push(n.id); }
 
-// make builds an element; text is always text.
-function make(tag, attributes, ...children) {
-  const e = document.createElement(tag);
-  for (const [k, v] of Object.entries(attributes || {})) {
-    if (v === undefined || v === false) continue;
-    if (k === "onclick") e.addEventListener("click", v);
-    else if (k === "class") e.className = v;
-    else if (k === "style") Object.assign(e.style, v);
-    else e.setAttribute(k, v === true ? "" : v);
-  }
-  e.append(...children.filter(c => c !== undefined && c !== null && c !== ""));
-  return e;
-}
-const time = ms => ms < 1000 ? Math.round(ms) + " ms" : ms < 60000 ? (ms / 1000).toFixed(1) + " s" :
-  ms < 3600000 ? Math.floor(ms / 60000) + " min " + String(Math.floor(ms / 1000) % 60).padStart(2, "0") + " s" : Math.floor(ms / 3600000) + " h " + Math.floor(ms / 60000) % 60 + " min";
-const bytes = n => { let u = 0; while (n >= 1000 && u < 4) { n /= 1000; u++; } return (u ? n.toFixed(1) : n) + " " + ["B", "kB", "MB", "GB", "TB"][u]; };
-const firstLine = s => s.split("\n")[0] + (s.includes("\n") ? " …" : "");
-const plural = (n, word) => n + " " + word + (n === 1 ? "" : "s");
 const length = n => Math.max(0, (n.end || 0) - (n.begin || 0));
 const where = s => (s.stage ? s.stage + " " : "") + s.step + "/" + s.of;
 const misses = n => n.steps.filter(s => s.state !== "cached");
@@ -65,43 +44,7 @@ for (const n of run.nodes.filter(n => n.state === "failed")) {
 }
 
 // The graph.
-const svg = document.querySelector("#graph svg"), shapes = new Map(), lines = [];
-for (const e of svg.querySelectorAll(".node[data-id]")) {
-  shapes.set(e.dataset.id, e);
-  e.setAttribute("tabindex", "0");
-  e.addEventListener("click", () => { if (!moved) choose(e.dataset.id); });
-  e.addEventListener("keydown", k => { if (k.key === "Enter") choose(e.dataset.id); });
-}
-for (const e of svg.querySelectorAll(".line")) lines.push([e, e.dataset.edges.split(" ").map(x => x.split(">"))]);
-const full = {w: svg.viewBox.baseVal.width, h: svg.viewBox.baseVal.height};
-let scale = 1;
-function zoom(to) {
-  const box = $("graph"), x = (box.scrollLeft + box.clientWidth / 2) / scale, y = (box.scrollTop + box.clientHeight / 2) / scale;
-  scale = Math.min(3, Math.max(0.05, to));
-  svg.setAttribute("width", full.w * scale); svg.setAttribute("height", full.h * scale);
-  box.scrollLeft = x * scale - box.clientWidth / 2; box.scrollTop = y * scale - box.clientHeight / 2;
-}
-const fitting = () => Math.min(1, $("graph").clientWidth / full.w);
-$("smaller").onclick = () => zoom(scale / 1.3); $("larger").onclick = () => zoom(scale * 1.3);
-$("fit").onclick = () => zoom(Math.min(fitting(), innerHeight * 0.7 / full.h));
-zoom(Math.max(fitting(), 0.45));
-let moved = false, from = null;
-$("graph").addEventListener("pointerdown", e => { moved = false; from = {x: e.clientX, y: e.clientY, l: $("graph").scrollLeft, t: $("graph").scrollTop}; });
-addEventListener("pointermove", e => {
-  if (!from) return;
-  const dx = e.clientX - from.x, dy = e.clientY - from.y;
-  if (Math.abs(dx) + Math.abs(dy) > 4) { moved = true; $("graph").classList.add("drag"); }
-  $("graph").scrollLeft = from.l - dx; $("graph").scrollTop = from.t - dy;
-});
-addEventListener("pointerup", () => { from = null; $("graph").classList.remove("drag"); });
-$("graph").addEventListener("wheel", e => { if (e.ctrlKey) { e.preventDefault(); zoom(scale * Math.exp(-e.deltaY / 300)); } }, {passive: false});
-
-// reach is all that can be got to from a node.
-function reach(id, next) {
-  const met = new Set([id]), todo = [id];
-  while (todo.length) for (const n of next(todo.pop())) if (!met.has(n)) { met.add(n); todo.push(n); }
-  return met;
-}
+const picture = drawing(document.querySelector("#graph svg"), choose);
 
 // The timeline: steps by slot, one element each.
 const bars = new Map();
@@ -185,10 +128,10 @@ function drawTable() {
   $("images").tBodies[0].replaceChildren(body);
   $("count").textContent = shown.length === run.nodes.length ? "" : shown.length + " of " + run.nodes.length;
   const met = new Set(shown.map(n => n.id));
-  for (const [id, e] of shapes) e.classList.toggle("dim", Boolean(text) && !met.has(id));
+  picture.only(text ? met : null);
   for (const [id, list] of bars) for (const b of list) b.classList.toggle("dim", Boolean(text) && !met.has(id));
   if (!text && chosen) light(chosen);
-  if (!text && !chosen) for (const [e] of lines) e.classList.remove("dim", "near");
+  if (!text && !chosen) picture.light("", null);
 }
 let waiting = 0;
 $("search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(drawTable, 60); });
@@ -197,12 +140,7 @@ $("search").addEventListener("input", () => { clearTimeout(waiting); waiting = s
 let chosen = "";
 function light(id) {
   const near = id ? new Set([...reach(id, n => byID.get(n).needs), ...reach(id, n => dependents.get(n))]) : null;
-  for (const [other, e] of shapes) { e.classList.toggle("dim", Boolean(near) && !near.has(other)); e.classList.toggle("chosen", other === id); }
-  for (const [e, edges] of lines) {
-    const on = Boolean(near) && edges.some(([a, b]) => near.has(a) && near.has(b));
-    e.classList.toggle("near", on && edges.some(([a, b]) => a === id || b === id));
-    e.classList.toggle("dim", Boolean(near) && !on);
-  }
+  picture.light(id, near);
   for (const [other, list] of bars) for (const b of list) b.classList.toggle("dim", Boolean(near) && !near.has(other));
   for (const [other, row] of rows) row.classList.toggle("chosen", other === id);
 }
@@ -258,4 +196,3 @@ addEventListener("keydown", e => {
 drawTable();
 if (run.cut) $("count").textContent += " The logs were too long for one page; --log-dir has them whole.";
 if (location.hash.length > 1) choose(decodeURIComponent(location.hash.slice(1)));
-})();
