@@ -82,6 +82,9 @@ func (e *Engine) publish() {
 		}
 	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.state = s
+	e.mu.Unlock()
+	if e.opts.Publish != nil {
+		e.opts.Publish(e.State())
+	}
 }

@@ -24,6 +24,7 @@ type watchFlags struct {
 	loadTo                    string
 	bell                      bool
 	target                    string // that is run
+	serve                     string
 }
 
 func newWatch(t terminal) *cobra.Command {
@@ -44,8 +45,11 @@ killed and started anew whenever it was built; what it writes is dropped.
 
 Keys, on a terminal: r builds everything again, f shows one image that runs by itself, with its log, p pauses, q ends. With trigger manual Enter, or the
 signal SIGHUP, looks for changes. With --progress json every line is an event; those of kind
-"watch" tell what the watching itself does.`,
-		Example: "  kaniko-build watch\n  kaniko-build watch api --on-change queue --debounce 1s\n  kaniko-build watch --run api -- serve --port 8080",
+"watch" tell what the watching itself does.
+
+--serve 127.0.0.1:7070 shows the graph as it is built, the state of each image, its log and the last
+builds in browsers of this machine, at the address that is printed. Only who knows that is answered.`,
+		Example: "  kaniko-build watch\n  kaniko-build watch api --on-change queue --debounce 1s\n  kaniko-build watch --run api -- serve --port 8080\n  kaniko-build watch --serve 127.0.0.1:7070",
 		RunE:    func(c *cobra.Command, args []string) error { return f.run(c, t, args) },
 	}
 	f.manifestFlags.add(c)
@@ -63,6 +67,7 @@ signal SIGHUP, looks for changes. With --progress json every line is an event; t
 	complete(c, "load-to", "docker", "podman", "containerd", "k8s.io")
 	fl.StringVar(&f.target, "run", "", "run the image of a target, with the arguments after --, and start it anew with each new image")
 	fl.BoolVar(&f.bell, "bell", false, "ring the terminal's bell when something failed")
+	fl.StringVar(&f.serve, "serve", "", "show all in browsers too, at this address of this machine; port 0 is any")
 	return c
 }
 
@@ -125,6 +130,13 @@ func (f *watchFlags) run(c *cobra.Command, t terminal, selection []string) (err 
 	}
 	if f.target != "" {
 		s.service = &service{target: f.target, args: args, stage: s}
+	}
+	if f.serve != "" {
+		var leave func() error
+		if leave, err = s.browse(f.serve, &o); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, leave()) }()
 	}
 	shop := &workshop{f: f, c: c, stage: s, selection: selection, engine: engineArgs}
 	defer func() { err = errors.Join(err, shop.close(ctx), s.close()) }()

@@ -96,6 +96,7 @@ func (w *workshop) Open(ctx context.Context, fresh bool) (watch.Site, error) {
 		maps.Copy(s.sums, last.sums)
 		maps.DeleteFunc(s.nodes, func(id string, _ *executor.Node) bool { return p.Node(graph.ID(id)) == nil })
 	}
+	w.stage.opened(ws, p)
 	return s, s.ignores()
 }
 

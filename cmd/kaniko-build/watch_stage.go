@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"kaniko-build/cmd/kaniko-build/internal/livepage"
 	"kaniko-build/cmd/kaniko-build/internal/progress"
 	"kaniko-build/cmd/kaniko-build/internal/tty"
 	"kaniko-build/executor"
@@ -19,6 +20,7 @@ type stage struct {
 	ctx   context.Context
 	flags *watchFlags
 	term  terminal
+	page  *livepage.Page // nil: nobody asked for one
 
 	mu     sync.Mutex
 	root   string
@@ -116,6 +118,9 @@ func (s *stage) Event(e progress.Event) {
 		}
 		s.told[key] = true
 	}
+	if s.page != nil {
+		s.page.Event(e)
+	}
 	switch {
 	case s.view != nil:
 		s.view.Event(e)
@@ -157,6 +162,9 @@ func (s *stage) warn(text string) {
 
 // watched shows what the engine tells.
 func (s *stage) watched(e watch.Event) {
+	if s.page != nil {
+		s.page.Watched(e)
+	}
 	if s.flags.progress == "json" {
 		s.mu.Lock()
 		defer s.mu.Unlock()
