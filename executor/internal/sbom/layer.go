@@ -100,12 +100,17 @@ type scan struct {
 	out    Layer
 	hidden int // bytes of whiteouts and links
 	found  int // bytes of packages
+	left   int // files that there was no room for
+	first  string
 
 	in    *bufio.Reader // of each file that may be a program
 	block []byte        // of a program
 }
 
 func (s *scan) layer() Layer {
+	if s.left > 0 {
+		s.note("%q and %d files more are left out: the layer tells of more packages than layers do", s.first, s.left-1)
+	}
 	for _, f := range s.files {
 		s.out.Files = append(s.out.Files, f)
 	}
@@ -293,7 +298,10 @@ func (s *scan) keep(name, sum string, f File) {
 	}
 	f.Path, f.SHA1 = name, sum
 	if s.found += f.size(); s.found > maxFindings {
-		s.note("%q is left out: the layer tells of more packages than layers do", name)
+		if s.left == 0 {
+			s.first = name
+		}
+		s.left++
 		s.found -= f.size()
 		return
 	}

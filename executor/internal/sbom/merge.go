@@ -36,7 +36,8 @@ func Merge(layers []Layer) Contents {
 			}
 		}
 		for _, f := range l.Files {
-			if slices.ContainsFunc(layers[i+1:], func(above Layer) bool { return above.hides(f.Path) }) {
+			at := placeOf(f.Path)
+			if slices.ContainsFunc(layers[i+1:], func(above Layer) bool { return above.hides(at) }) {
 				continue
 			}
 			switch f.Path {
@@ -55,37 +56,60 @@ func Merge(layers []Layer) Contents {
 			out.Release = *r
 		}
 	}
-	// The longest lists go first, so that one cannot take the place of all others.
-	slices.SortFunc(out.Files, func(a, b Evidence) int { return cmp.Or(len(a.Packages)-len(b.Packages), strings.Compare(a.Path, b.Path)) })
-	mentions := 0
-	for i, f := range out.Files {
-		if mentions += len(f.Packages); mentions > maxMentions {
-			out.Notes = append(out.Notes, fmt.Sprintf("%q and %d files more are left out: the image tells of more than %d packages", f.Path, len(out.Files)-i-1, maxMentions))
-			out.Files = out.Files[:i]
-			break
+	// Databases of distributions stay longest, and of what else there is short lists, so
+	// that nothing takes the place of all others.
+	slices.SortFunc(out.Files, func(a, b Evidence) int {
+		return cmp.Or(a.rank()-b.rank(), len(a.Packages)-len(b.Packages), strings.Compare(a.Path, b.Path))
+	})
+	mentions, kept, left := 0, out.Files[:0], []string(nil)
+	for _, f := range out.Files {
+		if mentions+len(f.Packages) > maxMentions {
+			left = append(left, f.Path)
+			continue
 		}
+		mentions += len(f.Packages)
+		kept = append(kept, f)
+	}
+	if out.Files = kept; len(left) > 0 {
+		out.Notes = append(out.Notes, fmt.Sprintf("%q and %d files more are left out: the image tells of more than %d packages", left[0], len(left)-1, maxMentions))
 	}
 	slices.SortFunc(out.Files, func(a, b Evidence) int { return strings.Compare(a.Path, b.Path) })
 	return out
 }
 
-// hides tells whether a file of a layer below is not seen through this one.
-func (l Layer) hides(name string) bool {
-	if l.has(name, true) || l.has(name, false) || has(l.Gone, name) {
-		return true
+// rank is 0 of a database of a distribution, else 1.
+func (e Evidence) rank() int {
+	switch e.Packages[0].Kind {
+	case Deb, Apk, Rpm:
+		return 0
 	}
-	for dir := path.Dir(name); ; dir = path.Dir(dir) {
-		if dir == "." {
-			return has(l.Opaque, "")
-		}
-		if l.has(dir, false) || has(l.Gone, dir) || has(l.Opaque, dir) {
-			return true
-		}
-	}
+	return 1
 }
 
-func (l Layer) has(name string, dir bool) bool {
-	_, ok := slices.BinarySearch(l.Names, hashName(name, dir))
+// place is a name with what is looked for in each layer above it.
+type place struct {
+	own    [2]uint64 // hashes of the name as a directory's, and as another's
+	dirs   []string  // above it, "" the root's
+	hashes []uint64  // of these, as names of no directory
+	name   string
+}
+
+func placeOf(name string) place {
+	p := place{name: name, own: [2]uint64{hashName(name, true), hashName(name, false)}, dirs: []string{""}}
+	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+		p.dirs, p.hashes = append(p.dirs, dir), append(p.hashes, hashName(dir, false))
+	}
+	return p
+}
+
+// hides tells whether a file of a layer below is not seen through this one.
+func (l Layer) hides(p place) bool {
+	return slices.ContainsFunc(p.own[:], l.has) || slices.ContainsFunc(p.hashes, l.has) || has(l.Gone, p.name) ||
+		slices.ContainsFunc(p.dirs, func(dir string) bool { return has(l.Gone, dir) || has(l.Opaque, dir) })
+}
+
+func (l Layer) has(hash uint64) bool {
+	_, ok := slices.BinarySearch(l.Names, hash)
 	return ok
 }
 

@@ -544,6 +544,13 @@ func TestHostileLayers(t *testing.T) {
 	if doc, err := c.Document(Image{Digest: digest.FromString("")}); err != nil || len(c.Files) != 1 || !bytes.Contains(doc, []byte("The list is not complete")) {
 		t.Errorf("%d files, %v, notes %q", len(c.Files), err, c.Notes)
 	}
+	flood := Layer{}
+	for i := range maxMentions {
+		flood.Files = append(flood.Files, File{Path: fmt.Sprintf("p%05d.egg-info", i), Packages: []Package{{Kind: PyPI, Name: "a", Version: "1"}}})
+	}
+	if c := Merge([]Layer{scanOf(t, "var/lib/dpkg/status", dpkgStatus), flood}); len(c.Files) != maxMentions-1 || c.Files[len(c.Files)-1].Path != "var/lib/dpkg/status" || len(c.Notes) != 1 {
+		t.Errorf("%d files, notes %.300q", len(c.Files), c.Notes)
+	}
 	// An archive that is cut is an error.
 	b := layerOf(t, "var/lib/dpkg/status", dpkgStatus)
 	if _, err := Scan(t.Context(), bytes.NewReader(b[:700])); err == nil {
