@@ -144,6 +144,7 @@ const (
 	Log         Kind = "log"        // Data holds whole lines of a step's output
 	Waiting     Kind = "waiting"    // for another process that does the same work; Text names it
 	Pulling     Kind = "pulling"    // Text is the reference; Total and Done in bytes
+	Walked      Kind = "walked"     // all files of the root were looked at, to find what a RUN changed; Total of them
 	CacheMiss   Kind = "cache-miss" // Text says why an entry of Request.Cache cannot be used; the step is executed
 	Warning     Kind = "warning"    // Text is the sentence, Rule the linter's name for it
 )

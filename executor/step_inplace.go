@@ -97,6 +97,9 @@ func (c *core) openRoot() (closeRoot func() error, err error) {
 			return nil, errors.Join(fmt.Errorf("make a root: %w", err), remove())
 		}
 	}
+	o.Walked = func(files int, took time.Duration) {
+		c.host.Event(Event{Node: j.Node, Kind: Walked, Time: time.Now(), Total: int64(files), Elapsed: took})
+	}
 	if c.root, err = inplace.Open(o); err != nil {
 		return nil, errors.Join(err, remove())
 	}

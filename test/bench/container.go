@@ -10,7 +10,9 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -84,10 +86,45 @@ type Build struct {
 	// Ratio is the median over rounds of our time over the peer's; 0 was not
 	// measured. Limit is the most that it may be; 0 is none.
 	Ratio, Limit float64
+	Walks        Walks // of our last one
 	// Within is whether it also ended well where a container had no more than so
 	// much memory, in bytes; 0 was not tried.
 	Within int64
 	Failed error // of that
+}
+
+// Walks are the looks at all files of a root that commands were executed in.
+type Walks struct {
+	Commands int           // that were executed
+	Walks    int           // one before the first command, and one after each
+	Files    int           // that the last one looked at
+	Took     time.Duration // the mean
+}
+
+// TooMany tells whether there were more than are needed.
+func (w Walks) TooMany() bool { return w.Commands > 0 && w.Walks > w.Commands+1 }
+
+var (
+	walkLine    = regexp.MustCompile(`msg="Looked at (\d+) files in (\S+)"`)
+	commandLine = regexp.MustCompile(`msg="RUN `)
+)
+
+// walks finds them in what our executor says at its level debug.
+func walks(log []byte) (w Walks) {
+	var all time.Duration
+	for _, m := range walkLine.FindAllSubmatch(log, -1) {
+		took, err := time.ParseDuration(string(m[2]))
+		files, err2 := strconv.Atoi(string(m[1]))
+		if err != nil || err2 != nil {
+			continue
+		}
+		w.Walks, w.Files, all = w.Walks+1, files, all+took
+	}
+	if w.Walks > 0 {
+		w.Took = all / time.Duration(w.Walks)
+	}
+	w.Commands = len(commandLine.FindAll(log, -1))
+	return w
 }
 
 // Cases are the builds that are measured, in their order.
@@ -156,11 +193,11 @@ func (c *Containers) round(ctx context.Context, reg *rig.Registry, tool Tool, w 
 			builds = append(builds, Build{Case: one.name})
 		}
 		b := &builds[i]
-		took, memory, err := p.build(ctx, tool, one.repo, one.cached, 0)
+		took, memory, w, err := p.build(ctx, tool, one.repo, one.cached, 0)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", one.name, err)
 		}
-		b.Took = append(b.Took, took)
+		b.Took, b.Walks = append(b.Took, took), w
 		b.Memory.Held, b.Memory.All = max(b.Memory.Held, memory.Held), max(b.Memory.All, memory.All)
 	}
 	return builds, nil
@@ -173,7 +210,7 @@ func (c *Containers) within(ctx context.Context, reg *rig.Registry, w Workload) 
 		return err
 	}
 	defer func() { err = errors.Join(err, p.remove()) }()
-	_, _, err = p.build(ctx, c.Ours, "within", false, w.Within)
+	_, _, _, err = p.build(ctx, c.Ours, "within", false, w.Within)
 	return err
 }
 
@@ -241,35 +278,39 @@ func (p *prepared) link(repo string) error {
 }
 
 // build builds all targets. limit is the memory of a container; 0 is none.
-func (p *prepared) build(ctx context.Context, tool Tool, repo string, cached bool, limit int64) (took time.Duration, most rig.Memory, err error) {
+func (p *prepared) build(ctx context.Context, tool Tool, repo string, cached bool, limit int64) (took time.Duration, most rig.Memory, last Walks, err error) {
 	if err := p.link(repo); err != nil {
-		return 0, most, err
+		return 0, most, last, err
 	}
 	for _, t := range p.targets {
 		args := []string{
 			"--context", "dir://" + path.Join("/workspace", t.Context), "--dockerfile", path.Join("/workspace", t.Dockerfile),
 			"--registry-mirror", p.reg.Addr, "--destination", p.image(repo, t.Name),
 		}
+		if tool == p.Ours {
+			args = append(args, "--verbosity", "debug", "--log-format", "text")
+		}
 		if cached {
 			args = append(args, "--cache=true", "--cache-repo", p.reg.Addr+"/cache/"+p.name)
 		}
-		one, memory, err := p.run(ctx, rig.Container{
+		one, memory, log, err := p.run(ctx, rig.Container{
 			Image: tool.Image, Args: args, Mounts: []rig.Mount{{Source: p.dir, Target: "/workspace", ReadOnly: true}}, Memory: limit,
 		})
 		if err != nil {
-			return 0, most, fmt.Errorf("target %s: %w", t.Name, err)
+			return 0, most, last, fmt.Errorf("target %s: %w", t.Name, err)
 		}
 		took += one
+		last = walks(log)
 		most.Held, most.All = max(most.Held, memory.Held), max(most.All, memory.All)
 	}
-	return took, most, nil
+	return took, most, last, nil
 }
 
-// run runs one container to its end.
-func (p *prepared) run(ctx context.Context, box rig.Container) (took time.Duration, m rig.Memory, err error) {
+// run runs one container to its end. log is what it said.
+func (p *prepared) run(ctx context.Context, box rig.Container) (took time.Duration, m rig.Memory, log []byte, err error) {
 	id, err := p.Docker.Create(ctx, box)
 	if err != nil {
-		return 0, m, err
+		return 0, m, nil, err
 	}
 	defer func() { err = errors.Join(err, p.Docker.Remove(ctx, id)) }()
 	cmd := p.Docker.Command(ctx, "start", "--attach", id)
@@ -282,9 +323,9 @@ func (p *prepared) run(ctx context.Context, box rig.Container) (took time.Durati
 	m = memory()
 	if err != nil {
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-		return took, m, fmt.Errorf("%w\n%s", err, strings.Join(lines[max(0, len(lines)-20):], "\n"))
+		return took, m, nil, fmt.Errorf("%w\n%s", err, strings.Join(lines[max(0, len(lines)-20):], "\n"))
 	}
-	return took, m, nil
+	return took, m, out.Bytes(), nil
 }
 
 // ContainedHeader stands above lines of Contained.
@@ -310,6 +351,13 @@ func (c Contained) String() string {
 			word = "over"
 		}
 		fmt.Fprintf(&b, "  %s; cold %.1f %s", strings.Join(ratios, ", "), c.Builds[0].Limit, word)
+	}
+	if w := c.Builds[0].Walks; w.Commands > 0 {
+		word := "PASS"
+		if w.TooMany() {
+			word = "over"
+		}
+		fmt.Fprintf(&b, "\n%-10s %-7s %d walks for %d commands, each over %d files in %s %s", c.Workload, c.Tool, w.Walks, w.Commands, w.Files, w.Took.Round(100*time.Microsecond), word)
 	}
 	for _, one := range c.Builds {
 		if one.Within > 0 {

@@ -44,6 +44,9 @@ type Options struct {
 	Ends bool
 	Make layer.Maker
 	Mode snapshot.Mode // "" is Full
+	// Walked is told of each look at all files: how many there were, and how long it
+	// took. Nil does not hear it.
+	Walked func(files int, took time.Duration)
 }
 
 // Root is a directory that holds one stack of layers after another. It is for
@@ -492,7 +495,7 @@ func (r *Root) Run(ctx context.Context, workdir string) error {
 		}
 	}
 	if r.snap == nil {
-		s, err := snapshot.Take(ctx, r.opts.Dir, r.verdict)
+		s, err := r.take(ctx)
 		if err != nil {
 			return err
 		}
@@ -502,10 +505,20 @@ func (r *Root) Run(ctx context.Context, workdir string) error {
 	return nil
 }
 
+// take looks at all files.
+func (r *Root) take(ctx context.Context) (*snapshot.Snapshot, error) {
+	started := time.Now()
+	s, err := snapshot.Take(ctx, r.opts.Dir, r.verdict)
+	if err == nil && r.opts.Walked != nil {
+		r.opts.Walked(s.Looked, time.Since(started))
+	}
+	return s, err
+}
+
 // Changes finds what was changed since Run, for layer.PackChanges with Contents;
 // once that is packed as a layer, Keep says so.
 func (r *Root) Changes(ctx context.Context) ([]layer.Change, error) {
-	now, err := snapshot.Take(ctx, r.opts.Dir, r.verdict)
+	now, err := r.take(ctx)
 	if err != nil {
 		return nil, err
 	}

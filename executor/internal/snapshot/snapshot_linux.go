@@ -20,7 +20,8 @@ import (
 
 // Snapshot is what a directory held at one time.
 type Snapshot struct {
-	Root File // a directory; its Name is ""
+	Root   File // a directory; its Name is ""
+	Looked int  // how many files were looked at
 }
 
 // File is the metadata of one name.
@@ -95,6 +96,7 @@ func Take(ctx context.Context, dir string, skip Skip) (*Snapshot, error) {
 	if w.err != nil {
 		return nil, fmt.Errorf("take a snapshot of %s: %w", dir, w.err)
 	}
+	s.Looked = w.looked + 1
 	s.prune(w.hollow)
 	return s, nil
 }
@@ -122,6 +124,7 @@ type walker struct {
 	stack   []task
 	pending int // directories that are on the stack or being read
 	hollow  []string
+	looked  int // at files below the root
 	err     error
 }
 
@@ -209,6 +212,9 @@ func (w *walker) read(t task) error {
 		}
 	}
 	t.dir.Files = files
+	w.mu.Lock()
+	w.looked += len(files)
+	w.mu.Unlock()
 	for i := range files {
 		if files[i].isDir() {
 			w.push(task{&files[i], path.Join(t.name, files[i].Name)})

@@ -202,7 +202,7 @@ func contained(ctx context.Context, w work, peer string, cold bool, rounds int) 
 		if s.Slow() {
 			slow++
 		}
-		if s.TooMuch() {
+		if s.TooMuch() || s.Builds[0].Walks.TooMany() {
 			tooMuch++
 		}
 	}

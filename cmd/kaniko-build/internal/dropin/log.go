@@ -115,6 +115,8 @@ func (l *logger) event(e executor.Event) {
 		l.infof("Using caching version of cmd: %s", e.Text)
 	case executor.StepDone:
 		l.debugf("Done in %s: %s", e.Elapsed.Round(time.Millisecond), e.Text)
+	case executor.Walked:
+		l.debugf("Looked at %d files in %s", e.Total, e.Elapsed.Round(time.Microsecond))
 	case executor.StepFailed:
 		l.debugf("Failed after %s: %s", e.Elapsed.Round(time.Millisecond), e.Text)
 	case executor.Pulling:
