@@ -32,7 +32,7 @@ type Options struct {
 	Retry    time.Duration // between two looks at what is broken; 0 is 2 s
 	Notify   notify.Options
 	Sink     func(Event) // is called from several goroutines, and does not block
-	Publish  func(State) // takes what State tells whenever that may be another, one at a time, and does not block; nil is nobody
+	Publish  func(State) // takes what State tells whenever that may be another, one at a time; it changes nothing of it and does not block
 }
 
 func (o *Options) defaults() {

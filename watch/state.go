@@ -85,6 +85,9 @@ func (e *Engine) publish() {
 	e.state = s
 	e.mu.Unlock()
 	if e.opts.Publish != nil {
-		e.opts.Publish(e.State())
+		if e.watcher != nil {
+			s.Watch = e.watcher.State()
+		}
+		e.opts.Publish(s)
 	}
 }

@@ -96,6 +96,9 @@ func (s *stage) running(e executor.Event) bool {
 	case executor.Log:
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if s.page != nil {
+			s.page.Process(run.target, e.Data)
+		}
 		if s.flags.progress == "json" {
 			e.Node, e.Stage = run.target, "run"
 			progress.JSON(s.term.err).Event(progress.Event{Event: e})

@@ -281,6 +281,9 @@ func TestALateBrowserGetsASnapshotThenEvents(t *testing.T) {
 	done := ofNode("a", progress.NodeDone, "")
 	done.Image = &progress.Image{Digest: "sha256:abc", Cached: true}
 	p.Event(done)
+	half := state(watch.Building, "a", "b")
+	half.Nodes[0].State = watch.Built
+	p.Publish(half)
 	last := until(t, next, "nodes", `"state":"cached"`)
 	stop()
 

@@ -44,11 +44,11 @@ type Page struct {
 
 // node is one node with its log.
 type node struct {
-	view    nodeView // as browsers have it
-	running bool     // between its start and its end
-	cached  bool     // the last build of it started no container
-	status  watch.Status
-	build   *build // that it is not finished in
+	view    nodeView        // as browsers have it
+	running bool            // it was started, and the engine did not tell of its end yet
+	cached  bool            // the last build of it started no container
+	known   watch.NodeState // as the engine told last
+	build   *build          // that it is not finished in
 	log     ring
 }
 
@@ -90,7 +90,7 @@ func (p *Page) Opened(title string, g *graph.Graph, look graph.Look) {
 	for _, id := range p.order {
 		n := before[id]
 		if n == nil {
-			n = &node{status: watch.Waiting, view: nodeView{ID: string(id), State: string(watch.Waiting)}}
+			n = &node{known: watch.NodeState{State: watch.Waiting}, view: nodeView{ID: string(id), State: string(watch.Waiting)}}
 		}
 		delete(before, id)
 		n.view.Group, n.view.Needs = group(id), nil
@@ -133,7 +133,7 @@ func (p *Page) Watched(e watch.Event) {
 		p.begin(e)
 	case watch.Unchanged:
 		p.notice(e.Time, "as it was: "+e.Text)
-	case watch.Held, watch.Polling:
+	case watch.Held, watch.Polling, watch.Synced, watch.Started, watch.Ended:
 		p.notice(e.Time, e.Text)
 	}
 }
@@ -197,19 +197,20 @@ func (p *Page) Publish(s watch.State) {
 	now := time.Now()
 	for _, state := range s.Nodes {
 		n := p.nodes[state.ID]
-		if n == nil {
-			continue
+		if n == nil || n.knows(state) {
+			continue // so it is with almost all of them, for each result of a wave
 		}
 		before := n.view
-		n.status = state.State
+		n.known = state
 		n.view.Cause, n.view.Builds, n.view.Error = logtext.Line(state.Cause.String()), state.Builds, logtext.Lines(state.Error)
 		if !state.Since.IsZero() {
 			n.view.Since = state.Since.UnixMilli()
 		}
 		n.settle()
-		if n.status != watch.Building {
+		if state.State != watch.Building {
+			n.running = false
 			what := n.view.State
-			if n.status == watch.Waiting {
+			if state.State == watch.Waiting {
 				what = "given up"
 			}
 			p.finish(n, what, now)
@@ -223,16 +224,23 @@ func (p *Page) Publish(s watch.State) {
 	}
 }
 
+// knows tells whether the engine told the same before.
+func (n *node) knows(s watch.NodeState) bool {
+	k := &n.known
+	return k.State == s.State && k.Since.Equal(s.Since) && k.Builds == s.Builds && k.Error == s.Error && k.Cause == s.Cause
+}
+
 // settle makes what the engine and the run say of a node one state.
 func (n *node) settle() {
-	n.view.State = string(n.status)
+	status := n.known.State
+	n.view.State = string(status)
 	switch {
-	case n.status == watch.Building && !n.running:
+	case status == watch.Building && !n.running:
 		n.view.State = "queued"
-	case n.status == watch.Built && n.cached:
+	case status == watch.Built && n.cached:
 		n.view.State = "cached"
 	}
-	if n.status != watch.Building {
+	if status != watch.Building {
 		n.view.Step = ""
 	}
 }
@@ -252,16 +260,15 @@ func (p *Page) Event(e progress.Event) {
 	lines := e.Lines()
 	switch e.Kind {
 	case progress.NodeStarted:
-		n.running, n.status = true, watch.Building
+		n.running = true
 	case progress.NodeDone:
-		n.running, n.view.Took = false, float64(e.Elapsed)/1e6
+		n.view.Took = float64(e.Elapsed) / 1e6
 		lines = []string{e.Outcome() + " " + logtext.Seconds(e.Elapsed)}
 		if i := e.Image; i != nil {
 			n.cached, n.view.Digest, n.view.Names, n.view.Size = i.Cached, i.Digest, i.Names, i.Size
 		}
-		n.status = watch.Built
 	case progress.NodeFailed:
-		n.running, n.view.Took = false, float64(e.Elapsed)/1e6
+		n.view.Took = float64(e.Elapsed) / 1e6
 		lines = strings.Split(logtext.Lines(e.Text), "\n")
 	case progress.NodeSkipped:
 		lines = []string{"not built: " + logtext.Line(e.Text)} // of which build the engine knows
@@ -279,6 +286,20 @@ func (p *Page) Event(e progress.Event) {
 	} else if len(lines) > 0 {
 		p.wake()
 	}
+}
+
+// Process takes what the process of an image prints, in whole lines.
+func (p *Page) Process(id, data string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.nodes[graph.ID(id)]
+	if n == nil {
+		return // of several platforms, or gone
+	}
+	for l := range strings.Lines(data) {
+		n.log.add("running | " + logtext.Line(strings.TrimSuffix(l, "\n")))
+	}
+	p.wake()
 }
 
 // send puts a message into the feed.
