@@ -180,6 +180,9 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 	theirs.Close()
 	served := make(chan error, 1)
 	go func() { served <- conn.Run(ctx) }()
+	if n.going != nil {
+		n.going(&Process{conn})
+	}
 	// A cancelled core sees its connection end, stops its steps and removes what
 	// it has begun; one that takes too long is killed.
 	stop := context.AfterFunc(ctx, func() {
@@ -502,7 +505,8 @@ func (m masker) hide(s string) string { return m.r.Replace(s) }
 // Core is the inside of a node: it asks for its job over conn, does it, and
 // reports. It is called in the container that a Runner starts.
 func Core(ctx context.Context, conn *os.File, in *sandbox.Inside) error {
-	c, err := wire.New(conn, nil)
+	g := newGoing()
+	c, err := wire.New(conn, g.handle)
 	if err != nil {
 		return err
 	}
@@ -525,7 +529,8 @@ func Core(ctx context.Context, conn *os.File, in *sandbox.Inside) error {
 	if err != nil {
 		return err
 	}
-	res, err := runCore(ctx, j, &remote{conn: c}, st, in)
+	res, err := runCore(ctx, j, &remote{conn: c}, st, in, g)
+	g.end()
 	err = errors.Join(err, st.Close())
 	d := coreDone{Result: res}
 	var spoiled *spoiledError

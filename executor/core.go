@@ -46,6 +46,7 @@ type core struct {
 	store  *store.Store
 	layers *rootfs.Layers
 	box    *sandbox.Inside
+	going  *going        // who wants to know of a RUN that goes on
 	root   *inplace.Root // where RUNs happen; nil: each in an overlay of its own
 	// uppers are those of steps that go into the root when nothing compares with them
 	// any more, by the names of their stacks. Steps of one root follow one another.
@@ -73,8 +74,8 @@ type stageRun struct {
 }
 
 // runCore does the job and returns the layers of its last stage.
-func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.Inside) (_ coreResult, err error) {
-	c := &core{job: j, host: h, store: st, box: box, memory: &memoryWatch{box: box, limit: j.Memory}, maker: makerFor(j), bases: map[digest.Digest]baseLayer{}, outside: map[digest.Digest]outsideLayer{}}
+func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.Inside, g *going) (_ coreResult, err error) {
+	c := &core{job: j, host: h, store: st, box: box, going: g, memory: &memoryWatch{box: box, limit: j.Memory}, maker: makerFor(j), bases: map[digest.Digest]baseLayer{}, outside: map[digest.Digest]outsideLayer{}}
 	c.layers = &rootfs.Layers{Dir: filepath.Dir(st.LayerDir(j.IDs.String(), "x")), Make: c.maker, Use: st.Use, Indexes: &indexes{store: st}}
 	if err := os.MkdirAll(c.layers.Dir, 0o755); err != nil {
 		return coreResult{}, fmt.Errorf("make the folder of layers: %w", err)

@@ -40,6 +40,7 @@ type Node struct {
 	finalKey store.Key // of the target stage
 	fresh    bool      // something of the target stage runs afresh
 	parents  map[string]*Node
+	going    func(*Process) // of a process that goes on: called when it can be reached; may be nil
 
 	mu     sync.Mutex
 	twin   *Node         // the same node, looked at before: what became of it counts for this one too

@@ -19,8 +19,9 @@ var errEnded = errors.New("the process has ended")
 // the store, and what it writes is dropped. It has the network of the host, and the
 // environment, user and directory of the image. args stand for the image's CMD; none
 // leaves that. Events, of the node name, tell when it starts and what it prints. It holds
-// no token. exit is the process's own.
-func (x *Executor) Start(ctx context.Context, n *Node, name string, args []string) (exit int, err error) {
+// no token. going, if not nil, is called with the process when its container is there. exit
+// is the process's own.
+func (x *Executor) Start(ctx context.Context, n *Node, name string, args []string, going func(*Process)) (exit int, err error) {
 	iso, err := x.isolation()
 	if err != nil {
 		return 0, err
@@ -51,7 +52,7 @@ func (x *Executor) Start(ctx context.Context, n *Node, name string, args []strin
 	if err != nil {
 		return 0, err
 	}
-	nodes[0].job.Goes = true
+	nodes[0].job.Goes, nodes[0].going = true, going
 	_, err = round.runNode(ctx, nodes[0], iso)
 	var step *StepError
 	switch {

@@ -58,6 +58,9 @@ func (c *core) run(ctx context.Context, st *jobStage, s *jobStep, sources map[st
 	if err != nil {
 		return err
 	}
+	if c.job.Goes {
+		spec.Going = func(p *sandbox.Process) { c.going.begin(p, spec.Dir, out.emit) }
+	}
 	res, err := c.command(ctx, spec, out)
 	if err != nil {
 		return err

@@ -243,7 +243,7 @@ var targetWatchShape = &shape{what: "a mapping such as {rules: [...]}", fields: 
 		{name: "paths", shape: globsShape, needed: true, about: "Files, as patterns from the context."},
 		{name: "action", shape: &shape{what: "sync, rebuild or none", text: true, words: syncActions}, needed: true, about: "sync: copy them to where the image runs; rebuild; none."},
 		{name: "to", shape: textShape, about: "sync: directory in the container."},
-		{name: "via", shape: textShape, about: "sync: where the image runs, kubectl:WORKLOAD, docker:CONTAINER or compose:SERVICE."},
+		{name: "via", shape: textShape, about: "sync: where the image runs, kubectl:WORKLOAD, docker:CONTAINER or compose:SERVICE; without it in watch --run."},
 		{name: "exec", shape: commandShape, about: "sync: command to run there afterwards."},
 	}}}, about: "The first rule that matches a path counts."},
 	{name: "onSuccess", shape: watchCommandShape, about: "Run each time this target was built."},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kaniko-build/cmd/kaniko-build/internal/logtext"
@@ -13,6 +14,7 @@ import (
 	"kaniko-build/executor"
 	"kaniko-build/graph"
 	"kaniko-build/plan"
+	"kaniko-build/schema"
 	"kaniko-build/schema/diag"
 	"kaniko-build/watch"
 )
@@ -25,6 +27,8 @@ type service struct {
 
 	mu   sync.Mutex // held while one takes the place of another
 	stop func()     // ends the process that runs, and waits for that; nil is none
+
+	process atomic.Pointer[executor.Process] // nil: none runs
 }
 
 // errReplaced is why a process ends.
@@ -54,7 +58,8 @@ func (s *service) start(ctx context.Context, x *executor.Executor, n *executor.N
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		exit, err := x.Start(ctx, n, s.name(), s.args)
+		exit, err := x.Start(ctx, n, s.name(), s.args, s.process.Store)
+		s.process.Store(nil)
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
@@ -64,6 +69,19 @@ func (s *service) start(ctx context.Context, x *executor.Executor, n *executor.N
 		}
 	}()
 	s.stop = func() { cancel(errReplaced); <-over }
+}
+
+// update copies files of a rule into the process that runs, and runs the rule's command there.
+func (s *service) update(ctx context.Context, rule *schema.WatchRule, files []syncFile) error {
+	p := s.process.Load()
+	if p == nil {
+		return executor.ErrProcessEnded
+	}
+	archive, gone, err := packFiles(files, executor.MaxSync)
+	if err != nil {
+		return err
+	}
+	return p.Update(ctx, executor.Update{To: rule.To, Files: archive.Bytes(), Gone: gone, Exec: wordsOf(rule.Exec)})
 }
 
 // end ends the process.

@@ -53,7 +53,7 @@ func (w *workshop) Open(ctx context.Context, fresh bool) (watch.Site, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := syncable(p); err != nil {
+	if err := syncable(p, w.f.target); err != nil {
 		return nil, err
 	}
 	if run := w.stage.service; run != nil {

@@ -65,7 +65,15 @@ func (s *site) Sync(ctx context.Context, id graph.ID, paths []string) error {
 		files[rule] = append(files[rule], syncFile{p, inRule(rule.Paths, rel)})
 	}
 	for _, rule := range order {
-		if err := syncFiles(ctx, rule, files[rule]); err != nil {
+		put := syncFiles
+		if rule.Via == "" {
+			run := s.shop.stage.service
+			if own, err := run.node(s.p); err != nil || own != id {
+				continue // of another platform: the process has them by its own node
+			}
+			put = run.update
+		}
+		if err := put(ctx, rule, files[rule]); err != nil {
 			return err
 		}
 	}
@@ -107,40 +115,57 @@ func within(via string, words ...string) []string {
 // syncFiles copies files to where a rule says, removes those that are gone, and runs
 // the command of the rule.
 func syncFiles(ctx context.Context, rule *schema.WatchRule, files []syncFile) error {
-	var archive bytes.Buffer
-	w := tar.NewWriter(&archive)
-	script := []string{"sh", "-ec", `mkdir -p "$0"; cd "$0"; if [ $# -gt 0 ]; then rm -rf -- "$@"; fi; tar -xf -`, rule.To}
+	archive, gone, err := packFiles(files, 1<<40)
+	if err != nil {
+		return err
+	}
+	script := append([]string{"sh", "-ec", `mkdir -p "$0"; cd "$0"; if [ $# -gt 0 ]; then rm -rf -- "$@"; fi; tar -xf -`, rule.To}, gone...)
+	if err := runWithin(ctx, within(rule.Via, script...), archive); err != nil {
+		return err
+	}
+	if words := wordsOf(rule.Exec); words != nil {
+		return runWithin(ctx, within(rule.Via, words...), nil)
+	}
+	return nil
+}
+
+// wordsOf is a command as words; nil is none.
+func wordsOf(c schema.Command) []string {
+	switch {
+	case !isCommand(c):
+		return nil
+	case c.Words == nil:
+		return []string{"sh", "-c", c.Line}
+	}
+	return c.Words
+}
+
+// packFiles makes an archive of files, in which each is of most bytes at most; gone are
+// the names of those that are not there.
+func packFiles(files []syncFile, most int64) (archive *bytes.Buffer, gone []string, err error) {
+	archive = &bytes.Buffer{}
+	w := tar.NewWriter(archive)
 	for _, f := range files {
 		fi, err := os.Lstat(f.at)
 		if errors.Is(err, fs.ErrNotExist) {
-			script = append(script, f.name)
+			gone = append(gone, f.name)
 			continue
 		}
 		if err == nil {
-			err = pack(w, f, fi)
+			err = pack(w, f, fi, most)
 		}
 		if err != nil {
-			return fmt.Errorf("pack %s: %w", f.at, err)
+			return nil, nil, fmt.Errorf("pack %s: %w", f.at, err)
 		}
 	}
 	if err := w.Close(); err != nil {
-		return fmt.Errorf("pack files: %w", err)
+		return nil, nil, fmt.Errorf("pack files: %w", err)
 	}
-	if err := runWithin(ctx, within(rule.Via, script...), &archive); err != nil {
-		return err
-	}
-	if !isCommand(rule.Exec) {
-		return nil
-	}
-	words := rule.Exec.Words
-	if words == nil {
-		words = []string{"sh", "-c", rule.Exec.Line}
-	}
-	return runWithin(ctx, within(rule.Via, words...), nil)
+	return archive, gone, nil
 }
 
 // pack adds a file or a directory with what is in it.
-func pack(w *tar.Writer, f syncFile, fi fs.FileInfo) error {
+func pack(w *tar.Writer, f syncFile, fi fs.FileInfo, most int64) error {
 	if fi.IsDir() {
 		list, err := os.ReadDir(f.at)
 		if err != nil {
@@ -151,7 +176,7 @@ func pack(w *tar.Writer, f syncFile, fi fs.FileInfo) error {
 			if err != nil {
 				return err
 			}
-			if err := pack(w, syncFile{filepath.Join(f.at, e.Name()), path.Join(f.name, e.Name())}, info); err != nil {
+			if err := pack(w, syncFile{filepath.Join(f.at, e.Name()), path.Join(f.name, e.Name())}, info, most); err != nil {
 				return err
 			}
 		}
@@ -165,6 +190,8 @@ func pack(w *tar.Writer, f syncFile, fi fs.FileInfo) error {
 		}
 	} else if !fi.Mode().IsRegular() {
 		return nil
+	} else if fi.Size() > most {
+		return fmt.Errorf("it has %d MiB, and at most %d are copied at once", fi.Size()>>20, most>>20)
 	}
 	text := []byte(nil)
 	if link == "" {
@@ -195,14 +222,17 @@ func runWithin(ctx context.Context, argv []string, in io.Reader) error {
 	return nil
 }
 
-// syncable refuses rules that have no place to copy to.
-func syncable(p *plan.Plan) error {
+// syncable refuses rules that have no place to copy to. run is the target whose image
+// runs, "" for none.
+func syncable(p *plan.Plan, run string) error {
 	var l diag.List
 	for _, n := range p.Nodes {
 		for _, r := range n.Target.Rules {
-			if r.Action == "sync" && r.Via == "" && n.Index == nil {
-				l.Add(r.Pos, "write via: kubectl:WORKLOAD, docker:CONTAINER or compose:SERVICE", "target %q: to copy files into the process of --run is not built yet", n.Target.Name)
+			if r.Action != "sync" || r.Via != "" || n.Index != nil || n.Target.Name == run {
+				continue
 			}
+			l.Add(r.Pos, fmt.Sprintf("run it with --run %s, or write via: kubectl:WORKLOAD, docker:CONTAINER or compose:SERVICE", n.Target.Name),
+				"target %q: a rule that syncs does not say where the image runs", n.Target.Name)
 		}
 	}
 	return l.Err()

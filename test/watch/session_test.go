@@ -54,6 +54,8 @@ type session struct {
 	seen   []event // all, for failures
 	marks  int
 	other  []string // lines that are no events
+	as     *rig.Account
+	state  string // "" is one in a directory of the test's own
 }
 
 const (
@@ -80,6 +82,19 @@ func prepare(t testing.TB, files map[string]string) *session {
 	return s
 }
 
+// give lets somebody else run the program.
+func (s *session) give(a *rig.Account) {
+	s.Helper()
+	top := rig.Space(s, a)
+	s.as, s.state = a, filepath.Join(top, "state")
+	dir := filepath.Join(top, "workspace")
+	if err := os.CopyFS(dir, os.DirFS(s.dir)); err != nil {
+		s.Fatal(err)
+	}
+	s.dir = dir
+	rig.Give(s, top, a)
+}
+
 // run starts the program.
 func (s *session) run(args ...string) {
 	s.Helper()
@@ -90,9 +105,18 @@ func (s *session) command(c *exec.Cmd) {
 	s.Helper()
 	s.cmd = c
 	c.Dir = s.dir
-	c.Env = append(os.Environ(), "KANIKO_BUILD_STATE="+filepath.Join(s.TempDir(), "state"))
+	if s.state == "" {
+		s.state = filepath.Join(s.TempDir(), "state")
+	}
+	c.Env = append(os.Environ(), "KANIKO_BUILD_STATE="+s.state)
+	if s.as != nil {
+		c.Env = append(s.as.Env(), "KANIKO_BUILD_STATE="+s.state)
+	}
 	if c.SysProcAttr == nil {
 		c.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	if s.as != nil && s.as.UID != 0 {
+		c.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(s.as.UID), Gid: uint32(s.as.GID)}
 	}
 	c.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	out, err := c.StderrPipe()

@@ -3,7 +3,10 @@ package watch
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"kaniko-build/test/rig"
 )
 
 // TestRules copies files to where an image runs, by the program docker, which here runs
@@ -52,4 +55,96 @@ targets:
 	s.expect("a file without a rule", "b")
 	s.write(map[string]string{"bin/docker": "#!/bin/sh\nexit 1\n", "b/src/c.js": "1"})
 	s.expect("a file that cannot be copied", "b")
+}
+
+// TestRulesOfAProcess copies files into the process of --run, as each kind of user.
+func TestRulesOfAProcess(t *testing.T) {
+	for _, k := range rig.Kinds {
+		t.Run(string(k), func(t *testing.T) { rulesOfAProcess(t, rig.NewAccount(t, k)) })
+	}
+}
+
+func rulesOfAProcess(t *testing.T, a *rig.Account) {
+	files := served(t)
+	files["kaniko-build.yaml"] = `version: 1
+targets:
+  api:
+    context: api
+    watch:
+      rules:
+        - {paths: ["live/**"], action: sync, to: /live, exec: [busybox, kill, -HUP, "1"]}
+        - {paths: ["bad/**"], action: sync, to: /live, exec: [nope]}
+        - {paths: ["out/**"], action: sync, to: /hostile}
+        - {paths: ["end/**"], action: sync, to: /live, exec: [busybox, sh, -c, "busybox kill -TERM 1; exec busybox sleep 1000"]}
+`
+	files["api/Dockerfile"] += "COPY hostile /\nCOPY live /live\nCOPY bad /bad\nCOPY out /out\nCOPY end /end\n"
+	for _, dir := range []string{"live", "bad", "out", "end", "hostile"} {
+		files["api/"+dir+"/f"] = "one"
+	}
+	s := prepare(t, files)
+	outside := rig.Space(t, a)
+	s.sh("ln -s " + outside + " api/hostile/hostile")
+	s.give(a)
+	s.run("--run", "api", "--", "trap 'echo live: $(busybox cat /live/*)' HUP; trap 'exit 9' TERM; echo ready; while :; do busybox sleep 1000 & wait $!; done")
+	ready := func() {
+		s.Helper()
+		s.until("watch started")
+		s.says("ready\n")
+	}
+	// synced waits until files were copied and the process has printed a line, in any order.
+	synced := func(line string) {
+		s.Helper()
+		copied, said := false, false
+		for !copied || !said {
+			e := s.next()
+			copied = copied || e.is() == "watch synced"
+			said = said || e.is() == "log api" && strings.Contains(e.Data, line)
+			if e.is() == "watch held" || e.is() == "watch started" {
+				t.Fatalf("%s", e.Text)
+			}
+		}
+	}
+	ready()
+	s.write(map[string]string{"api/live/f": "two", "api/live/more/f": "more"})
+	synced("live: two\n")
+	s.write(map[string]string{"api/live/g": "three"})
+	synced("live: twothree\n")
+	s.sh("rm api/live/f")
+	synced("live: three\n")
+	s.expect("files that are copied", "")
+	// What goes wrong is told, and built.
+	wrong := func(file, what string) {
+		s.Helper()
+		s.write(map[string]string{file: "two"})
+		if e := s.until("watch held"); !strings.Contains(e.Text, what) {
+			t.Errorf("%s: %s", file, e.Text)
+		}
+		ready()
+	}
+	wrong("api/bad/f", `exec: "nope": executable file not found in $PATH`)
+	wrong("api/out/f", "/hostile")
+	if list, err := os.ReadDir(outside); err != nil || len(list) > 0 {
+		t.Errorf("a link of the image leads out: %v, %v", list, err)
+	}
+	wrong("api/end/f", "the process has ended")
+	s.write(map[string]string{"api/live/g": "four"})
+	synced("live: four\n")
+	s.stop()
+}
+
+// A rule that syncs says where to, or the process of its target runs.
+func TestRulesWithoutAPlace(t *testing.T) {
+	for _, args := range [][]string{nil, {"--run", "mark"}} {
+		files := served(t)
+		files["kaniko-build.yaml"] = "version: 1\ntargets:\n  api: {context: api, watch: {rules: [{paths: [text], action: sync, to: /}]}}\n"
+		s := prepare(t, files)
+		s.run(args...)
+		e := s.until("watch broken")
+		for _, want := range []string{"kaniko-build.yaml:3:39: ", `target "api"`, "--run api, or write via: kubectl:WORKLOAD"} {
+			if !strings.Contains(e.Text, want) {
+				t.Errorf("%q lacks %q", e.Text, want)
+			}
+		}
+		s.stop()
+	}
 }

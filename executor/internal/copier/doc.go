@@ -13,6 +13,8 @@
 // that takes the place of something else is marked opaque where the base would
 // show through.
 //
+// Update brings files to a root that a process uses meanwhile, without a base.
+//
 // Promises: nothing outside upper is written and no link of the source, the
 // base or an archive is followed out of its tree. Owners and devices that
 // cannot be had here are left to the Maker. The result does not depend on the

@@ -11,6 +11,7 @@
 //	    │ files (sockets)          │
 //	    └──────────────────────────┤ Run ── thread: mounts ── fork ──> RUN  [mnt pid ipc uts (net)]
 //	                               │                                   pivot_root, capabilities, seccomp, exec
+//	                               ├─ Process: files, and commands beside a RUN that goes on
 //	                               └─ Result: exit code, owners
 //
 // Promises: a RUN sees its root file system and nothing of the store, of the

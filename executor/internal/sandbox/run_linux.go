@@ -53,6 +53,10 @@ type RunSpec struct {
 	// Started, if set, is called with the number of the process, which leads
 	// the session of its command. Rung inplace only.
 	Started func(pid int) error `json:"-"`
+
+	// Going, if set, is called with the process once its command was executed. It does
+	// not wait. Not on rung inplace.
+	Going func(*Process) `json:"-"`
 }
 
 // Network of a RUN.
@@ -262,35 +266,12 @@ func (in *Inside) run(ctx context.Context, spec RunSpec) (result Result, err err
 	defer c.close()
 	place.close()
 	out.started()
-	killed := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() { c.kill(); close(killed) })
-	execErr := super.attend(c, p)
-	status, err := c.wait()
-	cancelled := !stop()
-	if cancelled {
-		<-killed // it uses c
+	if spec.Going != nil {
+		going := newProcess(in, spec, c)
+		super.begun = func() { spec.Going(going) }
+		defer going.over()
 	}
-	out.wait()
-	var pe *programError
-	switch {
-	case cancelled:
-		return Result{}, context.Cause(ctx)
-	case errors.As(execErr, &pe):
-		return Result{}, explainExec(pe, spec.Argv[0])
-	case execErr != nil:
-		return Result{}, execErr
-	case err != nil:
-		return Result{}, err
-	case status.Signaled():
-		result.Exit = 128 + int(status.Signal())
-	default:
-		result.Exit = status.ExitStatus()
-	}
-	result.Owners = super.owners()
-	if err := super.settle(); err != nil {
-		return Result{}, err
-	}
-	return result, nil
+	return c.finish(ctx, spec.Argv[0], p, out, super)
 }
 
 // place is a furnished root in the mount namespace of the calling thread.
@@ -766,12 +747,19 @@ func (in *Inside) program(p *program, spec RunSpec, at *place, out *output, rep 
 	p.call("enter old root", unix.SYS_FCHDIR, int(at.old))
 	p.call("leave old root", unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
 	p.call("enter root", unix.SYS_CHDIR, "/")
+	p.confine(spec, in.Map, scopeSockets|scopeSignals, out, rep, super)
+	return nil
+}
+
+// confine is what follows when a child is where its command is to run: it gives up all
+// that a RUN has not, and executes it.
+func (p *program) confine(spec RunSpec, ids IDMap, scope uint64, out *output, rep *report, super *supervisor) {
 	p.call("start session", unix.SYS_SETSID)
 	p.call("join keyring", unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0).or(lenientAll, 0)
 
 	// Abstract sockets and processes outside are out of reach even on the
 	// host's network (Linux 6.12 and later; without it, namespaces must do).
-	if rules, err := landlockScope(); err == nil {
+	if rules, err := landlockScope(scope); err == nil {
 		p.keep = append(p.keep, rules)
 		p.call("scope with landlock", unix.SYS_LANDLOCK_RESTRICT_SELF, int(rules.Fd()), 0)
 	}
@@ -783,9 +771,8 @@ func (in *Inside) program(p *program, spec RunSpec, at *place, out *output, rep 
 	p.bound()
 	p.filter(dockerFilter[:], unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW)
 	super.program(p, spec, reportFD)
-	p.become(spec, in.Map)
+	p.become(spec, ids)
 	p.exec(spec)
-	return nil
 }
 
 // settle makes the surroundings of a command those that it expects.
@@ -834,10 +821,15 @@ func kernelSince(major, minor int) bool {
 	return a > major || a == major && b >= minor
 }
 
-// landlockScope makes the rule set that confines abstract unix sockets and signals.
-func landlockScope() (*os.File, error) {
-	const abstractSockets, signals = 1, 2
-	attr := &unix.LandlockRulesetAttr{Scoped: abstractSockets | signals}
+// What landlockScope confines.
+const (
+	scopeSockets uint64 = 1 << iota // abstract unix sockets
+	scopeSignals
+)
+
+// landlockScope makes the rule set that confines abstract unix sockets or signals.
+func landlockScope(scope uint64) (*os.File, error) {
+	attr := &unix.LandlockRulesetAttr{Scoped: scope}
 	f, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(attr)), unsafe.Offsetof(attr.Scoped)+8, 0)
 	if errno != 0 {
 		return nil, errno

@@ -441,7 +441,7 @@ func hostProcesses(t *testing.T, part string) []string {
 }
 
 func TestRunCannotReachAbstractSocketsOutside(t *testing.T) {
-	if f, err := landlockScope(); err != nil {
+	if f, err := landlockScope(scopeSockets | scopeSignals); err != nil {
 		t.Skipf("needs Landlock of Linux 6.12: %v", err)
 	} else {
 		f.Close()

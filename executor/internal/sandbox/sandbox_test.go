@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 type job struct {
 	Spec   RunSpec
 	Cancel time.Duration // after the first output
+	Beside [][]string    // commands that run beside it after its first output
 }
 
 type answer struct {
@@ -41,6 +42,7 @@ type answer struct {
 	MountsBefore int
 	MountsAfter  int
 	Processes    []string // left after the RUN, seen by the node
+	Beside       []string // what came of each command
 }
 
 // jobs is a node that runs the jobs it is told on Files[0] and answers on Files[1].
@@ -71,8 +73,13 @@ func perform(ctx context.Context, in *Inside, j job) answer {
 			return out.Write(p)
 		})
 	}
+	wait := func() {}
+	if len(j.Beside) > 0 {
+		wait = beside(ctx, &j, &out, &a)
+	}
 	begin := time.Now()
 	r, err := in.Run(ctx, j.Spec)
+	wait()
 	a.Took = time.Since(begin)
 	a.Exit, a.Owners, a.Out, a.Err = r.Exit, r.Owners, out.String(), errOut.String()
 	if err != nil {

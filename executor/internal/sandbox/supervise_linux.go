@@ -78,6 +78,7 @@ type supervisor struct {
 	index map[creds]int
 
 	owned map[inode]*ownedFile
+	begun func() // called when the command was executed; may be nil
 }
 
 type inode struct{ dev, ino uint64 }
@@ -256,8 +257,8 @@ func (s *supervisor) early() bool { return !s.full }
 // program writes how the child puts itself under supervision.
 //
 //	userns-single                            userns
-//	notice; this thread takes the listener   notice with the listener; this thread
-//	out of the child and answers             sleeps until exec, then reads it
+//	notice with the listener; this thread    notice with the listener; this thread
+//	takes it and answers                     sleeps until exec, then reads it
 //
 // A filter with a listener can be refused, by a listener that is there already
 // when we run in a container; on rung userns that costs only devices.
@@ -276,12 +277,7 @@ func (s *supervisor) program(p *program, spec RunSpec, reportFD int) {
 		install.or(lenientAll, 2)
 	}
 	p.call("move listener", unix.SYS_DUP3, l, listenerFD, unix.O_CLOEXEC)
-	if s.full {
-		p.send("hand over listener", reportFD, listenerFD)
-		return
-	}
-	tell := notice
-	p.call("tell of listener", unix.SYS_WRITE, reportFD, unsafe.Pointer(&tell[0]), 8)
+	p.send("hand over listener", reportFD, listenerFD)
 }
 
 // number is the index of c in the table.
@@ -314,13 +310,10 @@ func (s *supervisor) close() {
 	}
 }
 
-// listen takes the listener l, which the child sent or else still has.
-func (s *supervisor) listen(c *child, l int) (err error) {
+// listen takes the listener l, which the child sent.
+func (s *supervisor) listen(l int) (err error) {
 	if l < 0 {
-		if l, err = unix.PidfdGetfd(c.pidfd, listenerFD, 0); err != nil {
-			return fmt.Errorf("take the seccomp listener: %w", err)
-		}
-		unix.CloseOnExec(l)
+		return errors.New("internal error: the child's notice came without a seccomp listener")
 	}
 	s.listener = l
 	// A hint for the scheduler, Linux 6.6 and later: we and they take turns.
@@ -362,9 +355,7 @@ func (s *supervisor) attend(c *child, p *program) error {
 		case fds[reports].Revents != 0:
 			ready, l, err := c.news(p)
 			if ready {
-				if err := s.listen(c, l); errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EBADF) {
-					continue // a later step failed: the report of it comes
-				} else if err != nil {
+				if err := s.listen(l); err != nil {
 					c.kill()
 					return err
 				}
@@ -373,6 +364,9 @@ func (s *supervisor) attend(c *child, p *program) error {
 			}
 			result = err
 			fds[reports].Fd = -1
+			if err == nil && s.begun != nil {
+				s.begun()
+			}
 		case fds[end].Revents != 0:
 			return result
 		case fds[notifications].Revents != 0: // hung up: nobody is left to ask

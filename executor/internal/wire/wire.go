@@ -6,6 +6,7 @@
 //	Call("open", {context, path}) --frame--> handler
 //	      *os.File <--frame + SCM_RIGHTS--   reply
 //	Notify("event", …) ------------frame-->  handler, no reply
+//	handler <--------------------- frame --  Call("update", …)
 //
 // A frame is a 4-byte length and as many bytes of JSON; files travel with the
 // first byte of their frame. Calls may be made from many goroutines, and each
