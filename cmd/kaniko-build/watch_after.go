@@ -25,7 +25,7 @@ func (l *look) hand(ctx context.Context, out graph.Outcome, failed error) error 
 	}
 	if run := s.service; run != nil && ctx.Err() == nil {
 		if id, err := run.node(l.site.p); err == nil && r.results[string(id)].Node != "" {
-			run.start(s.ctx, l.site.x, l.nodes[string(id)])
+			run.start(s.ctx, l.site.x, l.nodes[string(id)], l.looked)
 		}
 	}
 	var names []string

@@ -29,6 +29,7 @@ type look struct {
 	sums    map[graph.ID]string
 	reads   map[graph.ID]watch.Reads
 	run     *run
+	looked  time.Time // when it began to look: files saved before are in what it sees
 	begun   time.Time
 	started bool
 }
@@ -79,7 +80,7 @@ func (s *site) Look(ctx context.Context, ids []graph.ID, changed notify.Set) (wa
 // inspect looks at nodes.
 func (s *site) inspect(ctx context.Context, ids []graph.ID, unready map[string]error) (_ *look, err error) {
 	x := s.x.Round()
-	l := &look{site: s, ids: ids, nodes: maps.Clone(s.nodes), before: map[string]*executor.Node{}, sums: map[graph.ID]string{}, reads: map[graph.ID]watch.Reads{}}
+	l := &look{site: s, ids: ids, looked: time.Now(), nodes: maps.Clone(s.nodes), before: map[string]*executor.Node{}, sums: map[graph.ID]string{}, reads: map[graph.ID]watch.Reads{}}
 	l.run = s.again(x, unready)
 	defer func() {
 		if err != nil {

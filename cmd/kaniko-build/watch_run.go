@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +31,9 @@ type service struct {
 	stop func()     // ends the process that runs, and waits for that; nil is none
 
 	process atomic.Pointer[executor.Process] // nil: none runs
+
+	files  sync.Mutex                                   // guards copied
+	copied map[*schema.WatchRule]map[syncFile]time.Time // since the image that runs was looked at, and when
 }
 
 // errReplaced is why a process ends.
@@ -47,8 +52,9 @@ func (s *service) node(p *plan.Plan) (graph.ID, error) {
 	return "", &diag.Problem{What: fmt.Sprintf("--run: target %q is not among those that are built", s.target), Hint: "name it as an argument too"}
 }
 
-// start ends the process that runs, and starts one with the image of a node.
-func (s *service) start(ctx context.Context, x *executor.Executor, n *executor.Node) {
+// start ends the process that runs, and starts one with the image of a node, whose files
+// were looked at from a time on: it may not have what was copied after that.
+func (s *service) start(ctx context.Context, x *executor.Executor, n *executor.Node, looked time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stop != nil {
@@ -58,8 +64,13 @@ func (s *service) start(ctx context.Context, x *executor.Executor, n *executor.N
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		exit, err := x.Start(ctx, n, s.name(), s.args, s.process.Store)
+		var late sync.WaitGroup
+		exit, err := x.Start(ctx, n, s.name(), s.args, func(p *executor.Process) {
+			s.process.Store(p)
+			late.Go(func() { s.again(ctx, looked) })
+		})
 		s.process.Store(nil)
+		late.Wait()
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
@@ -73,6 +84,21 @@ func (s *service) start(ctx context.Context, x *executor.Executor, n *executor.N
 
 // update copies files of a rule into the process that runs, and runs the rule's command there.
 func (s *service) update(ctx context.Context, rule *schema.WatchRule, files []syncFile) error {
+	s.files.Lock()
+	if s.copied == nil {
+		s.copied = map[*schema.WatchRule]map[syncFile]time.Time{}
+	}
+	if s.copied[rule] == nil {
+		s.copied[rule] = map[syncFile]time.Time{}
+	}
+	for _, f := range files {
+		s.copied[rule][f] = time.Now() // before it is read
+	}
+	s.files.Unlock()
+	return s.copy(ctx, rule, files)
+}
+
+func (s *service) copy(ctx context.Context, rule *schema.WatchRule, files []syncFile) error {
 	p := s.process.Load()
 	if p == nil {
 		return executor.ErrProcessEnded
@@ -82,6 +108,27 @@ func (s *service) update(ctx context.Context, rule *schema.WatchRule, files []sy
 		return err
 	}
 	return p.Update(ctx, executor.Update{To: rule.To, Files: archive.Bytes(), Gone: gone, Exec: wordsOf(rule.Exec)})
+}
+
+// again copies, into a process that begins, what was copied into the one before while its
+// image was built.
+func (s *service) again(ctx context.Context, looked time.Time) {
+	s.files.Lock()
+	list := map[*schema.WatchRule][]syncFile{}
+	for rule, files := range s.copied {
+		maps.DeleteFunc(files, func(_ syncFile, when time.Time) bool { return when.Before(looked) })
+		if len(files) == 0 {
+			delete(s.copied, rule)
+			continue
+		}
+		list[rule] = slices.SortedFunc(maps.Keys(files), func(a, b syncFile) int { return strings.Compare(a.at, b.at) })
+	}
+	s.files.Unlock()
+	for _, rule := range slices.SortedFunc(maps.Keys(list), func(a, b *schema.WatchRule) int { return a.Pos.Line - b.Pos.Line }) {
+		if err := s.copy(ctx, rule, list[rule]); err != nil && ctx.Err() == nil {
+			s.stage.warn(fmt.Sprintf("%s: what was saved while it was built cannot be copied: %v; save it again", s.target, err))
+		}
+	}
 }
 
 // end ends the process.

@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -129,6 +130,41 @@ targets:
 	wrong("api/end/f", "the process has ended")
 	s.write(map[string]string{"api/live/g": "four"})
 	synced("live: four\n")
+	s.stop()
+}
+
+// What is copied while the image is built is in the process that is started with that image.
+func TestRulesOfAProcessDuringABuild(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	files := served(t)
+	files["kaniko-build.yaml"] = "version: 1\ntargets:\n  api: {context: api, watch: {rules: [{paths: [live], action: sync, to: /}]}}\n"
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	files["api/live"] = "one"
+	files["api/Dockerfile"] += "COPY live /live\nRUN [\"/bin/busybox\", \"nc\", \"127.0.0.1\", \"" + port + "\"]\n"
+	s := prepare(t, files)
+	s.run("--run", "api", "--", "while :; do now=$(busybox cat /live); [ \"$now\" = \"$was\" ] || echo live: $now; was=$now; busybox sleep 0.05; done")
+	building := func() net.Conn {
+		s.Helper()
+		c, err := l.Accept() // by the RUN, which waits for its end
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	building().Close()
+	s.until("watch started")
+	s.says("live: one\n")
+	s.write(map[string]string{"api/text": "two"})
+	c := building()
+	s.write(map[string]string{"api/live": "two"})
+	s.says("live: two\n")
+	c.Close()
+	s.until("watch started")
+	s.says("live: two\n") // its image has one
 	s.stop()
 }
 
