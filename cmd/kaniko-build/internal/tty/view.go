@@ -86,6 +86,14 @@ func (v *View) Stopping() {
 	v.board.doing = "stopping"
 }
 
+// Stops tells whether the view gives the terminal back when the process is stopped. It
+// does not before it draws.
+func (v *View) Stops() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.stops != nil && !v.closed
+}
+
 // appear begins to draw.
 func (v *View) appear() {
 	v.mu.Lock()
@@ -106,7 +114,8 @@ func (v *View) draw() {
 		return
 	}
 	v.echo = silence(v.out)
-	program := tea.NewProgram(model{v: v, lines: new(int)}, tea.WithInput(nil), tea.WithOutput(v.out), tea.WithEnvironment(v.env), tea.WithoutSignalHandler(), tea.WithFPS(30))
+	_, _ = v.out.WriteString(take)
+	program := tea.NewProgram(model{v: v, lines: new(int)}, tea.WithInput(nil), tea.WithOutput(corner{v.out}), tea.WithEnvironment(v.env), tea.WithoutSignalHandler(), tea.WithFPS(30))
 	over := make(chan struct{})
 	v.program, v.over = program, over
 	go func() {
@@ -124,6 +133,7 @@ func (v *View) erase() {
 	if program != nil {
 		program.Send(quit{})
 		<-over
+		_, _ = v.out.WriteString(give)
 		e.restore()
 	}
 }
@@ -218,7 +228,7 @@ func (m model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 }
 
 func (m model) View() tea.View {
-	out := tea.View{DisableBracketedPasteMode: true}
+	out := tea.View{DisableBracketedPasteMode: true, Cursor: home()}
 	if m.height > 0 {
 		m.v.mu.Lock()
 		defer m.v.mu.Unlock()
