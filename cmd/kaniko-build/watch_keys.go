@@ -80,5 +80,6 @@ func (s *stage) listen(e *watch.Engine, manual bool) (stop func(), err error) {
 func (s *stage) drawn() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.view != nil && s.live()
+	picture := s.picture()
+	return picture != nil && picture.Stops()
 }

@@ -73,3 +73,26 @@ func TestWatching(t *testing.T) {
 		t.Errorf("the terminal was\n%s\nand is\n%s", before, after)
 	}
 }
+
+// TestStoppingBeforeThereIsAView stops the program while it builds, by the time that its
+// first picture has not come yet.
+func TestStoppingBeforeThereIsAView(t *testing.T) {
+	s := open(t, 80, 24, map[string]string{
+		"kaniko-build.yaml": "version: 1\nwatch: {onSuccess: {run: 'if [ -e stop ]; then rm stop; kill -TSTP $PPID; fi'}}\ntargets:\n  a: {context: a}\n",
+		"a/Dockerfile":      "FROM scratch\nCOPY f /\n", "a/f": "1",
+	})
+	s.types("kaniko-build watch")
+	s.shows("watching 1 image")
+	for _, file := range [][2]string{{"stop", ""}, {"a/f", "2"}} {
+		if err := os.WriteFile(filepath.Join(s.dir, file[0]), []byte(file[1]), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.shows("Stopped", "ready>")
+	s.cursor()
+	s.types("fg")
+	s.wait("what it did", func(now string) bool { return strings.HasSuffix(strings.TrimSpace(now), "q ends") })
+	s.tmux("send-keys", "q")
+	s.wait("the prompt", func(now string) bool { return strings.HasSuffix(strings.TrimSpace(now), "ready>") })
+	s.cursor()
+}
