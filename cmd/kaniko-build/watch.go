@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -138,7 +139,7 @@ func (f *watchFlags) run(c *cobra.Command, t terminal, selection []string) (err 
 		}
 		defer func() { err = errors.Join(err, leave()) }()
 	}
-	shop := &workshop{f: f, c: c, stage: s, selection: selection, engine: engineArgs}
+	shop := &workshop{f: f, c: c, stage: s, selection: selection, engine: engineArgs, how: o}
 	defer func() { err = errors.Join(err, shop.close(ctx), s.close()) }()
 	o.Sink = s.watched
 	e := watch.New(shop, o)
@@ -164,6 +165,32 @@ func (f *watchFlags) early(ctx context.Context) schema.Watch {
 		return schema.Watch{}
 	}
 	return w.manifest.Watch
+}
+
+// lasting tells of settings of a manifest that was changed which hold from the next start on.
+func (w *workshop) lasting(m schema.Watch) {
+	now, err := w.f.options(m)
+	if err != nil { // of a flag: it was refused at the start
+		return
+	}
+	var names []string
+	for _, s := range []struct {
+		name string
+		same bool
+	}{
+		{"trigger", now.Manual == w.how.Manual && now.Notify.Poll == w.how.Notify.Poll},
+		{"debounce", now.Quiet == w.how.Quiet}, {"maxWait", now.Cap == w.how.Cap},
+		{"pollInterval", now.Notify.Interval == w.how.Notify.Interval}, {"onChange", now.OnChange == w.how.OnChange},
+	} {
+		if !s.same {
+			names = append(names, s.name)
+		}
+	}
+	list := strings.Join(names, ", ")
+	if list != w.elsewise && list != "" {
+		w.stage.warn("watch: " + list + " of the manifest is another than at the start: it holds when watch is started anew")
+	}
+	w.elsewise = list
 }
 
 // executorFor is the executor for a manifest that was read. It is kept as long as what

@@ -34,6 +34,8 @@ type workshop struct {
 	files     *fileSet             // that the last Open read or looked for
 	hooked    bool                 // hooks without inputs have run
 	last      *site                // that nodes were looked at in
+	how       watch.Options        // to watch, from the beginning to the end
+	elsewise  string               // the settings of the manifest that say otherwise by now
 }
 
 // Open is that of watch.Workshop.
@@ -46,6 +48,7 @@ func (w *workshop) Open(ctx context.Context, fresh bool) (watch.Site, error) {
 		return nil, err
 	}
 	w.stage.begin(ws)
+	w.lasting(ws.manifest.Watch)
 	for i := range ws.manifest.Targets {
 		w.files.target(ws, &ws.manifest.Targets[i])
 	}
