@@ -77,6 +77,7 @@ type Engine struct {
 	broken  string     // why there is no site, or a node cannot be looked at
 	held    notify.Set
 	again   map[graph.ID]bool // nodes to look at although no path says so
+	later   map[graph.ID]bool // the same, with the next change
 	told    bool              // that there is nothing to do
 	pausing bool
 
@@ -111,7 +112,7 @@ func New(shop Workshop, o Options) *Engine {
 	o.defaults()
 	return &Engine{
 		opts: o, shop: shop, commands: make(chan command), paused: make(chan bool), results: make(chan result), ended: make(chan *wave), missed: make(chan graph.ID), quit: make(chan struct{}),
-		nodes: map[graph.ID]*node{}, waves: map[*wave]bool{}, again: map[graph.ID]bool{},
+		nodes: map[graph.ID]*node{}, waves: map[*wave]bool{}, again: map[graph.ID]bool{}, later: map[graph.ID]bool{},
 		state: State{Phase: Opening},
 	}
 }
@@ -255,6 +256,7 @@ func (e *Engine) open(ctx context.Context, fresh bool, s notify.Set) {
 		}
 	}
 	clear(e.again)
+	clear(e.later)
 	e.look(ctx, site.Graph().Order(), s, causes)
 }
 
@@ -297,6 +299,10 @@ func (e *Engine) consider(ctx context.Context, s notify.Set) {
 	}
 	causes := e.causes(s)
 	e.copy(ctx, causes)
+	if len(causes) > 0 {
+		maps.Copy(e.again, e.later)
+		clear(e.later)
+	}
 	for id := range e.again {
 		if _, ok := causes[id]; !ok && e.nodes[id] != nil {
 			causes[id] = Cause{Node: id}
@@ -444,5 +450,9 @@ func (e *Engine) result(r result) {
 		e.again[r.id] = true
 	default:
 		n.state.State, n.state.Error = Failed, r.err.Error()
+		if r.wave.look.Passing(r.id) {
+			n.sum = ""
+			e.later[r.id] = true
+		}
 	}
 }

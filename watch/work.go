@@ -83,6 +83,9 @@ type Look interface {
 	// Moved tells of a node that could not be made whether that was because its files
 	// changed meanwhile.
 	Moved(id graph.ID) bool
+	// Passing tells of such a node whether the reason was elsewhere, as a registry that is
+	// away: it is made again with the next change of any node.
+	Passing(id graph.ID) bool
 	Close()
 }
 

@@ -59,6 +59,8 @@ type run struct {
 	indexes map[string]*executor.Index
 	results map[string]executor.Result
 	errs    map[string]error
+	// unpushed are nodes of errs that were made, and that no registry took.
+	unpushed map[string]bool
 
 	durations map[string]*durations
 }
@@ -68,7 +70,7 @@ type run struct {
 func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Graph) (map[string]executor.Result, error) {
 	started := time.Now()
 	r.durations = map[string]*durations{}
-	r.nodes, r.results, r.errs = map[string]*executor.Node{}, map[string]executor.Result{}, map[string]error{}
+	r.nodes, r.results, r.errs, r.unpushed = map[string]*executor.Node{}, map[string]executor.Result{}, map[string]error{}, map[string]bool{}
 	var err error
 	if r.verifyAsked, err = parseVerify(r.flags.verify); err != nil {
 		return nil, err
@@ -230,7 +232,11 @@ func (r *run) node(ctx context.Context, id graph.ID) (err error) {
 		if len(m.names) > 0 {
 			r.tell(progress.NodePushing, m.id, m.names[0])
 		}
-		err = m.push(ctx)
+		if err = m.push(ctx); err != nil {
+			r.mu.Lock()
+			r.unpushed[m.id] = true
+			r.mu.Unlock()
+		}
 		if err == nil && r.flags.release.publish == oneByOne {
 			err = r.release(ctx, m)
 		}

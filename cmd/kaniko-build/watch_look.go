@@ -131,7 +131,7 @@ func (s *site) again(x *executor.Executor, unready map[string]error) *run {
 	return &run{
 		x: x, term: t.term, flags: t.flags, keep: true, outputs: t.outputs, private: t.private, joins: t.joins, places: t.places, view: s.shop.stage,
 		groups: t.groups, quiet: true, again: t.again, plan: t.plan, hooks: t.hooks, unready: unready, digests: t.digests, only: map[string]bool{},
-		idle: map[string]bool{}, found: map[string]*executor.Found{}, lines: map[string]string{}, results: map[string]executor.Result{}, errs: map[string]error{},
+		idle: map[string]bool{}, found: map[string]*executor.Found{}, lines: map[string]string{}, results: map[string]executor.Result{}, errs: map[string]error{}, unpushed: map[string]bool{},
 	}
 }
 
@@ -213,6 +213,13 @@ func (l *look) Moved(id graph.ID) bool {
 	return n != nil && n.ContextChanged()
 }
 
+// Passing is that of watch.Look.
+func (l *look) Passing(id graph.ID) bool {
+	l.run.mu.Lock()
+	defer l.run.mu.Unlock()
+	return l.run.unpushed[string(id)]
+}
+
 // End is that of watch.Look.
 func (l *look) End(ctx context.Context, out graph.Outcome) {
 	r := l.run
@@ -224,13 +231,13 @@ func (l *look) End(ctx context.Context, out graph.Outcome) {
 		}
 	}
 	err := kept.Err()
-	if err == nil && r.flags.push && r.flags.release.publish == together && ctx.Err() == nil {
-		var all []made
-		for _, o := range kept {
-			all = append(all, r.made(string(o.ID)))
-		}
-		if err = r.release(ctx, all...); err != nil {
-			l.site.shop.stage.after(func() { fmt.Fprintf(r.term.err, "\n%s\n", printableLines(err.Error())) })
+	ready := l.site.shop.tags.settle(kept, l.site.Graph().Order(), r.made)
+	if len(ready) > 0 && r.flags.push && r.flags.release.publish == together && ctx.Err() == nil {
+		if e := r.release(ctx, ready...); e != nil {
+			err = errors.Join(err, e)
+			l.site.shop.stage.after(func() { fmt.Fprintf(r.term.err, "\n%s\n", printableLines(e.Error())) })
+		} else {
+			l.site.shop.tags.put(ready)
 		}
 	}
 	if ctx.Err() == nil {

@@ -34,6 +34,7 @@ type workshop struct {
 	files     *fileSet             // that the last Open read or looked for
 	hooked    bool                 // hooks without inputs have run
 	last      *site                // that nodes were looked at in
+	tags      tags                 // what became of them
 	how       watch.Options        // to watch, from the beginning to the end
 	elsewise  string               // the settings of the manifest that say otherwise by now
 }
