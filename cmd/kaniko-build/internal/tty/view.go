@@ -114,8 +114,7 @@ func (v *View) draw() {
 		return
 	}
 	v.echo = silence(v.out)
-	_, _ = v.out.WriteString(take)
-	program := tea.NewProgram(model{v: v, lines: new(int)}, tea.WithInput(nil), tea.WithOutput(corner{v.out}), tea.WithEnvironment(v.env), tea.WithoutSignalHandler(), tea.WithFPS(30))
+	program := tea.NewProgram(model{v: v, lines: new(int)}, tea.WithInput(nil), tea.WithOutput(v.out), tea.WithEnvironment(v.env), tea.WithoutSignalHandler(), tea.WithFPS(30))
 	over := make(chan struct{})
 	v.program, v.over = program, over
 	go func() {
@@ -133,7 +132,6 @@ func (v *View) erase() {
 	if program != nil {
 		program.Send(quit{})
 		<-over
-		_, _ = v.out.WriteString(give)
 		e.restore()
 	}
 }
@@ -228,7 +226,7 @@ func (m model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 }
 
 func (m model) View() tea.View {
-	out := tea.View{DisableBracketedPasteMode: true, Cursor: home()}
+	out := tea.View{DisableBracketedPasteMode: true}
 	if m.height > 0 {
 		m.v.mu.Lock()
 		defer m.v.mu.Unlock()
