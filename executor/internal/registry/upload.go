@@ -80,11 +80,7 @@ func (u *Upload) End(d ocispec.Descriptor) {
 		return
 	}
 	u.c.jobs.Go(func() {
-		p := &push{c: u.c, n: n, at: at}
-		if p.hc, err = u.c.client(u.ctx, at, "push,pull"); err != nil {
-			return
-		}
-		if there, err := p.has(u.ctx, d); err == nil && there {
+		if u.c.HasBlob(u.ctx, u.ref, d) == nil {
 			u.cancel(errThere)
 		}
 	})
