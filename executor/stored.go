@@ -59,6 +59,10 @@ func (x *Executor) Stored(name string) (*Stored, error) {
 	return &Stored{x: x, image: img, Name: full, Manifest: img.Descriptor, Created: img.Created, Target: img.Target}, nil
 }
 
+// IsIndex tells whether the name stands for an index: of images for several platforms,
+// or of an image and what is stated about it.
+func (s *Stored) IsIndex() bool { return image.IsIndex(s.Manifest.MediaType) }
+
 // source reads what the image consists of: from the store, else from where it was
 // when the image was made. What is read from a registry stays there.
 func (s *Stored) source() image.Source {

@@ -200,10 +200,11 @@ func sourceDateEpoch() (*int64, error) {
 // buildFlags are those of docker build, for one image.
 type buildFlags struct {
 	runFlags
-	file, target, platform, network, iidfile string
-	tags, args, labels, secrets, ssh         []string
-	contexts, outputs                        []string
-	docker                                   dockerFlags
+	file, target, network, iidfile   string
+	platforms                        []string
+	tags, args, labels, secrets, ssh []string
+	contexts, outputs                []string
+	docker                           dockerFlags
 }
 
 func newBuild(t terminal) *cobra.Command {
@@ -217,8 +218,9 @@ a cloud (gs://, s3://, https://ACCOUNT.blob.core.windows.net/…) or a git repos
 (git://HOST/PATH#REF, https://HOST/PATH.git#REF:DIR), with the variables for credentials that
 kaniko knows; - is an archive or a Dockerfile from standard input. docs/build.md tells
 of each flag of docker build what it does here.
+With several platforms an image is built for each, and the names stand for an index of them.
 The image lies in the store afterwards; -o writes it elsewhere, --push pushes it.`,
-		Example: "  kaniko-build build -t hello .\n  kaniko-build build -f docker/web.Dockerfile -o type=oci,dest=web.tar .\n  kaniko-build build -t hello --attest type=provenance,mode=max .",
+		Example: "  kaniko-build build -t hello .\n  kaniko-build build -f docker/web.Dockerfile -o type=oci,dest=web.tar .\n  kaniko-build build -t hello --platform linux/amd64,linux/arm64 .\n  kaniko-build build -t hello --attest type=provenance,mode=max .",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usageError{fmt.Errorf("build takes one argument, the context, and got %d\n  hint: kaniko-build build .", len(args))}
@@ -234,12 +236,12 @@ The image lies in the store afterwards; -o writes it elsewhere, --push pushes it
 	fl.StringArrayVar(&f.args, "build-arg", nil, "set a build argument, NAME=VALUE; NAME alone takes it from the environment")
 	fl.StringVar(&f.target, "target", "", "stage to build (default: the last)")
 	fl.StringArrayVar(&f.labels, "label", nil, "set a label, NAME=VALUE")
-	fl.StringVar(&f.platform, "platform", "", "platform of the image, OS/ARCH[/VARIANT] (default: this machine's)")
+	fl.StringSliceVar(&f.platforms, "platform", nil, "platforms of the image, OS/ARCH[/VARIANT] (default: this machine's)")
 	fl.StringArrayVar(&f.secrets, "secret", nil, "grant a secret, id=ID[,src=FILE|,env=NAME]")
 	fl.StringArrayVar(&f.ssh, "ssh", nil, "grant an ssh agent, default|ID[=SOCKET|KEY[,KEY]]")
 	fl.StringArrayVar(&f.contexts, "build-context", nil, "add a named context, NAME=DIR|docker-image://REF|oci-layout://DIR")
 	fl.StringArrayVarP(&f.outputs, "output", "o", nil, "write the image, type=oci|docker|tar|local,dest=PATH[,rewrite-timestamp=true]")
-	fl.StringVar(&f.iidfile, "iidfile", "", "write the digest of the image's config to a file")
+	fl.StringVar(&f.iidfile, "iidfile", "", "write the digest of the image's config, or of its index, to a file")
 	fl.StringVar(&f.network, "network", "", "network of RUN steps that do not choose: default, none or host")
 	f.docker.add(c)
 	return c
@@ -250,13 +252,8 @@ func (f *buildFlags) run(c *cobra.Command, t terminal, contextDir string) error 
 	if err := f.docker.look(c, t); err != nil {
 		return err
 	}
-	if err := onePlatform(f.platform); err != nil {
-		return err
-	}
+	f.platforms = normalPlatforms(f.platforms)
 	f.dockerOutputs()
-	if f.docker.load && len(f.tags) == 0 {
-		return usageError{errors.New("--load needs a name\n  hint: add -t NAME:TAG")}
-	}
 	if f.docker.quiet || f.progress == "none" {
 		f.progress = "quiet"
 	}
@@ -278,8 +275,17 @@ func (f *buildFlags) run(c *cobra.Command, t terminal, contextDir string) error 
 	if err != nil {
 		return err
 	}
+	if err := f.holdsPlatforms(outputs); err != nil {
+		return err
+	}
 	if f.push && len(f.tags) == 0 {
 		return usageError{errors.New("--push needs a name\n  hint: add -t REGISTRY/NAME:TAG")}
+	}
+	var to engine
+	if f.docker.load {
+		if to, err = f.findEngine(ctx); err != nil {
+			return err
+		}
 	}
 	limit, err := maxStore()
 	if err != nil {
@@ -295,12 +301,12 @@ func (f *buildFlags) run(c *cobra.Command, t terminal, contextDir string) error 
 	}
 	x, err := f.open(ctx, said(view), nil, nil)
 	if err == nil {
-		err = shut(ctx, x, limit, f.build(ctx, t, x, view, contextDir, cache, outputs))
+		err = shut(ctx, x, limit, f.build(ctx, t, x, view, contextDir, cache, outputs, to))
 	}
 	return errors.Join(err, view.Close())
 }
 
-func (f *buildFlags) build(ctx context.Context, t terminal, x *executor.Executor, view progress.View, place string, cache *executor.Cache, outputs []executor.Output) error {
+func (f *buildFlags) build(ctx context.Context, t terminal, x *executor.Executor, view progress.View, place string, cache *executor.Cache, outputs []executor.Output, to engine) error {
 	r, err := f.request(ctx, t, x, place)
 	if err != nil {
 		return err
@@ -312,22 +318,32 @@ func (f *buildFlags) build(ctx context.Context, t terminal, x *executor.Executor
 	if err := f.attest.set(&r.Attest); err != nil {
 		return err
 	}
-	requests := []executor.Request{r}
-	if err := f.written(ctx, r.Context, requests); err != nil {
+	all, err := f.each(r, outputs)
+	if err != nil {
+		return err
+	}
+	if err := f.written(ctx, r.Context, all.requests); err != nil {
 		return err
 	}
 	// When every output is to have its times set, the image itself gets them so.
-	requests[0].Format.Rewrite = f.reproducible || !f.push && len(outputs) > 0 && !slices.ContainsFunc(outputs, func(o executor.Output) bool { return !o.Rewrite })
-	run := &run{x: x, term: t, view: view, flags: f.runFlags, outputs: map[string][]executor.Output{r.ID: outputs}, quiet: toStdout(outputs) || f.docker.quiet, again: func(string) string { return "kaniko-build build -t " + strings.Join(append(f.tags, place), " ") }}
-	results, err := run.all(ctx, requests, nil)
+	rewrite := f.reproducible || !f.push && len(outputs) > 0 && !slices.ContainsFunc(outputs, func(o executor.Output) bool { return !o.Rewrite })
+	for i := range all.requests {
+		all.requests[i].Format.Rewrite = rewrite
+	}
+	run := &run{x: x, term: t, view: view, flags: f.runFlags, outputs: all.outputs, joins: all.joins, quiet: toStdout(outputs) || f.docker.quiet, again: func(string) string { return "kaniko-build build -t " + strings.Join(append(f.tags, place), " ") }}
+	results, err := run.all(ctx, all.requests, all.graph)
+	id := results[r.ID].Config.Digest
+	if len(f.platforms) > 1 { // an index has no config
+		id = results[r.ID].Manifest.Digest
+	}
 	if err == nil && f.docker.quiet {
-		_, err = fmt.Fprintln(t.out, results[r.ID].Config.Digest)
+		_, err = fmt.Fprintln(t.out, id)
 	}
 	if err == nil && f.docker.load {
-		err = f.give(ctx, t, x)
+		err = f.give(ctx, t, x, to)
 	}
 	if f.iidfile != "" && err == nil {
-		err = os.WriteFile(f.iidfile, []byte(results[r.ID].Config.Digest.String()), 0o644)
+		err = os.WriteFile(f.iidfile, []byte(id.String()), 0o644)
 	}
 	return err
 }
@@ -335,11 +351,14 @@ func (f *buildFlags) build(ctx context.Context, t terminal, x *executor.Executor
 // request reads what the flags name.
 func (f *buildFlags) request(ctx context.Context, t terminal, x *executor.Executor, place string) (executor.Request, error) {
 	r := executor.Request{
-		ID: "build", Stage: f.target, Platform: f.platform, Network: f.network, NoCache: f.noCache, Names: f.tags,
+		ID: "build", Stage: f.target, Network: f.network, NoCache: f.noCache, Names: f.tags,
 		Args: map[string]*string{}, Labels: map[string]string{}, Contexts: map[string]string{},
 	}
 	if len(f.tags) > 0 {
 		r.ID = shortName(f.tags[0])
+	}
+	if len(f.platforms) > 0 {
+		r.Platform = f.platforms[0]
 	}
 	from, in, err := f.place(t, place)
 	if err != nil {

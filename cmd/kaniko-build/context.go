@@ -46,7 +46,7 @@ bucket or through a pipe (executor --context tar://stdin). The same files give t
 	fl.StringVarP(&f.file, "file", "f", "", "the Dockerfile (default DIR/Dockerfile; - reads standard input)")
 	fl.StringArrayVar(&f.args, "build-arg", nil, "set a build argument, NAME=VALUE, which names of files may depend on")
 	fl.StringVar(&f.target, "target", "", "stage to build (default: the last)")
-	fl.StringVar(&f.platform, "platform", "", "platform of the image, OS/ARCH[/VARIANT] (default: this machine's)")
+	fl.StringSliceVar(&f.platforms, "platform", nil, "platform of the image, OS/ARCH[/VARIANT] (default: this machine's)")
 	fl.StringArrayVar(&f.contexts, "build-context", nil, "add a named context, NAME=DIR|docker-image://REF|oci-layout://DIR; it is not packed")
 	fl.StringVarP(&f.to, "output", "o", "", "write to a file (default: standard output)")
 	return c
@@ -55,6 +55,9 @@ bucket or through a pipe (executor --context tar://stdin). The same files give t
 func (f *contextFlags) run(ctx context.Context, t terminal, dir string) error {
 	if strings.Contains(dir, "://") {
 		return usageError{fmt.Errorf("%s is no directory\n  hint: what lies elsewhere is packed already", dir)}
+	}
+	if f.platforms = normalPlatforms(f.platforms); len(f.platforms) > 1 {
+		return usageError{fmt.Errorf("an archive has the files for one platform, not for %s\n  hint: pack one for each", strings.Join(f.platforms, " and "))}
 	}
 	if f.to == "" && isTerminal(t.out) {
 		return usageError{errors.New("an archive is nothing to look at\n  hint: kaniko-build context . > context.tar.gz")}

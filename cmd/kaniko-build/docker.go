@@ -19,7 +19,6 @@ import (
 	"kaniko-build/cmd/kaniko-build/internal/importer"
 	"kaniko-build/executor"
 	"kaniko-build/schema"
-	"kaniko-build/schema/diag"
 )
 
 // dockerFlags are those of docker build that have another form elsewhere in this
@@ -63,7 +62,7 @@ func (f *dockerFlags) add(c *cobra.Command) {
 	fl.StringArrayVar(&f.cacheFrom, "cache-from", nil, "a cache to read, REPO, type=registry,ref=REPO or type=local,src=DIR")
 	fl.StringArrayVar(&f.cacheTo, "cache-to", nil, "a cache to keep results in, REPO, type=registry,ref=REPO or type=local,dest=DIR")
 	fl.StringSliceVar(&f.noCacheFor, "no-cache-filter", nil, "run every step of these stages")
-	fl.BoolVar(&f.load, "load", false, "give the image to Docker, podman or containerd")
+	fl.BoolVar(&f.load, "load", false, "give the image to Docker, podman or containerd (one for several platforms to those that hold it)")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but the digest of the image's config")
 	fl.BoolVar(&f.check, "check", false, "check the Dockerfile instead of building, as --call check")
 	fl.BoolVar(&f.squash, "squash", false, "make one layer of all that the image adds to its base")
@@ -260,28 +259,6 @@ func (f *buildFlags) dockerOutputs() {
 	})
 }
 
-// give loads a built image into an engine, under all of its names.
-func (f *buildFlags) give(ctx context.Context, t terminal, x *executor.Executor) error {
-	argv, err := engine(ctx, "")
-	if err != nil {
-		return err
-	}
-	for _, name := range f.tags {
-		s, err := x.Stored(name)
-		if err != nil {
-			return err
-		}
-		err = load(ctx, t, argv, func(w io.Writer) error {
-			_, err := s.Export(ctx, executor.Output{Type: "docker", Dest: "-", Stdout: w}, "")
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // lint checks the Dockerfile of a request instead of building it.
 func lint(ctx context.Context, t terminal, r executor.Request) error {
 	warnings, err := executor.Check(ctx, r)
@@ -327,15 +304,4 @@ func isArchive(begin []byte) bool {
 		}
 	}
 	return len(begin) > 262 && string(begin[257:262]) == "ustar"
-}
-
-// onePlatform refuses several: they are an index, which has nodes of its own.
-func onePlatform(platform string) error {
-	if strings.Contains(platform, ",") {
-		return &diag.Problem{
-			What: fmt.Sprintf("--platform %s: build makes an image for one platform", platform),
-			Hint: "write a manifest: kaniko-build init, and platforms: [" + strings.ReplaceAll(platform, ",", ", ") + "] in its target; apply makes the index",
-		}
-	}
-	return nil
 }

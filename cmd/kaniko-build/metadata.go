@@ -98,18 +98,19 @@ func (r *run) writeMetadata(out graph.Outcome) error {
 	for _, o := range out {
 		all[string(o.ID)] = r.metadata(o)
 	}
-	if r.plan != nil {
-		for _, n := range r.plan.Nodes {
-			if n.Index == nil {
+	for id, j := range r.joins {
+		m := all[id]
+		if m == nil { // watch tells of what a change built
+			continue
+		}
+		m.Platforms = map[string]*metadata{}
+		for _, part := range j.nodes {
+			if all[part] == nil {
 				continue
 			}
-			m := all[string(n.ID)]
-			m.Platforms = map[string]*metadata{}
-			for _, part := range n.Index {
-				all[string(part)].Names = "" // those of the index
-				m.Platforms[r.plan.Node(part).Platform] = all[string(part)]
-				delete(all, string(part))
-			}
+			all[part].Names = "" // those of the index
+			m.Platforms[r.nodes[part].Platform] = all[part]
+			delete(all, part)
 		}
 	}
 	b, err := json.MarshalIndent(all, "", "  ")

@@ -407,6 +407,15 @@ func (r *run) table(to io.Writer, out graph.Outcome, took time.Duration) (err er
 	if first == nil || len(first.Names) == 0 || r.flags.push {
 		return nil
 	}
+	if r.joins[first.Node].nodes != nil {
+		_, err = fmt.Fprintf(w, `
+They lie in the store; kaniko-build images lists them. To use %[2]s:
+  run      kaniko-build unpack %[2]s rootfs && sudo chroot rootfs
+  load     kaniko-build load %[2]s
+  push     %[1]s --push
+`, r.again(first.Node), first.Names[0])
+		return err
+	}
 	_, err = fmt.Fprintf(w, `
 They lie in the store; kaniko-build images lists them. To use %[2]s:
   run      %[1]s -o type=local,dest=rootfs && sudo chroot rootfs

@@ -6,9 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -269,84 +266,4 @@ func newUnpack(t terminal) *cobra.Command {
 	}
 	platformFlag(c, &platform)
 	return c
-}
-
-// engines are programs that take an archive as docker save writes it on their
-// standard input.
-var engines = map[string][]string{
-	"docker":     {"docker", "load"},
-	"podman":     {"podman", "load"},
-	"containerd": {"ctr", "--namespace", "default", "images", "import", "-"},
-	"k8s.io":     {"ctr", "--namespace", "k8s.io", "images", "import", "-"},
-}
-
-func newLoad(t terminal) *cobra.Command {
-	var platform, to string
-	c := &cobra.Command{
-		Use: "load [flags] IMAGE", Short: "Give an image of the store to Docker, podman or containerd",
-		Long: `Give an image of the store to an engine of this machine by that engine's own program:
-docker, podman, containerd, or k8s.io, the images of containerd that a kubelet
-sees. Without --to the first that answers has it.`,
-		Example: "  kaniko-build load registry.example.com/shop/api\n  kaniko-build load --to podman registry.example.com/shop/api",
-		Args:    exactly(1, "one image"),
-		RunE: func(c *cobra.Command, args []string) error {
-			argv, err := engine(c.Context(), to)
-			if err != nil {
-				return err
-			}
-			return withStored(c.Context(), args[0], func(ctx context.Context, s *executor.Stored) error {
-				return load(ctx, t, argv, func(w io.Writer) error {
-					_, err := s.Export(ctx, executor.Output{Type: "docker", Dest: "-", Stdout: w}, platform)
-					return err
-				})
-			})
-		},
-	}
-	c.Flags().StringVar(&to, "to", "", "docker, podman, containerd or k8s.io (default: the first that answers)")
-	platformFlag(c, &platform)
-	return c
-}
-
-// engine is the command line that takes an archive.
-func engine(ctx context.Context, name string) ([]string, error) {
-	if name != "" {
-		argv := engines[name]
-		if argv == nil {
-			return nil, usageError{fmt.Errorf("no engine %q: choose docker, podman, containerd or k8s.io", name)}
-		}
-		return argv, nil
-	}
-	for _, ask := range [][]string{{"docker", "version"}, {"podman", "version"}, {"ctr", "version"}} {
-		if exec.CommandContext(ctx, ask[0], ask[1:]...).Run() == nil {
-			name := map[string]string{"ctr": "containerd"}[ask[0]]
-			if name == "" {
-				name = ask[0]
-			}
-			return engines[name], nil
-		}
-	}
-	return nil, &executor.MachineError{What: "neither Docker nor podman nor containerd answers on this machine", Remedy: "start one, or write an archive: kaniko-build save IMAGE > image.tar"}
-}
-
-// load feeds an archive to a program while it is written.
-func load(ctx context.Context, t terminal, argv []string, write func(io.Writer) error) error {
-	c := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	c.Stdout, c.Stderr = t.out, t.err
-	in, err := c.StdinPipe()
-	if err != nil {
-		return fmt.Errorf("load: %w", err)
-	}
-	if err := c.Start(); err != nil {
-		return &executor.MachineError{What: fmt.Sprintf("%s cannot be started: %v", argv[0], err), Remedy: "install it, or choose another engine with --to"}
-	}
-	err = write(in)
-	closed := in.Close()
-	ended := c.Wait()
-	if ended != nil { // why the rest failed
-		return fmt.Errorf("%s: %w", strings.Join(argv, " "), ended)
-	}
-	if errors.Is(closed, os.ErrClosed) {
-		closed = nil
-	}
-	return errors.Join(err, closed)
 }

@@ -116,11 +116,14 @@ func (f *watchFlags) run(c *cobra.Command, t terminal, selection []string) (err 
 	if _, err := f.find(); err != nil { // there is nothing to wait for
 		return err
 	}
-	var engineArgs, args []string
+	var to *engine
+	var args []string
 	if f.load || f.loadTo != "" {
-		if engineArgs, err = engine(ctx, f.loadTo); err != nil {
+		e, err := findEngine(ctx, f.loadTo)
+		if err != nil {
 			return err
 		}
+		to = &e
 	}
 	s := &stage{ctx: ctx, flags: f, term: t}
 	if at := c.ArgsLenAtDash(); at >= 0 {
@@ -139,7 +142,7 @@ func (f *watchFlags) run(c *cobra.Command, t terminal, selection []string) (err 
 		}
 		defer func() { err = errors.Join(err, leave()) }()
 	}
-	shop := &workshop{f: f, c: c, stage: s, selection: selection, engine: engineArgs, how: o}
+	shop := &workshop{f: f, c: c, stage: s, selection: selection, engine: to, how: o}
 	defer func() { err = errors.Join(err, shop.close(ctx), s.close()) }()
 	o.Sink = s.watched
 	e := watch.New(shop, o)

@@ -78,7 +78,7 @@ func isCommand(c schema.Command) bool { return c.Line != "" || len(c.Words) > 0 
 // log.
 func (l *look) load(ctx context.Context, id string) error {
 	out := &hookOutput{log: func(lines string) { l.run.hooks.log(id, lines) }}
-	err := load(ctx, terminal{out: out, err: out}, l.site.shop.engine, func(w io.Writer) error {
+	err := load(ctx, terminal{out: out, err: out}, l.site.shop.engine.takes(false), func(w io.Writer) error {
 		_, err := l.run.made(id).export(ctx, executor.Output{Type: "docker", Dest: "-", Stdout: w})
 		return err
 	})

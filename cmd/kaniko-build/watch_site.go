@@ -28,7 +28,7 @@ type workshop struct {
 	c         *cobra.Command
 	stage     *stage
 	selection []string
-	engine    []string             // the command line that takes images; nil is none
+	engine    *engine              // that takes images; nil is none
 	opened    []*executor.Executor // the last is used, the others may be by builds under way
 	made      string               // what the last was opened with
 	files     *fileSet             // that the last Open read or looked for
