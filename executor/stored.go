@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -285,42 +283,4 @@ func (s *Stored) Export(ctx context.Context, o Output, platform string) (notes [
 		}
 	}
 	return o.export(ctx, s.source(), d, []string{s.Name}, layers)
-}
-
-// Pull brings an image for a platform into the store, with all its layers, under
-// its name.
-func (x *Executor) Pull(ctx context.Context, name, platform string) (*Stored, error) {
-	full, err := image.Normalize(name)
-	if err != nil {
-		return nil, err
-	}
-	p := platforms.DefaultSpec()
-	if platform != "" {
-		if p, err = platforms.Parse(platform); err != nil {
-			return nil, &diag.Problem{What: fmt.Sprintf("platform %q: %v", platform, err), Hint: "write os/arch[/variant], as linux/amd64"}
-		}
-	}
-	r, err := x.registry.Resolve(ctx, full, platforms.Normalize(p))
-	if err != nil {
-		return nil, err
-	}
-	size := r.Descriptor.Size
-	blobs := map[digest.Digest]ocispec.Descriptor{}
-	for _, l := range r.Layers {
-		blobs[l.Descriptor.Digest] = l.Descriptor
-	}
-	var list []ocispec.Descriptor
-	for _, d := range slices.Sorted(maps.Keys(blobs)) {
-		list = append(list, blobs[d])
-		size += blobs[d].Size
-	}
-	err = each(ctx, list, func(d ocispec.Descriptor) error { return x.registry.FetchBlob(ctx, full, d, io.Discard) })
-	if err != nil {
-		return nil, err
-	}
-	err = x.store.PutImage(store.Image{Name: full, Descriptor: r.Descriptor, Size: size, Created: time.Now().UTC()})
-	if err != nil {
-		return nil, err
-	}
-	return x.Stored(full)
 }

@@ -174,13 +174,18 @@ func newPull(t terminal) *cobra.Command {
 	var platform string
 	c := &cobra.Command{
 		Use: "pull [flags] IMAGE", Short: "Bring an image from its registry into the store",
+		Long: `Bring an image for one platform from its registry into the store, with what is stated
+about it in its index: provenance, packages. push, save and tag keep that.`,
 		Example: "  kaniko-build pull registry.example.com/shop/api",
 		Args:    exactly(1, "one image"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return withStore(c.Context(), f, func(ctx context.Context, x *executor.Executor) error {
-				s, err := x.Pull(ctx, args[0], platform)
+				s, notes, err := x.Pull(ctx, args[0], platform)
 				if err != nil {
 					return err
+				}
+				for _, n := range notes {
+					fmt.Fprintln(t.err, "note:", n)
 				}
 				_, err = fmt.Fprintf(t.out, "%s %s\n", s.Name, s.Manifest.Digest)
 				return err

@@ -152,3 +152,71 @@ targets:
 		}
 	}
 }
+
+// What is stated about an image comes along when it is pulled, named, pushed and written:
+// the index as it is, or of several platforms a smaller one.
+func TestPullKeepsAttestations(t *testing.T) {
+	rig.NeedRoot(t)
+	reg := rig.StartMirror(t, mirror.Busybox)
+	dir := rig.Space(t, nil)
+	rig.Write(t, dir, map[string]string{
+		"kaniko-build.yaml": fmt.Sprintf(`version: 1
+defaults: {context: app, attest: {provenance: min, sbom: true}}
+targets:
+  one: {image: %[1]s/stated/one}
+  two: {image: %[1]s/stated/two, platforms: [linux/amd64, linux/arm64]}
+  bare: {image: %[1]s/stated/bare, platforms: [linux/amd64, linux/arm64], attest: {provenance: false, sbom: false}}
+`, reg.Addr),
+		"app/Dockerfile": "FROM scratch\nCOPY file /\n",
+		"app/file":       "text\n",
+	})
+	m := newMachine(t, rig.Superuser, dir)
+	m.must("apply", "--push")
+	type inspected struct {
+		Manifest     struct{ Digest string }
+		Index        string
+		Platforms    []string
+		Attestations []struct{ Type, Digest string }
+	}
+	inspect := func(m *machine, name string) (out inspected) {
+		t.Helper()
+		o := m.call("inspect", "--platform", "linux/amd64", name)
+		if err := json.Unmarshal([]byte(o.Stdout), &out); err != nil {
+			t.Fatalf("%v\n%s", err, o.All())
+		}
+		return out
+	}
+	for _, name := range []string{"one", "two"} {
+		built := inspect(m, reg.Addr+"/stated/"+name)
+		other := m.fresh()
+		other.call("pull", "--platform", "linux/amd64", reg.Addr+"/stated/"+name)
+		pulled := inspect(other, reg.Addr+"/stated/"+name)
+		if len(pulled.Attestations) != 2 || fmt.Sprint(pulled.Attestations) != fmt.Sprint(built.Attestations) || pulled.Manifest != built.Manifest || fmt.Sprint(pulled.Platforms) != "[linux/amd64]" {
+			t.Errorf("%s was %+v, and is %+v", name, built, pulled)
+		}
+		if same := pulled.Index == built.Index; same != (name == "one") {
+			t.Errorf("the index of %s was %s and is %s", name, built.Index, pulled.Index)
+		}
+		again := reg.Addr + "/stated/again-" + name + ":1"
+		other.call("tag", reg.Addr+"/stated/"+name, again)
+		other.call("push", again)
+		third := m.fresh()
+		third.call("pull", "--platform", "linux/amd64", again)
+		if got := inspect(third, again); got.Index != pulled.Index || fmt.Sprint(got.Attestations) != fmt.Sprint(pulled.Attestations) {
+			t.Errorf("%s was pushed as %+v, and came as %+v", name, pulled, got)
+		}
+		layout := filepath.Join(rig.Space(t, nil), "layout")
+		third.call("save", "-o", "type=oci,tar=false,dest="+layout, again)
+		for _, a := range pulled.Attestations {
+			if _, err := os.Stat(filepath.Join(layout, "blobs/sha256", strings.TrimPrefix(a.Digest, "sha256:"))); err != nil {
+				t.Error(err)
+			}
+		}
+		third.call("save", "-o", "type=docker,dest="+filepath.Join(layout, "image.tar"), again)
+	}
+	bare := m.fresh()
+	bare.call("pull", "--platform", "linux/arm64", reg.Addr+"/stated/bare")
+	if got := inspect(bare, reg.Addr+"/stated/bare"); got.Index != "" || len(got.Attestations) > 0 {
+		t.Errorf("an image without attestations is %+v", got)
+	}
+}
