@@ -37,6 +37,19 @@ func newRegistry(o Options, st *store.Store, keys *credential.Keychain) (*regist
 	return registry.New(st, ro)
 }
 
+// CheckLogin asks a registry whether it takes a user and password. getenv is asked for
+// the name of who calls us.
+func CheckLogin(ctx context.Context, r Registry, user, password string, getenv func(string) string) error {
+	c, err := registry.New(nil, registry.Options{
+		Hosts: map[string]registry.Host{r.Host: registryHost(r)}, UserAgent: userAgent(getenv), Retries: -1,
+		Others: registry.Host{Insecure: r.Insecure, CA: r.CA}, // who gives the tokens
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.CheckLogin(ctx, r.Host, user, password), c.Close())
+}
+
 func registryHost(r Registry) registry.Host {
 	return registry.Host{Mirrors: r.Mirrors, Insecure: r.Insecure, AnyCert: r.AnyCert, Only: r.Strict, CA: r.CA, Cert: r.Cert, Key: r.Key, Retries: r.Retries}
 }

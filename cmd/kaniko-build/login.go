@@ -4,25 +4,28 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"kaniko-build/cmd/kaniko-build/internal/login"
+	"kaniko-build/executor"
+	"kaniko-build/schema/diag"
 )
 
 func newLogin(t terminal) *cobra.Command {
-	var user string
-	var stdin bool
+	var user, ca string
+	var stdin, insecure bool
 	c := &cobra.Command{
 		Use:   "login [flags] REGISTRY",
 		Short: "Keep a user and password for a registry in the docker config",
 		Long: `Keep a user and password for a registry in the docker config, or in the credential
-helper that it names. The password is read from standard input, so that no other
-process sees it.`,
+helper that it names. The registry is asked first: one that it does not take is not
+kept. The password is read from standard input, so that no other process sees it.`,
 		Example: "  echo \"$TOKEN\" | kaniko-build login -u ci --password-stdin registry.example.com",
 		Args:    exactly(1, "one registry"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			if user == "" || !stdin {
 				return usageError{errors.New("login needs a user and a password\n  hint: echo \"$TOKEN\" | kaniko-build login -u USER --password-stdin " + args[0])}
 			}
@@ -34,6 +37,15 @@ process sees it.`,
 			if password == "" {
 				return usageError{errors.New("the password on standard input is empty")}
 			}
+			reg := executor.Registry{Host: login.Host(args[0]), Insecure: insecure}
+			if ca != "" {
+				if reg.CA, err = os.ReadFile(ca); err != nil {
+					return &diag.Problem{What: fmt.Sprintf("--ca: %v", err), Hint: "name a PEM file"}
+				}
+			}
+			if err := executor.CheckLogin(c.Context(), reg, user, password, os.Getenv); err != nil {
+				return failedWork{err}
+			}
 			if err := login.Keep(args[0], user, password); err != nil {
 				return err
 			}
@@ -43,6 +55,8 @@ process sees it.`,
 	}
 	c.Flags().StringVarP(&user, "username", "u", "", "the user")
 	c.Flags().BoolVar(&stdin, "password-stdin", false, "read the password from standard input")
+	c.Flags().StringVar(&ca, "ca", "", "trust the authority in this PEM file too, to ask the registry")
+	c.Flags().BoolVar(&insecure, "insecure", false, "ask the registry by plain http, or https with any certificate")
 	return c
 }
 

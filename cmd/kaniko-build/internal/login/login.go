@@ -5,6 +5,7 @@ package login
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/types"
@@ -18,6 +19,19 @@ func key(registry string) string {
 		return hub
 	}
 	return registry
+}
+
+// Host is the host of a registry as it is named to log in: with a scheme or a path, or
+// without; "docker.io" for the hub.
+func Host(registry string) string {
+	if key(registry) == hub || registry == hub {
+		return "docker.io"
+	}
+	if _, rest, ok := strings.Cut(registry, "://"); ok {
+		registry = rest
+	}
+	host, _, _ := strings.Cut(registry, "/")
+	return host
 }
 
 // Keep stores user and password for a registry.
