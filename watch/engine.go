@@ -343,6 +343,7 @@ func (e *Engine) look(ctx context.Context, ids []graph.ID, s notify.Set, causes 
 	}
 	e.broken = ""
 	var changed, same []graph.ID
+	begun := map[graph.ID]bool{}
 	for _, id := range ids {
 		n := e.nodes[id]
 		n.reads = look.Reads(id)
@@ -351,7 +352,10 @@ func (e *Engine) look(ctx context.Context, ids []graph.ID, s notify.Set, causes 
 			same = append(same, id)
 			continue
 		}
-		n.sum = sum
+		if _, asked := causes[id]; !asked && e.barred(id, begun) {
+			continue
+		}
+		n.sum, begun[id] = sum, true
 		changed = append(changed, id)
 	}
 	look.Same(same)
@@ -364,6 +368,18 @@ func (e *Engine) look(ctx context.Context, ids []graph.ID, s notify.Set, causes 
 		return
 	}
 	e.begin(ctx, look, changed, causes)
+}
+
+// barred tells of a node that was skipped whether it would be skipped again: what it needs
+// is not there, and nothing makes it. It is built when that is.
+func (e *Engine) barred(id graph.ID, begun map[graph.ID]bool) bool {
+	if e.nodes[id].state.State != Skipped {
+		return false
+	}
+	return slices.ContainsFunc(e.site.Graph().Needs(id), func(need graph.ID) bool {
+		parent := e.nodes[need]
+		return parent.state.State != Built && parent.wave == nil && !begun[need]
+	})
 }
 
 // interest watches what the nodes read now.

@@ -22,6 +22,9 @@ func Superseded(ctx context.Context) bool { return errors.Is(context.Cause(ctx),
 // GivenUp tells whether a node ended because it is built anew.
 func GivenUp(err error) bool { return errors.Is(err, errSuperseded) }
 
+// Needs tells whether a node ended because what it needs is not there.
+func Needs(err error) bool { return errors.Is(err, errNeeds) }
+
 // wave is nodes that are built together.
 type wave struct {
 	look  Look

@@ -223,6 +223,11 @@ func (l *look) Passing(id graph.ID) bool {
 // End is that of watch.Look.
 func (l *look) End(ctx context.Context, out graph.Outcome) {
 	r := l.run
+	for _, o := range out {
+		if watch.Needs(o.Err) { // of another wave
+			r.tell(progress.NodeSkipped, string(o.ID), o.Err.Error())
+		}
+	}
 	r.skipped(out)
 	kept := graph.Outcome{} // what was not given up
 	for _, o := range out {
