@@ -47,7 +47,7 @@ func StartRegistry(t testing.TB) *Registry {
 // RegistryConfig is the configuration of a registry with its data in dir.
 func RegistryConfig(addr, dir string) string {
 	return fmt.Sprintf(`version: 0.1
-log: {level: info, accesslog: {disabled: false}}
+log: {level: error, accesslog: {disabled: false}}
 storage:
   filesystem: {rootdirectory: %q}
   delete: {enabled: true}
