@@ -23,7 +23,7 @@ import (
 // Sample is what was measured of one case of a workload.
 type Sample struct {
 	Workload string
-	Case     string        // cold, no-op, a step, first line, or the name of a change
+	Case     string        // cold, no-op, not pushed, a step, first line, or the name of a change
 	Took     time.Duration // the median
 	CPU      time.Duration // of our processes and the steps', the median; it depends less on what else runs
 	Runs     int           // that they are the medians of
@@ -242,8 +242,14 @@ func (m *measuring) warm(ctx context.Context) error {
 	if err := m.firstLine(ctx); err != nil {
 		return fmt.Errorf("first line: %w", err)
 	}
-	if err := m.repeat(ctx, "no-op", func(int) error { return nil }); err != nil {
+	same := func(int) error { return nil }
+	if err := m.repeat(ctx, "no-op", same); err != nil {
 		return err
+	}
+	if m.w.Budgets[notPushed] > 0 {
+		if err := m.repeat(ctx, notPushed, same, "--push=false"); err != nil {
+			return err
+		}
 	}
 	for _, c := range m.w.Changes {
 		p := filepath.Join(m.work, c.File)
@@ -269,14 +275,14 @@ func (m *measuring) warm(ctx context.Context) error {
 
 // repeat measures memory once, and then time without looking at processes, which
 // costs some.
-func (m *measuring) repeat(ctx context.Context, name string, prepare func(i int) error) error {
+func (m *measuring) repeat(ctx context.Context, name string, prepare func(i int) error, flags ...string) error {
 	var all samples
 	var peak int64
 	for i := range m.Runs + 1 {
 		if err := prepare(i); err != nil {
 			return err
 		}
-		one, err := m.apply(ctx, i == 0)
+		one, err := m.apply(ctx, i == 0, flags...)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -352,7 +358,7 @@ func (m *measuring) sample(name string, all samples) Sample {
 }
 
 func median(all []time.Duration) time.Duration {
-	slices.Sort(all)
+	all = slices.Sorted(slices.Values(all))
 	return all[len(all)/2]
 }
 
@@ -364,8 +370,8 @@ func (m *measuring) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func (m *measuring) apply(ctx context.Context, memory bool) (measured, error) {
-	cmd := m.command(ctx, "apply", "--progress", "json")
+func (m *measuring) apply(ctx context.Context, memory bool, flags ...string) (measured, error) {
+	cmd := m.command(ctx, append([]string{"apply", "--progress", "json"}, flags...)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	start := time.Now()
