@@ -13,7 +13,7 @@ ROUNDS ?= 5
 
 # Debian packages: what the demo uses, and what the tests use beside it.
 DEMO_PACKAGES := busybox-static ca-certificates uidmap
-TEST_PACKAGES := $(DEMO_PACKAGES) bzip2 chromium crun debootstrap docker-registry docker.io gcc git libc6-dev libcap2-bin man-db openssh-client procps \
+TEST_PACKAGES := $(DEMO_PACKAGES) bzip2 chromium crun debootstrap docker-registry docker.io e2fsprogs gcc git libc6-dev libcap2-bin man-db openssh-client procps \
 	python3 qemu-user-static runc skopeo strace tmux umoci xz-utils zstd
 
 .PHONY: build demo test lint check unit conformance packages-demo packages mirror mirror-stop bench golden fuzz fuzz-dockerfile property schema clean
@@ -121,7 +121,7 @@ mirror-stop:
 
 bench: packages build
 	go build -o bin/bench ./test/cmd/bench
-	$(SUDO) env "PATH=$$PATH" bin/bench -binary $(BINARY)
+	$(SUDO) unshare --mount env "PATH=$$PATH" bin/bench -binary $(BINARY)
 	$(SUDO) env "PATH=$$PATH" go test -timeout 30m -run '^$$' -bench . -benchtime 11x ./test/watch
 	$(MAKE) bench-container
 
@@ -135,7 +135,7 @@ soak: packages
 # ours, and the ratio of their times is judged. WORKLOADS chooses.
 bench-container: packages build
 	go build -o bin/bench ./test/cmd/bench
-	$(SUDO) env "PATH=$$PATH" bin/bench -container -binary $(BINARY) $(if $(KANIKO),-peer $(KANIKO)) -n $(ROUNDS) $(WORKLOADS)
+	$(SUDO) unshare --mount env "PATH=$$PATH" bin/bench -container -binary $(BINARY) $(if $(KANIKO),-peer $(KANIKO)) -n $(ROUNDS) $(WORKLOADS)
 .PHONY: bench-container
 
 # The JSON Schema of manifests, made of the tables in schema/language.go. A test

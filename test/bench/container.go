@@ -359,6 +359,12 @@ func (c Contained) String() string {
 		}
 		fmt.Fprintf(&b, "\n%-10s %-7s %d walks for %d commands, each over %d files in %s %s", c.Workload, c.Tool, w.Walks, w.Commands, w.Files, w.Took.Round(100*time.Microsecond), word)
 	}
+	if took := c.Builds[0].Took; len(took) > 1 {
+		fmt.Fprintf(&b, "\n%-10s %-7s cold, round by round:", c.Workload, c.Tool)
+		for _, d := range took {
+			fmt.Fprintf(&b, " %s", short(d))
+		}
+	}
 	for _, one := range c.Builds {
 		if one.Within > 0 {
 			word := "PASS"

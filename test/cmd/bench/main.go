@@ -5,8 +5,9 @@
 //	bench -container [-peer EXECUTOR] [-cold] [-binary …] [-dir …] [-n ROUNDS] [WORKLOAD...]
 //
 // It starts a registry of its own on loopback, which has the bases and takes
-// the images. The disk needs 10 GB for all workloads. It ends with 1 when a
-// process uses more memory than it may; times depend on the machine.
+// the images. Without -dir, root works on a file system made for it (rig.Disk), so
+// that the host's does not count. The disk needs 10 GB for all workloads. It ends
+// with 1 when a process uses more memory than it may; times depend on the machine.
 //
 // With -container it builds as pipelines do, in Docker's default container and by
 // our executor image, with the cache off and on; and by turns with a peer, which is
@@ -35,7 +36,7 @@ import (
 
 func main() {
 	binary := flag.String("binary", "bin/kaniko-build", "program to measure")
-	dir := flag.String("dir", "", "folder for workloads and states (default: a temporary one)")
+	dir := flag.String("dir", "", "folder for workloads and states (default: a temporary one; for root on a file system of its own)")
 	write := flag.String("write", "", "only write the workloads below this folder, for -registry")
 	registry := flag.String("registry", "127.0.0.1:5000", "registry that written workloads use")
 	runs := flag.Int("n", 5, "each time is the median of as many; cold builds of big workloads run once, but for -container")
@@ -96,6 +97,9 @@ func writeOnly(dir, registry string, names []string) error {
 	return nil
 }
 
+// diskSize is that of the file system, in bytes; what is not used costs nothing.
+const diskSize = 40 << 30
+
 // work is what there is to measure.
 type work struct {
 	binary    string
@@ -121,7 +125,16 @@ func withBases(ctx context.Context, binary, dir string, names []string, fn func(
 		if dir, err = os.MkdirTemp("", "kaniko-build-bench-"); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		temporary := dir
+		defer func() { err = errors.Join(err, os.RemoveAll(temporary)) }()
+		if os.Geteuid() == 0 {
+			disk, stop, err2 := rig.Disk(dir, diskSize)
+			if err2 != nil {
+				return err2
+			}
+			defer func() { err = errors.Join(err, stop()) }()
+			dir = disk
+		}
 	}
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
