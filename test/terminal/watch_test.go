@@ -91,7 +91,14 @@ func TestStoppingBeforeThereIsAView(t *testing.T) {
 	s.shows("Stopped", "ready>")
 	s.cursor()
 	s.types("fg")
-	s.wait("what it did", func(now string) bool { return strings.HasSuffix(strings.TrimSpace(now), "q ends") })
+	// The line that ends a build came before the stop or comes now: a third build tells
+	// that watching goes on.
+	if err := os.WriteFile(filepath.Join(s.dir, "a/f"), []byte("3"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.wait("a third build", func(now string) bool {
+		return strings.Count(now, "a/f changed") == 2 && strings.HasSuffix(strings.TrimSpace(now), "q ends")
+	})
 	s.tmux("send-keys", "q")
 	s.wait("the prompt", func(now string) bool { return strings.HasSuffix(strings.TrimSpace(now), "ready>") })
 	s.cursor()
