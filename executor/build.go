@@ -10,9 +10,9 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 
 	"kaniko-build/executor/internal/dockerfile"
@@ -128,16 +128,16 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 			return coreResult{}, err
 		}
 	}
-	ours, theirs, err := wire.Pair()
-	if err != nil {
-		return coreResult{}, err
+	if iso.Afar {
+		if err := x.knownAfar(&j); err != nil {
+			return coreResult{}, err
+		}
 	}
-	defer theirs.Close()
 	build := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	started := time.Now()
-	s := &server{x: x, node: n, job: j, build: build, held: &held{pool: x.tokens, milliCPU: n.Resources.MilliCPU, priority: n.Priority}, done: make(chan coreDone, 1), blobs: map[uint64]*servedBlob{}, mask: newMasker(n.secretValues())}
+	s := &server{x: x, node: n, job: j, build: build, held: &held{pool: x.tokens, milliCPU: n.Resources.MilliCPU, priority: n.Priority}, done: make(chan coreDone, 1), mask: newMasker(n.secretValues())}
 	defer s.close()
 	defer func() {
 		n.stopGrowing()
@@ -145,54 +145,24 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 			n.giveUp()
 		}
 	}()
-	conn, err := wire.New(ours, s.handle)
-	if err != nil {
-		return coreResult{}, err
-	}
-	temp := ""
-	if iso.Elsewhere {
-		dir, err := x.store.TempDir("node")
-		if err != nil {
-			conn.Close()
-			return coreResult{}, err
-		}
-		defer func() { err2 := dir.Remove(); err = errors.Join(err, err2) }()
-		temp = dir.Path
-	}
-	if iso.takesRoot() { // credentials are put aside with the rest
-		back, err := x.keys.Away(imagePlaces[0])
-		if err != nil {
-			conn.Close()
-			return coreResult{}, err
-		}
-		defer back()
-	}
-	container, err := x.opts.Runner.Start(ctx, iso, Site{
-		Store: x.store.Dir(), Temp: temp, Keep: j.Keep, Ignore: j.Ignore, Ends: j.Ends, Arches: n.arches(), Resources: n.Resources,
+	at := Site{
+		Store: x.store.Dir(), Keep: j.Keep, Ignore: j.Ignore, Ends: j.Ends, Arches: n.arches(), Resources: n.Resources,
 		Waiting: func() {
 			x.opts.Sink(Event{Node: n.ID, Kind: Waiting, Time: time.Now(), Text: "another image, which is built in the root of this container"})
 		},
-	}, theirs)
+	}
+	var exit, serveErr error
+	if iso.Afar {
+		at.Node, at.Platform, at.Arches = n.ID, platforms.Format(n.program.Platform), n.runs()
+		at.Tell = func(text string) { x.opts.Sink(Event{Node: n.ID, Kind: Waiting, Time: time.Now(), Text: text}) }
+		exit = x.startAfar(ctx, s, at)
+	} else {
+		exit, serveErr, err = x.startHere(ctx, s, iso, at)
+	}
 	if err != nil {
-		conn.Close()
-		return coreResult{}, fmt.Errorf("start the container of %s: %w", n.ID, err)
+		return coreResult{}, err
 	}
-	theirs.Close()
-	served := make(chan error, 1)
-	go func() { served <- conn.Run(ctx) }()
-	if n.going != nil {
-		n.going(&Process{conn})
-	}
-	// A cancelled core sees its connection end, stops its steps and removes what
-	// it has begun; one that takes too long is killed.
-	stop := context.AfterFunc(ctx, func() {
-		timer := time.AfterFunc(cancelGrace, container.Kill)
-		go func() { _ = container.Wait(); timer.Stop() }()
-	})
-	defer stop()
-	exit := container.Wait()
 	cancel()
-	serveErr := <-served
 	select {
 	case d := <-s.done:
 		if len(j.Stages) > 0 {
@@ -222,7 +192,65 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 	if exit == nil {
 		exit = errors.New("internal error: its core ended without a result")
 	}
+	if iso.Afar {
+		return coreResult{}, exit
+	}
 	return coreResult{}, fmt.Errorf("the container of %s: %w", n.ID, exit)
+}
+
+// startHere starts a node's container on this machine and serves it until it ends. exit
+// is how it ended.
+func (x *Executor) startHere(ctx context.Context, s *server, iso Isolation, at Site) (exit, serveErr, err error) {
+	n := s.node
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ours, theirs, err := wire.Pair()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer theirs.Close()
+	conn, err := wire.New(ours, s.handle)
+	if err != nil {
+		return nil, nil, err
+	}
+	if iso.Elsewhere {
+		dir, err2 := x.store.TempDir("node")
+		if err2 != nil {
+			conn.Close()
+			return nil, nil, err2
+		}
+		defer func() { err2 := dir.Remove(); err = errors.Join(err, err2) }()
+		at.Temp = dir.Path
+	}
+	if iso.takesRoot() { // credentials are put aside with the rest
+		back, err := x.keys.Away(imagePlaces[0])
+		if err != nil {
+			conn.Close()
+			return nil, nil, err
+		}
+		defer back()
+	}
+	container, err := x.opts.Runner.Start(ctx, iso, at, theirs)
+	if err != nil {
+		conn.Close()
+		return nil, nil, fmt.Errorf("start the container of %s: %w", n.ID, err)
+	}
+	theirs.Close()
+	served := make(chan error, 1)
+	go func() { served <- conn.Run(ctx) }()
+	if n.going != nil {
+		n.going(&Process{conn})
+	}
+	// A cancelled core sees its connection end, stops its steps and removes what
+	// it has begun; one that takes too long is killed.
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(cancelGrace, container.Kill)
+		go func() { _ = container.Wait(); timer.Stop() }()
+	})
+	defer stop()
+	exit = container.Wait()
+	cancel()
+	return exit, <-served, nil
 }
 
 // cancelGrace is how long a cancelled core may clean up: Ctrl-C is to end within
@@ -303,9 +331,12 @@ type server struct {
 	done  chan coreDone
 	pace  pacer
 
-	mu    sync.Mutex
-	next  uint64
-	blobs map[uint64]*servedBlob
+	// Of a node afar: where it runs, and what its container said of its end.
+	afar  bool
+	site  Site
+	ended string
+
+	blobs pipes
 }
 
 // coreDone is the last thing a core says.
@@ -318,11 +349,7 @@ type coreDone struct {
 
 func (s *server) close() {
 	s.held.releaseAll()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, b := range s.blobs {
-		b.stop()
-	}
+	s.blobs.stop()
 }
 
 func (s *server) handle(ctx context.Context, method string, arg json.RawMessage) (any, []*os.File, error) {
@@ -390,18 +417,16 @@ func (s *server) handle(ctx context.Context, method string, arg json.RawMessage)
 		if err := json.Unmarshal(arg, &id); err != nil {
 			return nil, nil, err
 		}
-		s.mu.Lock()
-		b := s.blobs[id]
-		delete(s.blobs, id)
-		s.mu.Unlock()
-		if b == nil {
-			return nil, nil, fmt.Errorf("internal error: no blob %d", id)
-		}
-		return nil, nil, b.wait(ctx)
+		return nil, nil, s.blobs.wait(ctx, id)
 	case callCached:
 		var k store.Key
 		if err := json.Unmarshal(arg, &k); err != nil {
 			return nil, nil, err
+		}
+		if s.afar {
+			if l := s.cachedAfar(k); l != nil {
+				return l, nil, nil
+			}
 		}
 		l, _ := s.x.findCached(ctx, s.node, k)
 		return l, nil, context.Cause(ctx)

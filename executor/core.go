@@ -291,16 +291,12 @@ func (c *core) settle(e store.Entry, top []rootfs.Layer) (store.Entry, bool) {
 	if _, ok := c.layers.Has(above(top, e.DiffID)); ok {
 		return e, true
 	}
-	var late *store.Variant
-	for _, v := range c.store.Variants(e.DiffID) {
-		if v.Tar == "" {
-			return e, true
-		}
-		if late == nil || *v.Params.Epoch > *late.Params.Epoch {
-			late = &v
-		}
+	all := c.store.Variants(e.DiffID)
+	if _, ok := plainOf(all); ok {
+		return e, true
 	}
-	if late == nil || c.job.Epoch == nil || *late.Params.Epoch < *c.job.Epoch {
+	late, ok := latest(all, c.job.Epoch)
+	if !ok {
 		return e, false
 	}
 	e.DiffID, e.Layer = late.Tar, late.Tar.Encoded()

@@ -112,6 +112,11 @@ type Site struct {
 	// other than the machine's own; sorted.
 	Arches    []string
 	Resources Resources // of the node, for who can make limits of them
+
+	// Of Isolation.Afar, where Arches are those of all RUNs: the node's name, the
+	// platform of its image, and whom to tell what is waited for.
+	Node, Platform string
+	Tell           func(text string)
 }
 
 // Container is a started core.
@@ -130,6 +135,9 @@ type Isolation struct {
 	// Elsewhere says of rung inplace that each node gets a root of its own: that of a
 	// container that the Runner makes, with /kaniko to leave alone, not of this process.
 	Elsewhere bool
+	// Afar says that it is a container of another machine, which the Runner, an Afar,
+	// starts.
+	Afar bool
 }
 
 // MemoryError is the end of a Container whose processes wanted more memory than the
@@ -216,7 +224,7 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 	}
 	slices.Sort(o.IgnorePaths)
 	so := store.Options{Owner: os.Getuid()}
-	if uid, ok := iso.IDs.HostUID(0); ok && int(uid) != os.Getuid() {
+	if uid, ok := iso.IDs.HostUID(0); ok && int(uid) != os.Getuid() && !iso.Afar {
 		gid, _ := iso.IDs.HostGID(0) // both maps have a root
 		so.NodeOwner = &[2]int{int(uid), int(gid)}
 	}

@@ -196,6 +196,9 @@ func (x *Executor) sweep(ctx context.Context) error {
 	if err != nil {
 		return nil //nolint:nilerr // nothing can be built here; whoever tries is told
 	}
+	if iso.Afar {
+		return nil // no node sees this store
+	}
 	layers := rootfs.Layers{Dir: filepath.Dir(x.store.LayerDir(iso.IDs.String(), "x"))}
 	if err := layers.Sweep(ctx); err != nil || len(left) > 0 {
 		_, err := x.runTask(ctx, task{})

@@ -130,6 +130,15 @@ type fixed struct {
 	iso Isolation
 }
 
+// afarOf is the runner of nodes afar, if it is one.
+func afarOf(r Runner) (Afar, bool) {
+	if f, ok := r.(fixed); ok {
+		r = f.Runner
+	}
+	a, ok := r.(Afar)
+	return a, ok
+}
+
 func (f fixed) Probe(context.Context, string) (Isolation, error) { return f.iso, nil }
 
 // openCold builds nodes where nothing is known. Its events are nobody's.

@@ -308,9 +308,19 @@ var runShape = &shape{what: "a mapping", fields: []field{
 var runnerShape = &shape{what: "a mapping such as {type: local}", fields: []field{
 	{name: "type", shape: &shape{what: "local, docker or kubernetes", text: true, words: runnerTypes}, dflt: `"local"`, about: "Where nodes run: on this machine, in containers of an engine, or in pods."},
 	{name: "kubernetes", shape: &shape{what: "a mapping", fields: []field{
-		{name: "namespace", shape: textShape, about: "Namespace of the pods."},
-		{name: "serviceAccount", shape: textShape, about: "Service account of the pods."},
-		{name: "nodeSelector", shape: &shape{what: "a mapping of platforms to labels of nodes", dict: mapShape}, about: "By platform, labels that a node must have."},
+		{name: "context", shape: textShape, about: "Context of the kubeconfig. Default: its current one; in a pod without a kubeconfig, the pod's service account."},
+		{name: "namespace", shape: textShape, about: "Namespace of the pods. Default: that of the context."},
+		{name: "serviceAccount", shape: textShape, about: "Service account of the pods, whose token they do not get."},
+		{name: "nodeSelector", shape: &shape{what: "a mapping of platforms to labels of nodes", dict: mapShape}, about: "By platform, labels that a node must have. Default: the architecture of the RUN steps."},
+		{name: "tolerations", shape: &shape{what: "a list of tolerations", list: &shape{what: "a mapping such as {key: builds, operator: Exists}", fields: []field{
+			{name: "key", shape: textShape, about: "Key of the taint; without it all."},
+			{name: "operator", shape: &shape{what: "Exists or Equal", text: true, words: []string{"Exists", "Equal"}}, about: "Whether the value counts."},
+			{name: "value", shape: textShape, about: "Value of the taint."},
+			{name: "effect", shape: &shape{what: "NoSchedule, PreferNoSchedule or NoExecute", text: true, words: []string{"NoSchedule", "PreferNoSchedule", "NoExecute"}}, about: "Effect of the taint; without it all."},
+		}}}, about: "Taints of nodes that pods may run on nonetheless."},
+		{name: "image", shape: textShape, about: "Image of the pods, of this version of kaniko-build. Default: kaniko-build/executor:latest."},
+		{name: "imagePullSecrets", shape: namesShape, about: "Secrets of the namespace that the image is pulled with."},
+		{name: "startTimeout", shape: durationShape, dflt: `"10m"`, about: "How long a pod may take until it runs."},
 	}}, about: "For the type kubernetes."},
 }}
 

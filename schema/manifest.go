@@ -311,12 +311,22 @@ type Policy struct {
 
 // Runner is where nodes run.
 type Runner struct {
-	Type           string // local, docker, kubernetes
-	Namespace      string
-	ServiceAccount string
-	NodeSelector   map[string]map[string]string // by platform
-	Pos            diag.Pos
+	Type string // local, docker, kubernetes
+	Pos  diag.Pos
+
+	// Of the type kubernetes.
+	Context          string // of the kubeconfig
+	Namespace        string
+	ServiceAccount   string
+	NodeSelector     map[string]map[string]string // by platform
+	Tolerations      []Toleration
+	Image            string
+	ImagePullSecrets []string
+	StartTimeout     time.Duration // 0 is the default
 }
+
+// Toleration lets pods run on nodes with a taint.
+type Toleration struct{ Key, Operator, Value, Effect string }
 
 // Affected is what changes are looked for since.
 type Affected struct {

@@ -191,7 +191,7 @@ func show(m *schema.Manifest) string {
 		line(none, "policy pinBases=%s allowedBases=%v forbidTags=%v", p.PinBases, names(p.AllowedBases), names(p.ForbidTags))
 	}
 	if m.Runner.Pos != none {
-		line(m.Runner.Pos, "runner %s namespace=%q serviceAccount=%q %v", m.Runner.Type, m.Runner.Namespace, m.Runner.ServiceAccount, m.Runner.NodeSelector)
+		line(m.Runner.Pos, "runner %s context=%q namespace=%q serviceAccount=%q %v %v image=%q %v %v", m.Runner.Type, m.Runner.Context, m.Runner.Namespace, m.Runner.ServiceAccount, m.Runner.NodeSelector, m.Runner.Tolerations, m.Runner.Image, m.Runner.ImagePullSecrets, m.Runner.StartTimeout)
 	}
 	if a := m.Affected; a.Base != "" || a.Global != nil {
 		line(none, "affected %q %v strict=%v", a.Base, names(a.Global), a.Strict)

@@ -448,7 +448,11 @@ func (p *parser) runner() Runner {
 		out.Type = t.text
 	}
 	k := v.get("kubernetes")
-	out.Namespace, out.ServiceAccount = k.get("namespace").str(), k.get("serviceAccount").str()
+	out.Context, out.Namespace, out.ServiceAccount = k.get("context").str(), k.get("namespace").str(), k.get("serviceAccount").str()
+	out.Image, out.ImagePullSecrets, out.StartTimeout = k.get("image").str(), k.get("imagePullSecrets").strings(), p.duration(k.get("startTimeout"))
+	for _, t := range k.get("tolerations").list() {
+		out.Tolerations = append(out.Tolerations, Toleration{t.get("key").str(), t.get("operator").str(), t.get("value").str(), t.get("effect").str()})
+	}
 	if selector := k.get("nodeSelector"); selector != nil {
 		out.NodeSelector = map[string]map[string]string{}
 		for _, e := range selector.entries {

@@ -180,6 +180,7 @@ func (f *applyFlags) defaults(c *cobra.Command, w *workspace) {
 	if !set("runner") {
 		f.runner = w.manifest.Runner.Type
 	}
+	f.cluster = cluster{w.manifest.Runner}
 	if !set("keep-going") {
 		f.keepGoing = run.KeepGoing
 	}

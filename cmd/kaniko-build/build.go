@@ -33,7 +33,8 @@ type runFlags struct {
 	name      string // of what is built, for the report
 	isolation string
 	runner    string // "" is local
-	image     string // of the containers of runner docker
+	image     string // of the containers of runners docker and kubernetes; "" is the default
+	cluster   cluster
 	mirrors   []string
 	noCache   bool
 	pull      bool
@@ -82,9 +83,9 @@ func (f *runFlags) add(c *cobra.Command) {
 func (f *runFlags) addInputs(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringVar(&f.isolation, "isolation", os.Getenv("KANIKO_BUILD_ISOLATION"), "kind of container: userns, userns-single or inplace (default: the best there is; see doctor)")
-	fl.StringVar(&f.runner, "runner", "", "where images are built: local, or docker: a container of an engine (docker or podman) on this machine for each (default: as the manifest says, else local)")
-	fl.StringVar(&f.image, "runner-image", docker.DefaultImage, "what runner docker makes containers of")
-	complete(c, "runner", "local", "docker")
+	fl.StringVar(&f.runner, "runner", "", "where images are built: local, docker: a container of an engine (docker or podman) on this machine for each, or kubernetes: a pod for each (default: as the manifest says, else local)")
+	fl.StringVar(&f.image, "runner-image", "", "what runners docker and kubernetes make containers of (default: as the manifest says, else "+docker.DefaultImage+")")
+	complete(c, "runner", "local", "docker", "kubernetes")
 	f.addMirrors(c)
 	fl.BoolVar(&f.noCache, "no-cache", false, "run every step, whatever is known")
 	fl.BoolVar(&f.pull, "pull", false, "fail when a registry cannot be asked what a tag is now, instead of taking its last answer with a warning")
@@ -123,11 +124,17 @@ func (f *runFlags) open(ctx context.Context, sink executor.Sink, registries []ex
 		runner = &local.Runner{Rung: f.isolation, Careful: !dropin.InImage(), Path: filepath.SplitList(os.Getenv("PATH"))}
 	case "docker":
 		runner = &docker.Runner{Image: f.image}
+	case "kubernetes":
+		runner = f.cluster.runner(f.image)
 	default:
-		return nil, usageError{fmt.Errorf("no runner %q: choose local or docker", f.runner)}
+		return nil, usageError{fmt.Errorf("no runner %q: choose local, docker or kubernetes", f.runner)}
+	}
+	jobs := f.jobs
+	if f.afar() && jobs == 0 {
+		jobs = podJobs
 	}
 	return executor.Open(ctx, executor.Options{
-		State: state, Runner: runner, Jobs: f.jobs, Registries: registries,
+		State: state, Runner: runner, Jobs: jobs, Registries: registries,
 		Getenv: os.Getenv, Sink: inline.sink(sink), Epoch: epoch, Pull: f.pull,
 		SnapshotMode: f.snapshotMode, IgnorePaths: f.ignorePaths, Retries: f.retries,
 	})

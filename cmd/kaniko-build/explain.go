@@ -117,9 +117,10 @@ func (f *lookFlags) inspected(ctx context.Context, t terminal, w *workspace, p *
 	if err != nil {
 		return err
 	}
-	if f.runner == "" && w.manifest.Runner.Type == "docker" { // what is known depends on it; a plan for other runners is one of this machine
-		f.runner = "docker"
+	if f.runner == "" { // what is known depends on it
+		f.runner = w.manifest.Runner.Type
 	}
+	f.cluster = cluster{w.manifest.Runner}
 	inline := w.places()
 	x, err := f.open(ctx, said(progress.Interleaved(t.err, progress.CI{})), registries, inline)
 	if err != nil {

@@ -40,12 +40,28 @@ func newImages(t terminal) *cobra.Command {
 
 // doctorReport is what doctor found.
 func newDoctor(t terminal) *cobra.Command {
-	return &cobra.Command{
-		Use:     "doctor",
-		Short:   "Say what kind of isolation this machine gives, and what would give a better one",
-		Example: "  kaniko-build doctor",
+	runner := ""
+	c := &cobra.Command{
+		Use:   "doctor [flags]",
+		Short: "Say what kind of isolation this machine gives, and what would give a better one",
+		Long: `Say what kind of isolation this machine gives, and what would give a better one.
+
+Where the manifest has images built in pods, or with --runner kubernetes, it says
+whether the cluster can be reached, and which rights in it are missing.`,
+		Example: "  kaniko-build doctor\n  kaniko-build doctor --runner kubernetes",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			pods, here := clusterHere(c.Context())
+			switch runner {
+			case "":
+			case "local", "kubernetes":
+				here = runner == "kubernetes"
+			default:
+				return usageError{errNoDoctor}
+			}
+			if here {
+				return pods.doctor(c.Context(), t)
+			}
 			state, err := stateDir()
 			if err != nil {
 				return err
@@ -83,4 +99,7 @@ func newDoctor(t terminal) *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().StringVar(&runner, "runner", "", "local or kubernetes (default: as the manifest says, else local)")
+	complete(c, "runner", "local", "kubernetes")
+	return c
 }

@@ -79,7 +79,7 @@ interrupted.`,
 	c.AddCommand(newApply(t), newWatch(t), newPlan(t), newGraph(t), newMatrix(t), newPrint(t), newExplainKey(t), newBuild(t), newContext(t), newCheck(t), newImages(t), newDu(t), newPrune(t), newDoctor(t), newVersion(t))
 	c.AddCommand(storedCommands(t)...)
 	c.AddCommand(newServe(t), newInit(t), newLogin(t), newLogout(t), newMan(t))
-	c.AddCommand(kaniko(t).Executor(), kaniko(t).Warmer(), newNode())
+	c.AddCommand(kaniko(t).Executor(), kaniko(t).Warmer(), newNode(), newPod(t))
 	return c
 }
 

@@ -42,7 +42,7 @@ func (r *run) schedule(g *graph.Graph) graph.Options {
 		}
 		return l.Took.Seconds()
 	}
-	o.Weight = func(id graph.ID) int64 {
+	weight := func(id graph.ID) int64 {
 		l := outlooks[id]
 		switch {
 		case !l.Runs:
@@ -54,8 +54,11 @@ func (r *run) schedule(g *graph.Graph) graph.Options {
 		}
 		return unknownMemory
 	}
-	if o.Capacity = int64(r.flags.memory); o.Capacity == 0 {
+	if o.Capacity = int64(r.flags.memory); o.Capacity == 0 && !r.flags.afar() {
 		o.Capacity = machineMemory()
+	}
+	if o.Capacity > 0 { // else a cluster has room, or lets pods wait for it
+		o.Weight = weight
 	}
 	for id, way := range g.Remaining(o.Cost) {
 		if n := r.nodes[string(id)]; n != nil {

@@ -8,17 +8,10 @@ import (
 	"kaniko-build/schema/diag"
 )
 
-// unbuilt refuses what a manifest asks of a build that this program cannot do yet:
-// nothing of it is left out in silence. Commands that only look do not mind.
+// unbuilt refuses what a manifest asks of a build that cannot be done: nothing of it is
+// left out in silence. Commands that only look do not mind.
 func (w *workspace) unbuilt(p *plan.Plan) error {
 	var l diag.List
-	later := func(pos diag.Pos, format string, args ...any) {
-		l.Add(pos, "take it out for now", format+" is not built yet", args...)
-	}
-	m := w.manifest
-	if m.Runner.Type == "kubernetes" {
-		later(m.Runner.Pos, "runner %s", m.Runner.Type)
-	}
 	seen := map[string]bool{}
 	for _, n := range p.Nodes {
 		t := n.Target

@@ -11,6 +11,7 @@ import (
 
 	"kaniko-build/executor"
 	"kaniko-build/schema"
+	"kaniko-build/schema/diag"
 	"kaniko-build/watch"
 	"kaniko-build/watch/notify"
 )
@@ -199,7 +200,9 @@ func (w *workshop) lasting(m schema.Watch) {
 // executorFor is the executor for a manifest that was read. It is kept as long as what
 // it was opened with stays the same.
 func (w *workshop) executorFor(ctx context.Context, registries []executor.Registry) (*executor.Executor, error) {
-	made := fmt.Sprintf("%v %q %q %d %d %q %q", registries, w.f.snapshotMode, w.f.ignorePaths, w.f.retries, w.f.jobs, w.f.runner, w.f.image)
+	pods := w.f.cluster.Runner
+	pods.Pos = diag.Pos{}
+	made := fmt.Sprintf("%v %q %q %d %d %q %q %+v", registries, w.f.snapshotMode, w.f.ignorePaths, w.f.retries, w.f.jobs, w.f.runner, w.f.image, pods)
 	if n := len(w.opened); n > 0 && made == w.made {
 		return w.opened[n-1], nil
 	}

@@ -135,3 +135,25 @@ func (s *Store) RemoveKey(k Key) error {
 	}
 	return nil
 }
+
+// Keys are those of all entries that are Full, sorted.
+func (s *Store) Keys() ([]Key, error) {
+	dirs, err := fs.ReadDir(s.root.FS(), dirKeys)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list the keys: %w", err)
+	}
+	var out []Key
+	for _, d := range dirs {
+		list, err := fs.ReadDir(s.root.FS(), dirKeys+"/"+d.Name())
+		if err != nil {
+			return nil, fmt.Errorf("list the keys: %w", err)
+		}
+		for _, e := range list {
+			var k Key
+			if k.UnmarshalText([]byte(e.Name())) == nil { // else of a single id
+				out = append(out, k)
+			}
+		}
+	}
+	return out, nil
+}

@@ -66,18 +66,37 @@ type frame struct {
 	Cancel bool            `json:"cancel,omitempty"` // the caller no longer waits for ID
 	Arg    json.RawMessage `json:"arg,omitempty"`
 	Reply  json.RawMessage `json:"reply,omitempty"`
-	Err    *wireError      `json:"err,omitempty"`
+	Err    *Fault          `json:"err,omitempty"`
 }
 
-type wireError struct {
+// Fault is the error of a handler on its way to the caller.
+type Fault struct {
 	Text  string `json:"text"`
 	Errno int    `json:"errno,omitempty"`
 }
 
-func (e *wireError) Error() string { return e.Text }
+// FaultOf makes a Fault of an error; of nil there is none.
+func FaultOf(err error) *Fault {
+	if err == nil {
+		return nil
+	}
+	f := &Fault{Text: err.Error()}
+	var errno unix.Errno
+	var fault *Fault // which came from elsewhere itself
+	if errors.As(err, &errno) {
+		f.Errno = int(errno)
+	} else if errors.As(err, &fault) {
+		f.Errno = fault.Errno
+	} else if errors.Is(err, fs.ErrNotExist) {
+		f.Errno = int(unix.ENOENT)
+	}
+	return f
+}
+
+func (e *Fault) Error() string { return e.Text }
 
 // Is lets a missing file be a missing file on the other end too.
-func (e *wireError) Is(target error) bool {
+func (e *Fault) Is(target error) bool {
 	if e.Errno == 0 {
 		return false
 	}
@@ -289,15 +308,7 @@ func (c *Conn) answer(ctx context.Context, f frame) {
 	if err == nil && reply != nil {
 		out.Reply, err = json.Marshal(reply)
 	}
-	if err != nil {
-		out.Err = &wireError{Text: err.Error()}
-		var errno unix.Errno
-		if errors.As(err, &errno) {
-			out.Err.Errno = int(errno)
-		} else if errors.Is(err, fs.ErrNotExist) {
-			out.Err.Errno = int(unix.ENOENT)
-		}
-	}
+	out.Err = FaultOf(err)
 	_ = c.write(out, files) // a peer that is gone needs no answer
 }
 
