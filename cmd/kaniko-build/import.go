@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,33 +23,56 @@ import (
 
 // importFlags are those of init.
 type importFlags struct {
-	from   string
+	from   []string
 	output string
 	force  bool
 	dryRun bool
 }
 
-// imports writes a manifest for what another program's file builds. Without a
+// readImported reads the files of --from, which are of one program.
+func readImported(names []string) ([]importer.File, importer.Kind, error) {
+	var out []importer.File
+	var kind importer.Kind
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, "", &diag.Problem{Pos: diag.Pos{File: name}, What: "there is no such file", Hint: "--from names a docker-bake.hcl, docker-bake.json, compose.yaml or skaffold.yaml"}
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("read --from: %w", err)
+		}
+		if len(text) > maxImported {
+			return nil, "", &diag.Problem{Pos: diag.Pos{File: name}, What: fmt.Sprintf("the file has more than %d MB", maxImported>>20)}
+		}
+		one := importer.KindOf(name, text)
+		switch {
+		case one == "":
+			return nil, "", &diag.Problem{Pos: diag.Pos{File: name}, What: "this is no file of bake, compose or skaffold", Hint: "bake's end with .hcl or have targets, compose's have services:, skaffold's begin with apiVersion: skaffold/"}
+		case slices.ContainsFunc(out, func(f importer.File) bool { return f.Name == name }):
+			return nil, "", usageError{fmt.Errorf("--from %s is given twice", name)}
+		case kind != "" && one != kind:
+			return nil, "", &diag.Problem{Pos: diag.Pos{File: name}, What: fmt.Sprintf("this is a file of %s, and %s one of %s", one, out[0].Name, kind), Hint: "files that are laid over each other are of one program: import the others by themselves"}
+		case kind == importer.Skaffold:
+			return nil, "", &diag.Problem{Pos: diag.Pos{File: name}, What: "skaffold reads one file, and there is another", Hint: "name the one that requires: the other"}
+		}
+		kind = one
+		out = append(out, importer.File{Name: name, Text: text})
+	}
+	return out, kind, nil
+}
+
+// imports writes a manifest for what another program's files build. Without a
 // directory it is the working directory, or the nearest one above it, in the same
 // work tree, below which all contexts lie.
 func (t terminal) imports(ctx context.Context, f importFlags, dir string) error {
-	text, err := os.ReadFile(f.from)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &diag.Problem{Pos: diag.Pos{File: f.from}, What: "there is no such file", Hint: "--from names a docker-bake.hcl, docker-bake.json, compose.yaml or skaffold.yaml"}
-	}
+	files, kind, err := readImported(f.from)
 	if err != nil {
-		return fmt.Errorf("read --from: %w", err)
+		return err
 	}
-	if len(text) > maxImported {
-		return &diag.Problem{Pos: diag.Pos{File: f.from}, What: fmt.Sprintf("the file has more than %d MB", maxImported>>20)}
-	}
-	kind := importer.KindOf(f.from, text)
-	if kind == "" {
-		return &diag.Problem{Pos: diag.Pos{File: f.from}, What: "this is no file of bake, compose or skaffold", Hint: "bake's end with .hcl or have targets, compose's have services:, skaffold's begin with apiVersion: skaffold/"}
-	}
-	file, err := filepath.Abs(f.from)
+	first := files[0].Name
+	file, err := filepath.Abs(first)
 	if err != nil {
-		return fmt.Errorf("find %s: %w", f.from, err)
+		return fmt.Errorf("find %s: %w", first, err)
 	}
 	here, err := filepath.Abs(".")
 	if err != nil {
@@ -73,11 +97,11 @@ func (t terminal) imports(ctx context.Context, f importFlags, dir string) error 
 		paths := &importer.Paths{Base: filepath.ToSlash(rel)}
 		switch kind {
 		case importer.Bake:
-			d, err = bake.Import(f.from, text, paths)
+			d, err = bake.Import(files, paths)
 		case importer.Compose:
-			d, err = compose.Import(f.from, text, paths, os.ReadFile)
+			d, err = compose.Import(files, paths, os.ReadFile)
 		case importer.Skaffold:
-			d, err = skaffold.Import(f.from, text, paths, os.ReadFile)
+			d, err = skaffold.Import(first, files[0].Text, paths, os.ReadFile)
 		}
 		if err != nil {
 			return err
@@ -90,7 +114,7 @@ func (t terminal) imports(ctx context.Context, f importFlags, dir string) error 
 			above = filepath.Dir(above)
 		}
 		if fixed || !sameWorkTree(root, above) {
-			d.Drop(diag.Pos{File: f.from}, fmt.Sprintf("write the manifest there: kaniko-build init --from %s %s; or allow it with --allow fs:%s", f.from, above, above), "paths that lead out of %s", root)
+			d.Drop(diag.Pos{File: first}, fmt.Sprintf("write the manifest there: kaniko-build init --from %s %s; or allow it with --allow fs:%s", strings.Join(f.from, " --from "), above, above), "paths that lead out of %s", root)
 			break
 		}
 		root = above

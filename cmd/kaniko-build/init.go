@@ -28,9 +28,9 @@ Dockerfile names another's image, the edge follows from it.
 
 With --from it says what a docker-bake.hcl, docker-bake.json, compose.yaml or
 skaffold.yaml says. Bake's paths count from the working directory, the others' from
-their file. What has no place in a manifest is listed with where it stands, and the
+their file. Several --from are laid over each other, as bake and compose lay theirs. What has no place in a manifest is listed with where it stands, and the
 exit code is 3 then. docs/import.md tells what becomes of what.`,
-		Example: "  kaniko-build init\n  kaniko-build init -o - services\n  kaniko-build init --from docker-bake.hcl --dry-run",
+		Example: "  kaniko-build init\n  kaniko-build init -o - services\n  kaniko-build init --from docker-bake.hcl --dry-run\n  kaniko-build init --from compose.yaml --from compose.override.yaml",
 		RunE: func(c *cobra.Command, args []string) error {
 			dir := ""
 			switch len(args) {
@@ -40,14 +40,14 @@ exit code is 3 then. docs/import.md tells what becomes of what.`,
 			default:
 				return usageError{fmt.Errorf("init takes one directory, got %d arguments", len(args))}
 			}
-			if f.from != "" {
+			if len(f.from) > 0 {
 				return t.imports(c.Context(), f, dir)
 			}
 			return t.scaffold(cmp.Or(dir, "."), f)
 		},
 	}
 	fl := c.Flags()
-	fl.StringVar(&f.from, "from", "", "the file to import: docker-bake.hcl, docker-bake.json, compose.yaml or skaffold.yaml")
+	fl.StringArrayVar(&f.from, "from", nil, "the file to import: docker-bake.hcl, docker-bake.json, compose.yaml or skaffold.yaml; others are laid over it")
 	fl.StringVarP(&f.output, "output", "o", f.output, "the manifest to write, in DIR; - is standard output")
 	fl.BoolVar(&f.force, "force", false, "replace a manifest that is there")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the manifest instead of writing it")

@@ -7,6 +7,12 @@ import (
 	"strings"
 )
 
+// File is a file that is imported, as messages call it and as it is read.
+type File struct {
+	Name string
+	Text []byte
+}
+
 // Kind is a program whose files are read.
 type Kind string
 

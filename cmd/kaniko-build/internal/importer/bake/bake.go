@@ -1,4 +1,5 @@
-// Package bake reads docker-bake files, HCL or JSON.
+// Package bake reads docker-bake files, HCL or JSON, laid over each other as bake lays
+// them.
 //
 //	text ─ hcl ─> blocks ─ symbols ─> Draft: variables, templates, targets, groups
 //
@@ -8,7 +9,10 @@
 package bake
 
 import (
+	"cmp"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -21,13 +25,12 @@ import (
 	"kaniko-build/schema/diag"
 )
 
-// source is one file.
+// source is what is imported.
 type source struct {
-	name     string
-	text     []byte
+	files    []importer.File // the later ones are stronger
 	paths    *importer.Paths
 	draft    *importer.Draft
-	comments map[int]string // by the line below them
+	comments map[string]string // by FILE:LINE below them
 	eval     *hcl.EvalContext
 	depth    int // of functions that are being translated
 
@@ -59,8 +62,9 @@ type target struct {
 	pos     hcl.Range
 	comment string
 	attrs   map[string]*hcl.Attribute
-	call    string // what it does instead of a build; "" builds
-	cells   []cell // of a matrix that is written out
+	weaker  map[string][]*hcl.Attribute // of earlier blocks, where bake merges them
+	call    string                      // what it does instead of a build; "" builds
+	cells   []cell                      // of a matrix that is written out
 	names   []string
 }
 
@@ -84,29 +88,58 @@ var schemaOfFile = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 	{Type: "group", LabelNames: []string{"name"}},
 }}
 
-// Import reads a file. A mistake in it is a diag.Problems.
-func Import(name string, text []byte, paths *importer.Paths) (*importer.Draft, error) {
+// Import reads files. Mistakes in them are a diag.Problems.
+func Import(files []importer.File, paths *importer.Paths) (*importer.Draft, error) {
 	s := &source{
-		name: name, text: text, paths: paths, draft: &importer.Draft{}, comments: map[int]string{},
+		files: files, paths: paths, draft: &importer.Draft{}, comments: map[string]string{},
 		vars: map[string]*variable{}, funcs: map[string]*fn{}, taken: importer.Names{}, agents: importer.Names{}, secret: map[string]importer.Secret{},
 	}
 	s.eval = &hcl.EvalContext{Functions: functions(), Variables: map[string]cty.Value{
 		"BAKE_CMD_CONTEXT": cty.StringVal("."), "BAKE_LOCAL_PLATFORM": cty.StringVal("local"),
 	}}
+	var all hcl.Diagnostics
+	var blocks hcl.Blocks
+	attrs := hcl.Attributes{}
+	for _, file := range files {
+		more, mine, diags := s.parse(file)
+		all = append(all, diags...)
+		blocks = append(blocks, more...)
+		maps.Copy(attrs, mine)
+	}
+	if all.HasErrors() {
+		return nil, problems(all)
+	}
+	s.readVariables(blocks.OfType("variable"), attrs)
+	s.readFunctions(blocks.OfType("function"))
+	s.makeVariables()
+	s.readTargets(blocks.OfType("target"))
+	s.readGroups(blocks.OfType("group"))
+	if len(s.targets) == 0 {
+		return nil, &diag.Problem{Pos: diag.Pos{File: files[0].Name}, What: "there is no target"}
+	}
+	s.nameAll()
+	s.fill()
+	s.fillGroups()
+	s.keepUsed()
+	return s.draft, nil
+}
+
+// parse reads one file.
+func (s *source) parse(file importer.File) (hcl.Blocks, hcl.Attributes, hcl.Diagnostics) {
 	var f *hcl.File
 	var diags hcl.Diagnostics
-	if strings.HasPrefix(strings.TrimSpace(string(text)), "{") {
-		f, diags = hcljson.Parse(text, name)
+	if strings.HasPrefix(strings.TrimSpace(string(file.Text)), "{") {
+		f, diags = hcljson.Parse(file.Text, file.Name)
 	} else {
-		f, diags = hclsyntax.ParseConfig(text, name, hcl.InitialPos)
-		s.readComments()
+		f, diags = hclsyntax.ParseConfig(file.Text, file.Name, hcl.InitialPos)
+		s.readComments(file)
 	}
 	if diags.HasErrors() {
-		return nil, problems(diags)
+		return nil, nil, diags
 	}
 	content, rest, diags := f.Body.PartialContent(schemaOfFile)
 	if diags.HasErrors() {
-		return nil, problems(diags)
+		return nil, nil, diags
 	}
 	attrs, _ := rest.JustAttributes() // what else there is makes no target
 	if body, ok := f.Body.(*hclsyntax.Body); ok {
@@ -116,24 +149,30 @@ func Import(name string, text []byte, paths *importer.Paths) (*importer.Draft, e
 			}
 		}
 	}
-	s.readVariables(content.Blocks.OfType("variable"), attrs)
-	s.readFunctions(content.Blocks.OfType("function"))
-	s.makeVariables()
-	s.readTargets(content.Blocks.OfType("target"))
-	s.readGroups(content.Blocks.OfType("group"))
-	if len(s.targets) == 0 {
-		return nil, &diag.Problem{Pos: diag.Pos{File: name}, What: "there is no target"}
-	}
-	s.nameAll()
-	s.fill()
-	s.fillGroups()
-	s.keepUsed()
-	return s.draft, nil
+	return content.Blocks, attrs, nil
 }
 
+// bytes is what stands in a range of one of the files.
+func (s *source) bytes(r hcl.Range) string { return string(r.SliceBytes(s.files[s.place(r)].Text)) }
+
+// place is which of the files a range is in.
+func (s *source) place(r hcl.Range) int {
+	return max(0, slices.IndexFunc(s.files, func(f importer.File) bool { return f.Name == r.Filename }))
+}
+
+// before orders ranges as they stand in the files.
+func (s *source) before(a, b hcl.Range) int {
+	return cmp.Or(s.place(a)-s.place(b), a.Start.Byte-b.Start.Byte)
+}
+
+// comment is what stands right above a range.
+func (s *source) comment(r hcl.Range) string { return s.comments[line(r.Filename, r.Start.Line)] }
+
+func line(file string, n int) string { return fmt.Sprintf("%s:%d", file, n) }
+
 // readComments finds the comments that stand right above something.
-func (s *source) readComments() {
-	tokens, _ := hclsyntax.LexConfig(s.text, s.name, hcl.InitialPos)
+func (s *source) readComments(file importer.File) {
+	tokens, _ := hclsyntax.LexConfig(file.Text, file.Name, hcl.InitialPos)
 	for _, t := range tokens {
 		if t.Type != hclsyntax.TokenComment || t.Range.Start.Column > 1 && t.Range.Start.Line == 1 {
 			continue
@@ -149,10 +188,10 @@ func (s *source) readComments() {
 		if t.Range.End.Column > 1 {
 			below++
 		}
-		if above := s.comments[t.Range.Start.Line]; above != "" {
+		if above := s.comments[line(file.Name, t.Range.Start.Line)]; above != "" {
 			text = above + "\n" + text
 		}
-		s.comments[below] = text
+		s.comments[line(file.Name, below)] = text
 	}
 }
 
@@ -165,15 +204,15 @@ func (s *source) readFunctions(blocks hcl.Blocks) {
 		}
 		f := &fn{result: attrs["result"].Expr}
 		if v := attrs["variadic_params"]; v != nil {
-			f.variadic = keyword(v.Expr, s.text)
+			f.variadic = s.keyword(v.Expr)
 		}
 		params, _ := hcl.ExprList(attrs["params"].Expr)
 		for _, p := range params {
-			f.params = append(f.params, keyword(p, s.text))
+			f.params = append(f.params, s.keyword(p))
 		}
 		if hcljson.IsJSONExpression(f.result) {
-			if v, ok := unquote(string(f.result.Range().SliceBytes(s.text))); ok {
-				if e, diags := hclsyntax.ParseTemplate([]byte(v), s.name, f.result.Range().Start); !diags.HasErrors() {
+			if v, ok := unquote(s.bytes(f.result.Range())); ok {
+				if e, diags := hclsyntax.ParseTemplate([]byte(v), f.result.Range().Filename, f.result.Range().Start); !diags.HasErrors() {
 					f.result = e
 				}
 			}
@@ -184,11 +223,11 @@ func (s *source) readFunctions(blocks hcl.Blocks) {
 }
 
 // keyword is a bare word, or one in quotes in JSON.
-func keyword(e hcl.Expression, text []byte) string {
+func (s *source) keyword(e hcl.Expression) string {
 	if w := hcl.ExprAsKeyword(e); w != "" {
 		return w
 	}
-	w, _ := unquote(string(e.Range().SliceBytes(text)))
+	w, _ := unquote(s.bytes(e.Range()))
 	return w
 }
 
@@ -201,21 +240,43 @@ func (s *source) readTargets(blocks hcl.Blocks) {
 		}
 		if old := s.target(b.Labels[0]); old != nil {
 			for name, a := range attrs {
-				if old.attrs[name] != nil && (name == "args" || name == "labels" || name == "contexts") {
-					s.draft.Drop(pos(a.NameRange), "write it in one block", "target %q: %s of its block at %s", b.Labels[0], name, old.pos)
+				if was := old.attrs[name]; was != nil && slices.Contains(merged, name) {
+					old.weaker[name] = append(old.weaker[name], was)
 				}
 				old.attrs[name] = a
 			}
+			if old.comment == "" {
+				old.comment = s.comment(b.DefRange)
+			}
+			s.readCall(old)
 			continue
 		}
-		t := &target{name: b.Labels[0], pos: b.DefRange, comment: s.comments[b.DefRange.Start.Line], attrs: attrs}
-		if a := attrs["call"]; a != nil {
-			if t.call = (&scope{source: s}).symbol(a.Expr).flat().now(); t.call == "build" {
-				t.call = ""
-			}
-		}
+		t := &target{name: b.Labels[0], pos: b.DefRange, comment: s.comment(b.DefRange), attrs: attrs, weaker: map[string][]*hcl.Attribute{}}
+		s.readCall(t)
 		s.targets = append(s.targets, t)
 	}
+}
+
+// readCall reads what a target does instead of a build.
+func (s *source) readCall(t *target) {
+	if a := t.attrs["call"]; a != nil {
+		if t.call = (&scope{source: s}).symbol(a.Expr).flat().now(); t.call == "build" {
+			t.call = ""
+		}
+	}
+}
+
+// merged are the attributes of which blocks of one target take nothing from each other:
+// keys of mappings are laid over each other, lists are joined. Of the others the last
+// block's holds. (buildx, bake.Target.Merge.)
+var merged = []string{"args", "labels", "contexts", "annotations", "secret", "ssh", "cache-from", "attest", "no-cache-filter", "inherits"}
+
+// every is an attribute in all blocks of a target, the weakest first.
+func (t *target) every(name string) []*hcl.Attribute {
+	if a := t.attrs[name]; a != nil {
+		return append(slices.Clone(t.weaker[name]), a)
+	}
+	return nil
 }
 
 func (s *source) target(name string) *target {
@@ -265,20 +326,22 @@ func (s *source) words(a *hcl.Attribute) []string {
 func (s *source) nameAll() {
 	lends, linked, grouped := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, t := range s.targets {
-		if a := t.attrs["inherits"]; a != nil && t.attrs["matrix"] == nil {
-			for _, name := range s.words(a) {
-				lends[name] = true
+		for _, a := range t.every("inherits") {
+			if t.attrs["matrix"] == nil {
+				for _, name := range s.words(a) {
+					lends[name] = true
+				}
+				continue
 			}
-		} else if a != nil {
 			for _, other := range s.targets { // it may depend on the cell
-				if strings.Contains(string(a.Expr.Range().SliceBytes(s.text)), `"`+other.name+`"`) {
+				if strings.Contains(s.bytes(a.Expr.Range()), `"`+other.name+`"`) {
 					lends[other.name] = true
 				}
 			}
 		}
 		for _, key := range []string{"contexts", "context"} {
-			if a := t.attrs[key]; a != nil {
-				for _, word := range strings.FieldsFunc(string(a.Expr.Range().SliceBytes(s.text)), func(r rune) bool { return strings.ContainsRune(`"' ,{}$`, r) }) {
+			for _, a := range t.every(key) {
+				for _, word := range strings.FieldsFunc(s.bytes(a.Expr.Range()), func(r rune) bool { return strings.ContainsRune(`"' ,{}$`, r) }) {
 					if name, ok := strings.CutPrefix(word, "target:"); ok {
 						linked[name] = true
 					}
@@ -297,7 +360,7 @@ func (s *source) nameAll() {
 			for _, key := range []string{"context", "dockerfile", "dockerfile-inline", "target", "output"} {
 				only = only && t.attrs[key] == nil
 			}
-			if a := t.attrs["inherits"]; a != nil { // of something that is built it is another form
+			for _, a := range t.every("inherits") { // of something that is built it is another form
 				for _, name := range s.words(a) {
 					if parent := s.target(name); parent != nil {
 						only = only && parent.ours == "" && strings.HasPrefix(parent.name, "_")

@@ -1,6 +1,9 @@
 package bake_test
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"kaniko-build/cmd/kaniko-build/internal/importer"
@@ -8,9 +11,19 @@ import (
 	"kaniko-build/cmd/kaniko-build/internal/importer/importertest"
 )
 
+// imports reads a file, with NAME.override beside it if that is there.
+func imports(name string, text []byte, paths *importer.Paths) (*importer.Draft, error) {
+	files := []importer.File{{Name: name, Text: text}}
+	over := strings.TrimSuffix(name, filepath.Ext(name)) + ".override"
+	if more, err := os.ReadFile(over); err == nil {
+		files = append(files, importer.File{Name: over, Text: more})
+	}
+	return bake.Import(files, paths)
+}
+
 func TestImport(t *testing.T) {
-	importertest.Golden(t, "testdata/*.hcl", bake.Import)
-	importertest.Golden(t, "testdata/*.json", bake.Import)
+	importertest.Golden(t, "testdata/*.hcl", imports)
+	importertest.Golden(t, "testdata/*.json", imports)
 }
 
 func TestMistakesHavePlaces(t *testing.T) {
@@ -19,11 +32,11 @@ func TestMistakesHavePlaces(t *testing.T) {
 		{`group "a" { targets = [] }`, "f.hcl: there is no target"},
 		{`{"target": }`, "f.hcl:1:12: missing JSON value"},
 	} {
-		_, err := bake.Import("f.hcl", []byte(c.text), &importer.Paths{Base: "."})
+		_, err := imports("f.hcl", []byte(c.text), &importer.Paths{Base: "."})
 		importertest.Begins(t, err, c.want)
 	}
 }
 
 func FuzzImport(f *testing.F) {
-	importertest.Fuzz(f, "testdata/*.hcl", "f.hcl", bake.Import)
+	importertest.Fuzz(f, "testdata/*.hcl", "f.hcl", imports)
 }

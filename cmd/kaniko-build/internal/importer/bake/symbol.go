@@ -155,7 +155,7 @@ func (s *scope) symbol(e hcl.Expression) symbol {
 
 // json translates an expression of a JSON file: its strings are templates.
 func (s *scope) json(e hcl.Expression) symbol {
-	raw := strings.TrimSpace(string(e.Range().SliceBytes(s.text)))
+	raw := strings.TrimSpace(s.bytes(e.Range()))
 	switch {
 	case strings.HasPrefix(raw, "["):
 		items, diags := hcl.ExprList(e)
@@ -186,7 +186,7 @@ func (s *scope) json(e hcl.Expression) symbol {
 		if !ok {
 			return s.evaluate(e)
 		}
-		inner, diags := hclsyntax.ParseTemplate([]byte(value), s.name, e.Range().Start)
+		inner, diags := hclsyntax.ParseTemplate([]byte(value), e.Range().Filename, e.Range().Start)
 		if diags.HasErrors() {
 			return s.evaluate(e)
 		}
@@ -693,7 +693,39 @@ func calls(e hcl.Expression) bool {
 
 // code is an expression as it was written, on one line.
 func (s *scope) code(e hcl.Expression) string {
-	return strings.Join(strings.Fields(string(e.Range().SliceBytes(s.text))), " ")
+	return strings.Join(strings.Fields(s.bytes(e.Range())), " ")
+}
+
+// joined is an attribute of all blocks of a target as one value.
+func (s *scope) joined(all []*hcl.Attribute) symbol {
+	out := s.symbol(all[len(all)-1].Expr)
+	if len(all) == 1 {
+		return out
+	}
+	var parts []symbol
+	for _, a := range all {
+		parts = append(parts, s.symbol(a.Expr).flat())
+	}
+	if !slices.ContainsFunc(parts, func(p symbol) bool { return p.kind == dict }) {
+		out = symbol{kind: list}
+		for _, p := range parts {
+			out.items = append(out.items, s.items(p)...)
+		}
+		return out
+	}
+	out = symbol{kind: dict}
+	for _, p := range parts {
+		for i, key := range p.keys {
+			k := slices.Index(out.keys, key)
+			switch {
+			case k < 0:
+				out.keys, out.items = append(out.keys, key), append(out.items, p.items[i])
+			case p.items[i].flat().kind != null: // else it takes nothing away
+				out.items[k] = p.items[i]
+			}
+		}
+	}
+	return out
 }
 
 // context is names and functions with their values.

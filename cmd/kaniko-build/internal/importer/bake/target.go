@@ -131,11 +131,11 @@ func (s *source) fits(t *target, axes []importer.Axis, _ string) bool {
 	notes, evaluated := s.draft.Notes, s.draft.Evaluated
 	defer func() { s.draft.Notes, s.draft.Evaluated = notes, evaluated }()
 	sc := s.within(t, axes)
-	for key, a := range t.attrs {
+	for key := range t.attrs {
 		if key == "matrix" || key == "name" {
 			continue
 		}
-		out := sc.symbol(a.Expr)
+		out := sc.joined(t.every(key))
 		if key == "inherits" && strings.Contains(everything(out), "${matrix.") {
 			return false
 		}
@@ -257,15 +257,15 @@ func (s *source) body(t *target, bound map[string]symbol, name string) importer.
 	for key := range t.attrs {
 		names = append(names, key)
 	}
-	slices.SortFunc(names, func(a, b string) int { return t.attrs[a].Range.Start.Byte - t.attrs[b].Range.Start.Byte })
-	if a := t.attrs["inherits"]; a != nil {
+	slices.SortFunc(names, func(a, b string) int { return s.before(t.attrs[a].Range, t.attrs[b].Range) })
+	for _, a := range t.every("inherits") {
 		b.inherits(a)
 	}
 	if a := t.attrs["context"]; a != nil {
 		b.context(a)
 	}
 	for _, key := range names {
-		b.attribute(key, t.attrs[key])
+		b.attribute(key, t.attrs[key], t.every(key))
 	}
 	if out.TagSuffix != nil && len(out.Tags) == 0 && len(out.Images) == 0 && out.TagList.Value == "" {
 		out.TagSuffix = nil
@@ -298,12 +298,13 @@ func (b *builder) drop(a *hcl.Attribute, hint, why string, args ...any) {
 	b.draft.Drop(pos(a.NameRange), hint, "target %q: "+why, append([]any{b.t.name}, args...)...)
 }
 
-func (b *builder) attribute(key string, a *hcl.Attribute) {
+// attribute writes what an attribute says: a, with those of weaker blocks all.
+func (b *builder) attribute(key string, a *hcl.Attribute, all []*hcl.Attribute) {
 	switch key {
 	case "matrix", "name", "inherits", "context":
 		return
 	}
-	v := b.sc.symbol(a.Expr)
+	v := b.sc.joined(all)
 	if f := v.flat(); f.kind == null && key != "tags" {
 		if f.source != "" {
 			b.draft.Evaluated++

@@ -52,7 +52,7 @@ func (s *source) readVariables(blocks hcl.Blocks, attrs hcl.Attributes) {
 			s.draft.Drop(pos(b.DefRange), "", "variable %q: %s", b.Labels[0], problem(diags))
 			continue
 		}
-		v := &variable{name: b.Labels[0], pos: b.DefRange, comment: s.comments[b.DefRange.Start.Line], attrs: content.Attributes, checks: content.Blocks}
+		v := &variable{name: b.Labels[0], pos: b.DefRange, comment: s.comment(b.DefRange), attrs: content.Attributes, checks: content.Blocks}
 		if a := content.Attributes["default"]; a != nil {
 			v.fallback = a.Expr
 		}
@@ -65,7 +65,7 @@ func (s *source) readVariables(blocks hcl.Blocks, attrs hcl.Attributes) {
 	for name := range attrs {
 		names = append(names, name)
 	}
-	slices.SortFunc(names, func(a, b string) int { return attrs[a].Range.Start.Byte - attrs[b].Range.Start.Byte })
+	slices.SortFunc(names, func(a, b string) int { return s.before(attrs[a].Range, attrs[b].Range) })
 	for _, name := range names {
 		if s.vars[name] == nil {
 			add(&variable{name: name, pos: attrs[name].NameRange, fallback: attrs[name].Expr, fixed: true})

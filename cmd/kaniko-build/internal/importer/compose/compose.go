@@ -57,8 +57,9 @@ type layer struct {
 
 const maxFiles = 200 // of a project
 
-// Import reads a project. name is its file, as messages call it and as it is read.
-func Import(name string, text []byte, paths *importer.Paths, read ReadFile) (*importer.Draft, error) {
+// Import reads a project: its file, and others that are laid over it, whose paths count
+// from the first one's directory too.
+func Import(files []importer.File, paths *importer.Paths, read ReadFile) (*importer.Draft, error) {
 	vars := &variables{uses: map[string]*use{}}
 	for _, second := range []bool{false, true} {
 		up := *paths
@@ -67,12 +68,14 @@ func Import(name string, text []byte, paths *importer.Paths, read ReadFile) (*im
 			names: importer.Names{}, ids: importer.Names{}, granted: map[string]string{}, ours: map[string]string{},
 		}
 		vars.second, vars.draft = second, p.draft
-		if err := p.file(name, text, ".", 0); err != nil {
-			return nil, err
+		for _, f := range files {
+			if err := p.file(f.Name, f.Text, ".", 0); err != nil {
+				return nil, err
+			}
 		}
 		p.targets()
 		if len(p.draft.Targets) == 0 {
-			return nil, &diag.Problem{Pos: diag.Pos{File: name}, What: "no service is built", Hint: "services with build: become targets"}
+			return nil, &diag.Problem{Pos: diag.Pos{File: files[0].Name}, What: "no service is built", Hint: "services with build: become targets"}
 		}
 		if second {
 			vars.declare()
@@ -240,14 +243,16 @@ func (s *service) build(key string) (importer.YAML, string) {
 
 // targets makes a target of each service that is built, and groups of profiles.
 func (p *project) targets() {
-	var built []*service
+	var all, built []*service
 	for _, s := range p.services {
-		b, _ := s.last("build")
-		if !b.Is() {
+		if i := slices.IndexFunc(all, func(old *service) bool { return old.name == s.name }); i >= 0 {
+			all[i].body = append(all[i].body, s.body...) // a later file
 			continue
 		}
-		if i := slices.IndexFunc(built, func(old *service) bool { return old.name == s.name }); i >= 0 {
-			built[i].body = append(built[i].body, s.body...) // a later file of an include
+		all = append(all, s)
+	}
+	for _, s := range all {
+		if b, _ := s.last("build"); !b.Is() {
 			continue
 		}
 		built = append(built, s)

@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"kaniko-build/cmd/kaniko-build/internal/importer"
@@ -22,8 +23,14 @@ func read(name string) ([]byte, error) {
 	return nil, fs.ErrNotExist
 }
 
+// imports reads a file, with NAME.override beside it if that is there.
 func imports(name string, text []byte, paths *importer.Paths) (*importer.Draft, error) {
-	return compose.Import(name, text, paths, read)
+	files := []importer.File{{Name: name, Text: text}}
+	over := strings.TrimSuffix(name, filepath.Ext(name)) + ".override"
+	if more, err := os.ReadFile(over); err == nil {
+		files = append(files, importer.File{Name: over, Text: more})
+	}
+	return compose.Import(files, paths, read)
 }
 
 func TestImport(t *testing.T) {

@@ -52,11 +52,14 @@ func (p *project) target(s *service) importer.Target {
 		p.contexts(s, &t, l)
 	}
 	p.naming(s, &t)
-	if v, _ := s.build("platforms"); v.Is() {
-		for _, item := range v.Items() {
-			t.Platforms = append(t.Platforms, p.text(item))
+	for _, l := range s.builds("platforms") {
+		for _, item := range l.body.Items() {
+			if one := p.text(item); !slices.Contains(t.Platforms, one) {
+				t.Platforms = append(t.Platforms, one)
+			}
 		}
-	} else if v, _ := s.last("platform"); v.Is() {
+	}
+	if v, _ := s.last("platform"); v.Is() && len(t.Platforms) == 0 {
 		t.Platforms = []importer.Text{p.text(v)}
 	}
 	for _, l := range s.builds("secrets") {
