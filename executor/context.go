@@ -52,6 +52,12 @@ func (x *Executor) Repository(ctx context.Context, p Place) (dir, commit string,
 	return x.fetcher.Repository(ctx, p)
 }
 
+// WebArchive brings an archive from the web to a directory, and tells the SHA-256 of its
+// bytes, in hex; sum is the one that it must have, "" for any.
+func (x *Executor) WebArchive(ctx context.Context, at, sum string) (dir, got string, err error) {
+	return x.fetcher.WebArchive(ctx, at, sum)
+}
+
 // atHome sees to it that a directory has its own files, which a build may have put
 // aside in it that runs in another container, or was killed.
 func atHome(dir string) error {

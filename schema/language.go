@@ -119,7 +119,7 @@ var envFileShape = &shape{what: "a path or {path: ..., optional: true}", text: t
 // bodyShape is a target, a template or the defaults.
 var bodyShape = &shape{what: "a mapping", body: true, fields: []field{
 	{name: "extends", shape: namesShape, own: true, about: "Templates that this body starts from; later ones are stronger."},
-	{name: "context", shape: textShape, about: "Directory that COPY and ADD read from. Default: that of this file."},
+	{name: "context", shape: textShape, about: "What COPY and ADD read from: a directory, git:URL#REF:DIR, or an archive https://…[#[sha256:DIGEST][:DIR]]. Default: the directory of this file."},
 	{name: "dockerfile", shape: textShape, insteadOf: "dockerfileInline", about: "The Dockerfile, from the context; // is the workspace root. Default: Dockerfile."},
 	{name: "dockerfileInline", shape: textShape, insteadOf: "dockerfile", about: "The Dockerfile itself."},
 	{name: "stage", shape: textShape, about: "Stage of the Dockerfile to build. Default: the last."},

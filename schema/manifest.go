@@ -419,6 +419,9 @@ type Options struct {
 	// ID. ref is a commit, branch or tag, "" for the default branch. What it answers
 	// with must not lead out of the repository by links. nil refuses all.
 	Repository func(url, ref string) (files fs.FS, commit string, err error)
+	// Archive brings an archive from the web, and answers with the SHA-256 of its bytes, in
+	// hex; sum is the one that it must have, "" for any. nil refuses all.
+	Archive func(url, sum string) (string, error)
 	// Guest says that the manifest is that of another repository, which the root only
 	// includes: variables given by name are its own, and what it says of a whole run
 	// does not count.

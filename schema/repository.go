@@ -13,12 +13,12 @@ import (
 )
 
 // Repository is a commit of a git repository that a manifest has files or contexts
-// of. Root stands for its directory in the paths of the manifest: they begin with
-// it as with a directory of the workspace.
+// of, or an archive on the web that it has contexts of. Root stands for its directory in
+// the paths of the manifest: they begin with it as with a directory of the workspace.
 type Repository struct {
-	Root   string // git:HOST/PATH@COMMIT
+	Root   string // git:HOST/PATH@COMMIT, or https:HOST/PATH@SHA256
 	URL    string
-	Commit string
+	Commit string // of an archive the SHA-256 of its bytes
 }
 
 // repositories is a file system with those of repositories in it, each in the
@@ -26,20 +26,21 @@ type Repository struct {
 type repositories struct {
 	fs.FS
 	bring func(url, ref string) (files fs.FS, commit string, err error)
+	fetch func(url, sum string) (string, error) // see Options.Archive
 	found []Repository
 	files map[string]fs.FS // by root
 	known map[string]string
 }
 
 func newRepositories(workspace fs.FS, opts Options) *repositories {
-	return &repositories{FS: workspace, bring: opts.Repository, files: map[string]fs.FS{}, known: map[string]string{}}
+	return &repositories{FS: workspace, bring: opts.Repository, fetch: opts.Archive, files: map[string]fs.FS{}, known: map[string]string{}}
 }
 
-var repositoryRoot = regexp.MustCompile(`^git:[^@]+@(?:[0-9a-f]{64}|[0-9a-f]{40})(?:/|$)`)
+var repositoryRoot = regexp.MustCompile(`^(?:git|https?):[^@]+@(?:[0-9a-f]{64}|[0-9a-f]{40})(?:/|$)`)
 
 // rootOf is the root of the repository that a path lies in, "" for the workspace.
 func rootOf(name string) string {
-	if !strings.HasPrefix(name, "git:") {
+	if !strings.HasPrefix(name, "git:") && !strings.HasPrefix(name, "http") {
 		return ""
 	}
 	return strings.TrimSuffix(repositoryRoot.FindString(name), "/")
@@ -83,6 +84,38 @@ func (r *repositories) root(at, ref string) (string, error) {
 	if r.files[root] == nil {
 		r.files[root] = files
 		r.found = append(r.found, Repository{root, at, commit})
+	}
+	r.known[key] = root
+	return root, nil
+}
+
+// archive brings an archive, once, and answers with its root. sum is the SHA-256 that it
+// must have, "" for any.
+func (r *repositories) archive(at, sum string) (string, error) {
+	key := at + "#sha256:" + sum
+	if root := r.known[key]; root != "" {
+		return root, nil
+	}
+	u, err := url.Parse(at)
+	if err != nil || u.Host == "" || u.Path == "" {
+		return "", &diag.Problem{What: fmt.Sprintf("%q is not the address of an archive", at), Hint: "write it as https://example.com/src.tar.gz"}
+	}
+	if u.User != nil { // which would be printed
+		return "", &diag.Problem{What: fmt.Sprintf("%q: the address of an archive has no user", u.Redacted()), Hint: "fetch it before, and name the directory"}
+	}
+	if r.fetch == nil {
+		return "", &diag.Problem{What: "archives cannot be had here"}
+	}
+	got, err := r.fetch(at, sum)
+	if err != nil {
+		return "", err
+	}
+	if len(got) != 64 || !fullCommit.MatchString(got) {
+		return "", fmt.Errorf("internal error: %q is no SHA-256; please report this", got)
+	}
+	root := u.Scheme + ":" + path.Join(u.Host, path.Clean("/"+strings.ReplaceAll(u.Path, "@", "_"))) + "@" + got
+	if r.of(root).Root == "" {
+		r.found = append(r.found, Repository{root, at, got})
 	}
 	r.known[key] = root
 	return root, nil
@@ -188,6 +221,45 @@ func (p *parser) repositoryContext(v *value) string {
 	return path.Join(root, path.Clean("/"+dir))
 }
 
+// archiveContext is the directory of a main context in an archive:
+// URL[#[sha256:DIGEST][:DIRECTORY]].
+func (p *parser) archiveContext(v *value) string {
+	at, fragment, _ := strings.Cut(v.text, "#")
+	sum, dir := "", ""
+	if strings.HasSuffix(at, ".git") {
+		p.problems.Add(v.pos, "write git:"+v.text, "%q is the address of a git repository", at)
+		return "."
+	}
+	if rest, ok := strings.CutPrefix(fragment, "sha256:"); ok {
+		sum, dir, _ = strings.Cut(rest, ":")
+		if len(sum) != 64 || !fullCommit.MatchString(sum) {
+			p.problems.Add(v.pos, "write all 64 hex digits, small ones", "%q is no SHA-256", sum)
+			return "."
+		}
+	} else if fragment != "" {
+		var ok bool
+		if dir, ok = strings.CutPrefix(fragment, ":"); !ok {
+			p.problems.Add(v.pos, "write #:DIRECTORY, or #sha256:DIGEST:DIRECTORY; a git repository is git:URL#REF:DIRECTORY", "%q says nothing of an archive", "#"+fragment)
+			return "."
+		}
+	}
+	switch {
+	case sum != "":
+	case strings.HasPrefix(at, "http:"):
+		p.problems.Add(v.pos, "write https, or add the digest: #sha256:DIGEST", "what comes by plain http may be changed on its way")
+		return "."
+	case rootOf(v.pos.File) != "" && !slices.Contains(p.scope.opts.Allow, allowUnpinned):
+		p.problems.Add(v.pos, "add #sha256:DIGEST, or run with --allow=unpinned", "a file of another repository needs the digest of its archives")
+		return "."
+	}
+	root, err := p.repos.archive(at, sum)
+	if err != nil {
+		p.problems.AddErr(v.pos, placed(err, v.pos))
+		return "."
+	}
+	return path.Join(root, path.Clean("/"+dir))
+}
+
 // shownPath is a path as print writes it, so that it can be read again.
 func (p *parser) shownPath(name string) string {
 	root := rootOf(name)
@@ -195,7 +267,10 @@ func (p *parser) shownPath(name string) string {
 		return "//" + name
 	}
 	r := p.repos.of(root)
-	out := "git:" + r.URL + "#" + r.Commit
+	out := r.URL + "#sha256:" + r.Commit
+	if strings.HasPrefix(root, "git:") {
+		out = "git:" + r.URL + "#" + r.Commit
+	}
 	if dir := strings.TrimPrefix(strings.TrimPrefix(name, root), "/"); dir != "" {
 		out += ":" + dir
 	}

@@ -129,3 +129,63 @@ func TestMistakesOfRepositories(t *testing.T) {
 		}
 	}
 }
+
+// A main context may be an archive on the web, whose digest is a part of its paths.
+func TestContextsOfArchives(t *testing.T) {
+	const sum = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+	var asked []string
+	opts := inRepository("-- base/kaniko-build.yaml --\nvars: {go: {default: x}}\ntargets: {a: {context: \"https://example.com/src.tgz\"}}\n")
+	opts.Archive = func(url, want string) (string, error) {
+		asked = append(asked, url+" "+want)
+		if strings.Contains(url, "none") {
+			return "", errors.New("there is nothing")
+		}
+		return sum, nil
+	}
+	m, err := parseTree(tree("-- kaniko-build.yaml --\nversion: 1\ntargets:\n"+
+		"  a: {context: \"https://example.com/src.tgz\"}\n"+
+		"  b: {context: \"https://example.com/src.tgz#:sub/dir\", dockerfile: ../Dockerfile.b}\n"+
+		"  c: {context: \"http://example.com/src@2.tgz#sha256:"+sum+":sub\"}\n"), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, context, dockerfile, printed string }{
+		{"a", "https:example.com/src.tgz@" + sum, "https:example.com/src.tgz@" + sum + "/Dockerfile", "https://example.com/src.tgz#sha256:" + sum},
+		{"b", "https:example.com/src.tgz@" + sum + "/sub/dir", "https:example.com/src.tgz@" + sum + "/sub/Dockerfile.b", "https://example.com/src.tgz#sha256:" + sum + ":sub/dir"},
+		{"c", "http:example.com/src_2.tgz@" + sum + "/sub", "http:example.com/src_2.tgz@" + sum + "/sub/Dockerfile", "http://example.com/src@2.tgz#sha256:" + sum + ":sub"},
+	} {
+		got := m.Target(c.name)
+		if got.Context != c.context || got.Dockerfile != c.dockerfile {
+			t.Errorf("%s: %s, %s", c.name, got.Context, got.Dockerfile)
+		}
+		var b bytes.Buffer
+		if err := m.Print(&b, []string{c.name}, false); err != nil || !strings.Contains(b.String(), c.printed) {
+			t.Errorf("%v: print lacks %s:\n%s", err, c.printed, b.String())
+		}
+	}
+	if len(asked) != 2 || asked[1] != "http://example.com/src@2.tgz "+sum {
+		t.Errorf("it was asked for %q", asked)
+	}
+	for _, c := range []struct{ context, want string }{
+		{"http://example.com/src.tgz", "what comes by plain http may be changed on its way"},
+		{"https://example.com/src.tgz#main", `"#main" says nothing of an archive`},
+		{"https://example.com/src.tgz#sha256:12", `"12" is no SHA-256`},
+		{"https://example.com/src.git", "is the address of a git repository"},
+		{"https://user:secret@example.com/src.tgz", "xxxxx@example.com/src.tgz\": the address of an archive has no user"},
+		{"https://example.com", "is not the address of an archive"},
+		{"https://example.com/none.tgz", "there is nothing"},
+	} {
+		m, err := parseTree(tree("-- kaniko-build.yaml --\nversion: 1\ntargets: {a: {context: \""+c.context+"\"}}\n"), opts)
+		if got := mistake(m, err); !strings.Contains(got, c.want) || !strings.Contains(got, "kaniko-build.yaml:2:24:") {
+			t.Errorf("%s: got %s, want %s", c.context, got, c.want)
+		}
+	}
+	m, err = parseTree(tree(including), opts)
+	if got := mistake(m, err); !strings.Contains(got, "needs the digest of its archives") {
+		t.Errorf("in another repository: %s", got)
+	}
+	opts.Allow = []string{"unpinned"}
+	if m, err = parseTree(tree(including+"targets: {own: {}}\n"), opts); err != nil {
+		t.Errorf("with --allow=unpinned: %s", mistake(m, err))
+	}
+}

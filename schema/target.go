@@ -229,7 +229,10 @@ func (d decoder) context(v *value) string {
 	if strings.HasPrefix(v.text, "git:") {
 		return d.repositoryContext(v)
 	}
-	for _, prefix := range []string{"http:", "https:", "git@", "ssh:"} {
+	if strings.HasPrefix(v.text, "https://") || strings.HasPrefix(v.text, "http://") {
+		return d.archiveContext(v)
+	}
+	for _, prefix := range []string{"git@", "ssh:"} {
 		if strings.HasPrefix(v.text, prefix) {
 			d.problems.Add(v.pos, "check it out, and name the directory", "a context from %q is not built yet", strings.TrimRight(prefix, ":@"))
 			return "."

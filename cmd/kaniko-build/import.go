@@ -160,6 +160,7 @@ func (t terminal) tryManifest(ctx context.Context, d *importer.Draft, root, name
 		return err
 	}
 	o.Trust, o.Now = nil, time.Unix(0, 0)
+	o.Archive = func(string, string) (string, error) { return strings.Repeat("0", 64), nil } // it is fetched when it is built
 	_, err = schema.Parse(withFile{os.DirFS(root), name, text}, name, o)
 	return err
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // checkouts are the directories that commits of repositories lie in, by address and
-// commit. They are in the store, where prune takes them.
+// commit, and archives by address and digest. They are in the store, where prune takes them.
 type checkouts map[string]string
 
 // bring checks out what a manifest names, with the credentials that the variables
@@ -45,23 +45,47 @@ func (c checkouts) checkout(ctx context.Context, url, ref string) (commit string
 		return "", err
 	}
 	place.Git.Plain = true
+	err = bringing(ctx, func(x *executor.Executor) error {
+		var dir string
+		dir, commit, err = x.Repository(ctx, place)
+		c[url+"#"+commit] = dir
+		return err
+	})
+	return commit, err
+}
+
+// fetch brings archives that a manifest names.
+func (c checkouts) fetch(ctx context.Context) func(url, sum string) (string, error) {
+	return func(url, sum string) (string, error) {
+		if sum != "" && c[url+"#"+sum] != "" {
+			return sum, nil
+		}
+		var got string
+		err := bringing(ctx, func(x *executor.Executor) (err error) {
+			var dir string
+			if dir, got, err = x.WebArchive(ctx, url, sum); err == nil {
+				c[url+"#"+got] = dir
+			}
+			return err
+		})
+		return got, err
+	}
+}
+
+// bringing opens the store for something that is brought to it.
+func bringing(ctx context.Context, fn func(*executor.Executor) error) error {
 	state, err := stateDir()
 	if err != nil {
-		return "", err
+		return err
 	}
 	x, err := executor.Open(ctx, executor.Options{
 		State: state, Getenv: os.Getenv,
 		Runner: &local.Runner{Rung: os.Getenv("KANIKO_BUILD_ISOLATION"), Careful: !dropin.InImage(), Path: filepath.SplitList(os.Getenv("PATH"))},
 	})
 	if err != nil {
-		return "", err
+		return err
 	}
-	dir, commit, err := x.Repository(ctx, place)
-	if err := shut(ctx, x, 0, err); err != nil {
-		return "", err
-	}
-	c[url+"#"+commit] = dir
-	return commit, nil
+	return shut(ctx, x, 0, fn(x))
 }
 
 // path is a path of the manifest that lies in a repository as a real one; ok is

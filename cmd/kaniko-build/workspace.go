@@ -194,7 +194,7 @@ func (f *manifestFlags) options(ctx context.Context, root string) (schema.Option
 	if f.brought == nil {
 		f.brought = checkouts{}
 	}
-	o.Repository = f.brought.bring(ctx)
+	o.Repository, o.Archive = f.brought.bring(ctx), f.brought.fetch(ctx)
 	for _, a := range f.allow {
 		dir, ok := strings.CutPrefix(a, "fs:")
 		if !ok {

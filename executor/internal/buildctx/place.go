@@ -119,6 +119,41 @@ func below(dir, sub, name string) (string, error) {
 	return real, nil
 }
 
+// WebArchive brings an archive from the web to a directory, and tells the SHA-256 of its
+// bytes, in hex. With sum they must have that one, and an archive that was fetched before is
+// taken without asking; else only an entity tag saves another download.
+func (f *Fetcher) WebArchive(ctx context.Context, at, sum string) (dir, got string, err error) {
+	dir = filepath.Join(f.Dir, "contexts", sum)
+	if sum != "" && f.unpacked(dir) {
+		return dir, sum, nil
+	}
+	check := ""
+	if sum != "" {
+		check = "sha256:" + sum
+	}
+	file, err := f.Get(ctx, at, "", check)
+	if err != nil {
+		return "", "", err
+	}
+	got = strings.TrimPrefix(file.Digest, "sha256:")
+	if dir = filepath.Join(f.Dir, "contexts", got); f.unpacked(dir) {
+		return dir, got, nil
+	}
+	r, err := file.Open()
+	if err != nil {
+		return "", "", fmt.Errorf("open what was fetched from %s: %w", redact(at), err)
+	}
+	defer r.Close()
+	dir, err = f.Archive(ctx, r, redact(at))
+	return dir, got, err
+}
+
+// unpacked tells whether an archive is there, and marks it as used.
+func (f *Fetcher) unpacked(dir string) bool {
+	st, err := os.Stat(dir)
+	return err == nil && st.IsDir() && f.use(dir)
+}
+
 // webDirectory unpacks an archive from the web.
 func (f *Fetcher) webDirectory(ctx context.Context, at string) (string, error) {
 	req, err := f.request(ctx, http.MethodGet, at)
