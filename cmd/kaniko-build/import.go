@@ -127,7 +127,7 @@ func (t terminal) imports(ctx context.Context, f importFlags, dir string) error 
 	if name == "-" || f.dryRun {
 		name = manifestName
 	}
-	parsed := t.tryManifest(ctx, d, root, name, b.Bytes())
+	m, parsed := t.tryManifest(ctx, root, name, b.Bytes())
 	if f.output == "-" || f.dryRun {
 		if _, err := t.out.Write(b.Bytes()); err != nil {
 			return err
@@ -144,6 +144,9 @@ func (t terminal) imports(ctx context.Context, f importFlags, dir string) error 
 			return err
 		}
 	}
+	if parsed == nil && kind != importer.Skaffold {
+		t.compareBake(ctx, d, files, m, root)
+	}
 	return t.tellImport(d, parsed)
 }
 
@@ -154,15 +157,14 @@ const (
 
 // tryManifest reads the manifest as commands will; what they would refuse comes
 // with the report.
-func (t terminal) tryManifest(ctx context.Context, d *importer.Draft, root, name string, text []byte) error {
+func (t terminal) tryManifest(ctx context.Context, root, name string, text []byte) (*schema.Manifest, error) {
 	o, err := (&manifestFlags{}).options(ctx, root)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	o.Trust, o.Now = nil, time.Unix(0, 0)
 	o.Archive = func(string, string) (string, error) { return strings.Repeat("0", 64), nil } // it is fetched when it is built
-	_, err = schema.Parse(withFile{os.DirFS(root), name, text}, name, o)
-	return err
+	return schema.Parse(withFile{os.DirFS(root), name, text}, name, o)
 }
 
 // tellImport prints what was left out and what is different. It is an error if

@@ -29,7 +29,8 @@ Dockerfile names another's image, the edge follows from it.
 With --from it says what a docker-bake.hcl, docker-bake.json, compose.yaml or
 skaffold.yaml says. Bake's paths count from the working directory, the others' from
 their file. Several --from are laid over each other, as bake and compose lay theirs. What has no place in a manifest is listed with where it stands, and the
-exit code is 3 then. docs/import.md tells what becomes of what.`,
+exit code is 3 then. Where docker buildx bake is installed, what it prints of the same
+files is compared with the manifest. docs/import.md tells what becomes of what.`,
 		Example: "  kaniko-build init\n  kaniko-build init -o - services\n  kaniko-build init --from docker-bake.hcl --dry-run\n  kaniko-build init --from compose.yaml --from compose.override.yaml",
 		RunE: func(c *cobra.Command, args []string) error {
 			dir := ""
