@@ -19,6 +19,7 @@ import (
 	"syscall"
 
 	"kaniko-build/cmd/kaniko-build/internal/dropin"
+	"kaniko-build/cmd/kaniko-build/internal/tty"
 	"kaniko-build/executor"
 	"kaniko-build/executor/runner/local"
 	"kaniko-build/schema/diag"
@@ -112,7 +113,7 @@ func execute() int {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
-	t := terminal{os.Stdin, os.Stdout, os.Stderr, &leaving{}}
+	t := terminal{os.Stdin, os.Stdout, os.Stderr, &leaving{}, &tty.Stopper{}}
 	go func() {
 		for ended := false; ; {
 			if s := <-signals; s == syscall.SIGHUP && t.leave.hangup() {

@@ -74,7 +74,7 @@ func (f *runFlags) live(ctx context.Context, t terminal, ci progress.CI) (progre
 		}
 		return nil, nil
 	}
-	view := tty.New(out, os.Environ())
+	view := tty.New(out, os.Environ(), t.stops)
 	t.leave.set(view.Leave)
 	context.AfterFunc(ctx, view.Stopping)
 	return view, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kaniko-build/cmd/kaniko-build/internal/dropin"
+	"kaniko-build/cmd/kaniko-build/internal/tty"
 	"kaniko-build/executor"
 	"kaniko-build/executor/runner/local"
 )
@@ -29,6 +30,7 @@ type terminal struct {
 	in       io.Reader
 	out, err io.Writer
 	leave    *leaving
+	stops    *tty.Stopper
 }
 
 // kaniko is the command line of kaniko, in this terminal.

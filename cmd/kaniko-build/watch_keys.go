@@ -35,7 +35,7 @@ func (s *stage) listen(e *watch.Engine, manual bool) (stop func(), err error) {
 	}
 	paused := false
 	keys := make(chan byte, 16)
-	keyboard, err := tty.Keys(in, s.drawn, func(key byte) {
+	keyboard, err := tty.Keys(in, s.term.stops, func(key byte) {
 		select {
 		case keys <- key:
 		default: // somebody sleeps on the keyboard
@@ -74,12 +74,4 @@ func (s *stage) listen(e *watch.Engine, manual bool) (stop func(), err error) {
 	}
 	s.term.leave.afterwards(keyboard.Leave)
 	return func() { end(); keyboard.Close() }, nil
-}
-
-// drawn tells whether a picture is shown.
-func (s *stage) drawn() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	picture := s.picture()
-	return picture != nil && picture.Stops()
 }

@@ -152,10 +152,10 @@ func (s *screen) modes() string {
 	return settings
 }
 
-// shown fails unless the cursor is visible.
+// cursor fails unless the cursor is visible, and long lines are folded.
 func (s *screen) cursor() {
 	s.t.Helper()
-	if f := strings.TrimSpace(s.tmux("display-message", "-p", "#{cursor_flag}")); f != "1" {
-		s.t.Errorf("the cursor is hidden")
+	if f := strings.TrimSpace(s.tmux("display-message", "-p", "#{cursor_flag} #{wrap_flag}")); f != "1 1" {
+		s.t.Errorf("the cursor is hidden, or lines are cut: %s", f)
 	}
 }

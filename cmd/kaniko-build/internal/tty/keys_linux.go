@@ -2,9 +2,7 @@ package tty
 
 import (
 	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,30 +10,27 @@ import (
 // Keyboard tells of keys that are pressed on a terminal, each at once. Keys that make
 // signals go on doing so. Close puts the terminal as it was found.
 type Keyboard struct {
-	f       *os.File
-	wake    [2]int // a pipe whose end of file ends reading
-	signals chan os.Signal
-	over    sync.WaitGroup
-	drawn   func() bool
+	f    *os.File
+	wake [2]int // a pipe whose end of file ends reading
+	over sync.WaitGroup
+	let  func() // of the Stopper
 
 	mu   sync.Mutex
-	echo *echo
+	echo *echo // nil: it was left for good
 }
 
 // Keys begins to tell of keys, one call of pressed at a time. It is nil where f is no
-// terminal in whose foreground this process is. drawn tells whether a View is shown,
-// which then gives the terminal back when the process is stopped.
-func Keys(f *os.File, drawn func() bool, pressed func(key byte)) (*Keyboard, error) {
+// terminal in whose foreground this process is.
+func Keys(f *os.File, stops *Stopper, pressed func(key byte)) (*Keyboard, error) {
 	if !foreground(f) {
 		return nil, nil
 	}
-	k := &Keyboard{f: f, signals: make(chan os.Signal, 2), drawn: drawn}
+	k := &Keyboard{f: f}
 	if err := unix.Pipe2(k.wake[:], unix.O_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("pipe2", err)
 	}
 	k.echo = silence(f)
-	signal.Notify(k.signals, syscall.SIGTSTP, syscall.SIGCONT)
-	k.over.Go(k.stopped)
+	k.let = stops.hold(k.give, k.take)
 	k.over.Go(func() { k.read(pressed) })
 	return k, nil
 }
@@ -45,13 +40,12 @@ func (k *Keyboard) Close() {
 	if k == nil || k.wake[1] < 0 {
 		return
 	}
-	signal.Stop(k.signals)
-	close(k.signals)
+	k.Leave()
+	k.let()
 	_ = unix.Close(k.wake[1]) // nothing is written to it
 	k.wake[1] = -1
 	k.over.Wait()
 	_ = unix.Close(k.wake[0])
-	k.Leave()
 }
 
 // Leave gives the terminal back at once, for a program that ends now.
@@ -59,9 +53,10 @@ func (k *Keyboard) Leave() {
 	if k == nil {
 		return
 	}
+	k.give()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.echo.restore()
+	k.echo = nil
 }
 
 // read reads keys until Close, or the terminal goes away.
@@ -92,24 +87,24 @@ func (k *Keyboard) read(pressed func(byte)) {
 	}
 }
 
-// stopped gives the terminal back while the process is stopped, and takes it again
-// when it goes on.
-func (k *Keyboard) stopped() {
-	for s := range k.signals {
-		if s == syscall.SIGCONT {
-			k.mu.Lock()
-			if k.echo.before == nil && foreground(k.f) {
-				k.echo.again()
-			} else if foreground(k.f) { // a shell may have set it as it likes
-				k.echo.still()
-			}
-			k.mu.Unlock()
-			continue
-		}
-		if k.drawn() {
-			continue
-		}
-		k.Leave()
-		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+// give gives the terminal back while the process is stopped.
+func (k *Keyboard) give() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.echo != nil {
+		k.echo.restore()
+	}
+}
+
+// take takes it again when the process goes on.
+func (k *Keyboard) take() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.echo == nil || !foreground(k.f):
+	case k.echo.before == nil:
+		k.echo.again()
+	default: // a shell may have set it as it likes
+		k.echo.still()
 	}
 }

@@ -1,6 +1,7 @@
 package tty
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/signal"
@@ -9,7 +10,8 @@ import (
 	"syscall"
 	"time"
 
-	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/colorprofile"
+	"golang.org/x/sys/unix"
 
 	"kaniko-build/cmd/kaniko-build/internal/progress"
 )
@@ -21,18 +23,22 @@ const (
 
 // View is the live view of a run. New makes it.
 type View struct {
-	out *os.File
-	env []string
+	out   *os.File
+	env   []string
+	stops *Stopper
 
-	mu      sync.Mutex
-	board   board
-	timer   *time.Timer
-	program *tea.Program  // nil while nothing is drawn
-	over    chan struct{} // closed when program has ended
-	closed  bool
-	echo    *echo
-	stops   chan os.Signal
-	watched chan struct{} // closed when nobody waits for stops any more
+	mu     sync.Mutex
+	board  board
+	timer  *time.Timer
+	drawn  *drawing // nil while nothing is drawn
+	closed bool
+	let    func() // of stops; nil before anything was drawn
+}
+
+// drawing goes on until quit is closed, and has given the terminal back when over is.
+type drawing struct {
+	quit, over chan struct{}
+	echo       *echo
 }
 
 // Fits tells whether a live view can be shown on a terminal: a person looks at
@@ -44,8 +50,8 @@ func Fits(out *os.File, getenv func(string) string) bool {
 // New makes the view for a terminal. env is the environment, which tells what
 // the terminal can do: TERM, COLORTERM, NO_COLOR and the like. Nothing is drawn before
 // a moment has passed.
-func New(out *os.File, env []string) *View {
-	v := &View{out: out, env: env, board: board{begun: time.Now()}}
+func New(out *os.File, env []string, stops *Stopper) *View {
+	v := &View{out: out, env: env, stops: stops, board: board{begun: time.Now()}}
 	v.timer = time.AfterFunc(patience, v.appear)
 	return v
 }
@@ -86,73 +92,89 @@ func (v *View) Stopping() {
 	v.board.doing = "stopping"
 }
 
-// Stops tells whether the view gives the terminal back when the process is stopped. It
-// does not before it draws.
-func (v *View) Stops() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.stops != nil && !v.closed
-}
-
 // appear begins to draw.
 func (v *View) appear() {
+	let := v.stops.hold(v.erase, v.draw)
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.closed {
+	closed := v.closed
+	if !closed {
+		v.let = let
+	}
+	v.mu.Unlock()
+	if closed {
+		let()
 		return
 	}
-	v.stops = make(chan os.Signal, 1)
-	signal.Notify(v.stops, syscall.SIGTSTP)
-	v.watched = make(chan struct{})
-	go v.stopped(v.stops)
 	v.draw()
 }
 
-// draw takes the terminal; v.mu is held.
+// draw takes the terminal, if it is there to be taken.
 func (v *View) draw() {
-	if !foreground(v.out) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed || v.drawn != nil || !foreground(v.out) {
 		return
 	}
-	v.echo = silence(v.out)
-	program := tea.NewProgram(model{v: v, lines: new(int)}, tea.WithInput(nil), tea.WithOutput(v.out), tea.WithEnvironment(v.env), tea.WithoutSignalHandler(), tea.WithFPS(30))
-	over := make(chan struct{})
-	v.program, v.over = program, over
-	go func() {
-		defer close(over)
-		_, _ = program.Run() // a terminal that went away is no reason to fail a build
-	}()
+	v.drawn = &drawing{make(chan struct{}), make(chan struct{}), silence(v.out)}
+	go v.show(v.drawn)
 }
 
-// erase takes the picture away and gives the terminal back; v.mu is not held.
-func (v *View) erase() {
-	v.mu.Lock()
-	program, over, e := v.program, v.over, v.echo
-	v.program = nil
-	v.mu.Unlock()
-	if program != nil {
-		program.Send(quit{})
-		<-over
-		e.restore()
+// show draws until it is told to end. A terminal that went away is no reason to fail a
+// build.
+func (v *View) show(d *drawing) {
+	defer close(d.over)
+	p := picture{out: v.out}
+	defer func() { _ = p.clear() }()
+	look := colours()
+	resized := make(chan os.Signal, 1)
+	signal.Notify(resized, syscall.SIGWINCH)
+	defer signal.Stop(resized)
+	next := time.NewTicker(redraw)
+	defer next.Stop()
+	lines, size := 0, unix.Winsize{}
+	for {
+		if now, err := unix.IoctlGetWinsize(int(v.out.Fd()), unix.TIOCGWINSZ); err == nil && now.Col > 0 && now.Row > 0 {
+			if size.Col != now.Col || size.Row != now.Row {
+				lines, size = 0, *now
+				p.width = 0 // all anew, also if it is only flatter or higher
+			}
+			frame := v.frame(int(size.Col), int(size.Row), look, &lines)
+			_ = p.draw(frame, int(size.Col))
+		}
+		select {
+		case <-next.C:
+		case <-resized:
+		case <-d.quit:
+			return
+		}
 	}
 }
 
-// stopped waits for Ctrl-Z: the terminal is given back, and taken again when the
-// program goes on. Go leaves no way to have the signal's own effect once it is
-// notified of, hence the other one.
-func (v *View) stopped(stops chan os.Signal) {
-	defer close(v.watched)
-	on := make(chan os.Signal, 1)
-	for range stops {
-		v.erase()
-		signal.Notify(on, syscall.SIGCONT)
-		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-		<-on
-		signal.Stop(on)
-		v.mu.Lock()
-		if !v.closed {
-			v.draw()
-		}
-		v.mu.Unlock()
+// frame is what is to be drawn. It does not shrink, by lines: what is below it would jump,
+// and all of it be drawn anew.
+func (v *View) frame(width, height int, look style, lines *int) []string {
+	v.mu.Lock()
+	text := v.board.frame(width, height, time.Now(), look)
+	least := min(v.board.height(), height-1)
+	v.mu.Unlock()
+	var b bytes.Buffer
+	w := colorprofile.Writer{Forward: &b, Profile: colorprofile.Env(v.env)}
+	_, _ = w.WriteString(text) // a buffer takes all
+	out := strings.Split(b.String(), "\n")
+	*lines = max(*lines, len(out), least)
+	return append(out, make([]string, *lines-len(out))...)
+}
+
+// erase takes the picture away and gives the terminal back.
+func (v *View) erase() {
+	v.mu.Lock()
+	d := v.drawn
+	v.drawn = nil
+	v.mu.Unlock()
+	if d != nil {
+		close(d.quit)
+		<-d.over
+		d.echo.restore()
 	}
 }
 
@@ -166,14 +188,12 @@ func (v *View) Close() error {
 	}
 	v.closed = true
 	v.timer.Stop()
-	stops := v.stops
+	let := v.let
 	v.mu.Unlock()
-	if stops != nil {
-		signal.Stop(stops)
-		close(stops)
-		<-v.watched
-	}
 	v.erase()
+	if let != nil {
+		let()
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.board.notices) > 0 {
@@ -190,52 +210,4 @@ func (v *View) Leave() {
 	v.closed = true
 	v.mu.Unlock()
 	v.erase()
-}
-
-// model is the view as bubbletea has it. It is drawn once its size is known.
-type model struct {
-	v             *View
-	width, height int
-	lines         *int // of the last picture
-}
-
-// tick asks for the next picture.
-type tick struct{}
-
-// quit ends the program with an empty picture.
-type quit struct{}
-
-func (m model) Init() tea.Cmd { return next() }
-
-func next() tea.Cmd {
-	return tea.Tick(redraw, func(time.Time) tea.Msg { return tick{} })
-}
-
-func (m model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
-	switch msg := msg.(type) {
-	case tea.WindowSizeMsg:
-		m.width, m.height = msg.Width, msg.Height
-		*m.lines = 0
-	case tick:
-		return m, next()
-	case quit:
-		m.height = 0
-		return m, tea.Quit
-	}
-	return m, nil
-}
-
-func (m model) View() tea.View {
-	out := tea.View{DisableBracketedPasteMode: true}
-	if m.height > 0 {
-		m.v.mu.Lock()
-		defer m.v.mu.Unlock()
-		frame := m.v.board.frame(m.width, m.height, time.Now(), colours())
-		// A picture does not shrink: what is below it would jump, and all of it be
-		// drawn anew.
-		n := strings.Count(frame, "\n") + 1
-		*m.lines = max(*m.lines, n, min(m.v.board.height(), m.height-1))
-		out.SetContent(frame + strings.Repeat("\n", *m.lines-n))
-	}
-	return out
 }
