@@ -95,18 +95,20 @@ type Build struct {
 
 // Walks are the looks at all files of a root that commands were executed in.
 type Walks struct {
+	Stages   int           // that the Dockerfile has
 	Commands int           // that were executed
-	Walks    int           // one before the first command, and one after each
+	Walks    int           // one before the first command of a stage, and one after each
 	Files    int           // that the last one looked at
 	Took     time.Duration // the mean
 }
 
 // TooMany tells whether there were more than are needed.
-func (w Walks) TooMany() bool { return w.Commands > 0 && w.Walks > w.Commands+1 }
+func (w Walks) TooMany() bool { return w.Commands > 0 && w.Walks > w.Commands+w.Stages }
 
 var (
 	walkLine    = regexp.MustCompile(`msg="Looked at (\d+) files in (\S+)"`)
 	commandLine = regexp.MustCompile(`msg="RUN `)
+	fromLine    = regexp.MustCompile(`(?m)^FROM `)
 )
 
 // walks finds them in what our executor says at its level debug.
@@ -301,6 +303,7 @@ func (p *prepared) build(ctx context.Context, tool Tool, repo string, cached boo
 		}
 		took += one
 		last = walks(log)
+		last.Stages = len(fromLine.FindAllString(p.text[t.Dockerfile], -1))
 		most.Held, most.All = max(most.Held, memory.Held), max(most.All, memory.All)
 	}
 	return took, most, last, nil
