@@ -47,14 +47,14 @@ func readUserFile(ctx context.Context, t tree.Tree, name string) ([]byte, error)
 
 // LookupOwner is the owner that --chown=spec gives, and that directories of
 // WORKDIR get from USER: names are looked up in t, and unknown ones are 0. A
-// user without a group takes the group of /etc/passwd, a number itself. ""
-// is nil: no change.
+// user without a group, or with an unknown one, takes the group of /etc/passwd, a
+// number itself; what a colon leaves empty is 0. "" is nil: no change.
 func LookupOwner(ctx context.Context, t tree.Tree, spec string) (*[2]uint32, error) {
 	if spec == "" {
 		return nil, nil
 	}
 	var own [2]uint32
-	name, group, _ := strings.Cut(spec, ":")
+	name, group, both := strings.Cut(spec, ":")
 	if id, ok := parseID(name); ok {
 		own = [2]uint32{id, id}
 	} else {
@@ -70,7 +70,11 @@ func LookupOwner(ctx context.Context, t tree.Tree, spec string) (*[2]uint32, err
 			own = [2]uint32{uint32(found[0].Uid), uint32(found[0].Gid)}
 		}
 	}
+	if !both {
+		return &own, nil
+	}
 	if group == "" {
+		own[1] = 0
 		return &own, nil
 	}
 	if id, ok := parseID(group); ok {
@@ -112,7 +116,7 @@ func fullID(s string) (uint32, bool) {
 type User struct {
 	UID, GID uint32
 	Groups   []uint32 // supplementary; GID is always among them, as BuildKit has it
-	Home     string   // of /etc/passwd; "" when it has no entry
+	Home     string   // of the first entry of /etc/passwd that has UID, as with runc; "/" without one
 }
 
 // LookupUser is the user that USER spec means for a RUN in t. "" is root. An
@@ -123,11 +127,7 @@ func LookupUser(ctx context.Context, t tree.Tree, spec string) (User, error) {
 		return User{}, err
 	}
 	if uid, gid, ok := bothIDs(spec); ok {
-		u := User{UID: uid, GID: gid, Groups: []uint32{gid}}
-		if found, err := user.ParsePasswdFilter(bytes.NewReader(passwd), func(u user.User) bool { return u.Uid == int(uid) }); err == nil && len(found) > 0 {
-			u.Home = found[0].Home
-		}
-		return u, nil
+		return User{UID: uid, GID: gid, Groups: []uint32{gid}, Home: home(passwd, uid)}, nil
 	}
 	group, err := readUserFile(ctx, t, "etc/group")
 	if err != nil {
@@ -140,13 +140,13 @@ func LookupUser(ctx context.Context, t tree.Tree, spec string) (User, error) {
 	x, err := user.GetExecUser(name, nil, bytes.NewReader(passwd), bytes.NewReader(group))
 	switch {
 	case err != nil && spec == "":
-		return User{Groups: []uint32{0}}, nil
+		return User{Groups: []uint32{0}, Home: "/"}, nil
 	case errors.Is(err, user.ErrNoPasswdEntries), errors.Is(err, user.ErrNoGroupEntries), errors.Is(err, user.ErrRange):
 		return User{}, &diag.Problem{What: err.Error(), Hint: "create it in an earlier step, or use a number"}
 	case err != nil:
 		return User{}, fmt.Errorf("look up user %s: %w", spec, err)
 	}
-	u := User{UID: uint32(x.Uid), GID: uint32(x.Gid), Home: x.Home}
+	u := User{UID: uint32(x.Uid), GID: uint32(x.Gid), Home: home(passwd, uint32(x.Uid))}
 	for _, g := range x.Sgids {
 		u.Groups = append(u.Groups, uint32(g))
 	}
@@ -154,6 +154,16 @@ func LookupUser(ctx context.Context, t tree.Tree, spec string) (User, error) {
 		u.Groups = append([]uint32{u.GID}, u.Groups...)
 	}
 	return u, nil
+}
+
+// home is the home of a user, who may be another one than was named: runc knows the
+// number only.
+func home(passwd []byte, uid uint32) string {
+	found, err := user.ParsePasswdFilter(bytes.NewReader(passwd), func(u user.User) bool { return u.Uid == int(uid) })
+	if err != nil || len(found) == 0 {
+		return "/"
+	}
+	return found[0].Home
 }
 
 // bothIDs reads "uid:gid", which needs no file.
