@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -157,34 +159,65 @@ func lookup(ctx context.Context, t tree.Tree, name string) (string, error) {
 	return real, nil
 }
 
-// cache mounts a directory that later builds find as this one leaves it.
-func (m *mounter) cache(ctx context.Context, spec *sandbox.RunSpec, mt *dockerfile.Mount) error {
-	id := cacheID(mt)
-	dir := m.core.store.CacheDir(m.core.job.IDs.String(), id)
-	switch mt.Sharing {
-	case "locked":
-		unlock, err := m.core.store.Lock(ctx, "cache-"+id, nil)
+// holdCaches takes the directories of all caches of a RUN, which later builds find as
+// this one leaves them. Each is there once, however often it is mounted, and all RUNs
+// take them in one order, so that no two of them wait for each other.
+func (m *mounter) holdCaches(ctx context.Context, list []dockerfile.Mount) error {
+	sharing := map[string]string{}
+	for i := range list {
+		mt := &list[i]
+		if mt.Type != dockerfile.MountCache {
+			continue
+		}
+		id := cacheID(mt)
+		if now, ok := sharing[id]; !ok || mt.Sharing == "locked" || now != "locked" && mt.Sharing == "private" {
+			sharing[id] = mt.Sharing
+		}
+	}
+	m.caches = map[string]string{}
+	for _, id := range slices.Sorted(maps.Keys(sharing)) {
+		dir, err := m.holdCache(ctx, id, sharing[id])
 		if err != nil {
 			return err
 		}
-		m.undo = append(m.undo, func() error { unlock(); return nil })
-	case "private": // the first free one of a row, which the next build finds again
-		for i := 0; ; i++ {
-			unlock, ok, err := m.core.store.TryLock(fmt.Sprintf("cache-%s-%d", id, i))
-			if err != nil {
-				return err
-			}
-			if ok {
-				m.undo = append(m.undo, func() error { unlock(); return nil })
-				dir += fmt.Sprintf("-%d", i)
-				return m.mountCache(ctx, spec, mt, dir)
-			}
-		}
+		m.caches[id] = dir
 	}
-	return m.mountCache(ctx, spec, mt, dir)
+	return nil
 }
 
-func (m *mounter) mountCache(ctx context.Context, spec *sandbox.RunSpec, mt *dockerfile.Mount, dir string) error {
+// holdCache takes one of the directories that a cache has: the first of a row that
+// nobody has who does not share it. Who shares it with nobody takes another, or with
+// sharing=locked waits for the first.
+func (m *mounter) holdCache(ctx context.Context, id, sharing string) (dir string, err error) {
+	for i := 0; ; i++ {
+		name := "cache-" + id
+		dir := m.core.store.CacheDir(m.core.job.IDs.String(), id)
+		if i > 0 {
+			name, dir = fmt.Sprintf("%s-%d", name, i), fmt.Sprintf("%s-%d", dir, i)
+		}
+		var unlock func()
+		ok := true
+		switch sharing {
+		case "locked":
+			unlock, err = m.core.store.Lock(ctx, name, nil)
+		case "private":
+			unlock, ok, err = m.core.store.TryLock(name)
+		default:
+			unlock, ok, err = m.core.store.TryShare(name)
+		}
+		if err != nil {
+			return "", err
+		}
+		if ok {
+			m.undo = append(m.undo, func() error { unlock(); return nil })
+			return dir, nil
+		}
+	}
+}
+
+// cache mounts one of them.
+func (m *mounter) cache(ctx context.Context, spec *sandbox.RunSpec, mt *dockerfile.Mount) error {
+	dir := m.caches[cacheID(mt)]
 	about := mt.ID
 	if mt.From.Kind != dockerfile.FromScratch {
 		about += " from " + sourceKey(mt.From)

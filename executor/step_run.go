@@ -81,11 +81,7 @@ func runSpec(r *dockerfile.Run, user copier.User, out io.Writer) (sandbox.RunSpe
 		spec.Network = sandbox.NoNetwork
 	}
 	if !hasEnv(spec.Env, "HOME") {
-		home := user.Home
-		if home == "" {
-			home = "/"
-		}
-		spec.Env = append(spec.Env, "HOME="+home)
+		spec.Env = append(spec.Env, "HOME="+user.Home)
 	}
 	var err error
 	spec.Mounts, err = etcMounts(r)
@@ -195,6 +191,7 @@ type mounter struct {
 	scratch string
 	short   string // a folder with a short path; "" is /tmp
 	n       int
+	caches  map[string]string // directories by cacheID
 	undo    []func() error
 }
 
@@ -212,6 +209,9 @@ func (m *mounter) dir() string {
 }
 
 func (m *mounter) add(ctx context.Context, spec *sandbox.RunSpec, r *dockerfile.Run) error {
+	if err := m.holdCaches(ctx, r.Mounts); err != nil {
+		return err
+	}
 	agents := 0
 	for i := range r.Mounts {
 		mt := &r.Mounts[i]

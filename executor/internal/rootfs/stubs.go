@@ -31,7 +31,7 @@ type Target struct {
 // Stubs are the mount points that were made in an upper for one step.
 type Stubs struct {
 	// Paths are those of the targets, in their order, links resolved. One
-	// that lies below another target is to be looked up again once that is
+	// that lies below an earlier target is to be looked up again once that is
 	// mounted: nothing was made for it.
 	Paths []string
 
@@ -127,10 +127,10 @@ func (s Stack) Stubs(ctx context.Context, upper string, targets []Target, mk lay
 // Made tells whether target i was not there and had to be made for it alone.
 func (st *Stubs) Made(i int) bool { return st.fresh[i] }
 
-// below tells whether target i lies below another one.
+// below tells whether target i lies below one that is mounted before it.
 func (st *Stubs) below(i int) bool {
-	for j, p := range st.Paths {
-		if j != i && st.points[j] && strings.HasPrefix(st.Paths[i], p+"/") {
+	for j, p := range st.Paths[:i] {
+		if st.points[j] && strings.HasPrefix(st.Paths[i], p+"/") {
 			return true
 		}
 	}

@@ -32,7 +32,7 @@ func (s *Store) Lock(ctx context.Context, name string, onWait func(holder string
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		unlock, holder, err := s.tryLock(dirLocks+"/"+escape(name), true)
+		unlock, holder, err := s.tryLock(dirLocks+"/"+escape(name), true, unix.LOCK_EX)
 		if err != nil {
 			return nil, fmt.Errorf("lock %s: %w", name, err)
 		}
@@ -55,7 +55,17 @@ func (s *Store) Lock(ctx context.Context, name string, onWait func(holder string
 
 // TryLock is Lock without waiting: ok is false when another holds name.
 func (s *Store) TryLock(name string) (unlock func(), ok bool, err error) {
-	unlock, _, err = s.tryLock(dirLocks+"/"+escape(name), true)
+	unlock, _, err = s.tryLock(dirLocks+"/"+escape(name), true, unix.LOCK_EX)
+	if err != nil {
+		return nil, false, fmt.Errorf("lock %s: %w", name, err)
+	}
+	return unlock, unlock != nil, nil
+}
+
+// TryShare is TryLock for holders that do not mind each other: ok is false while one
+// of Lock or TryLock holds name, and those wait for all of these.
+func (s *Store) TryShare(name string) (unlock func(), ok bool, err error) {
+	unlock, _, err = s.tryLock(dirLocks+"/"+escape(name), true, unix.LOCK_SH)
 	if err != nil {
 		return nil, false, fmt.Errorf("lock %s: %w", name, err)
 	}
@@ -64,18 +74,18 @@ func (s *Store) TryLock(name string) (unlock func(), ok bool, err error) {
 
 // tryLock gives unlock or, if somebody else has the lock, what they wrote about
 // themselves (empty while they are writing it). Without make a lock file that
-// does not exist is fs.ErrNotExist.
+// does not exist is fs.ErrNotExist. how is LOCK_EX or LOCK_SH.
 //
-// The file is removed by its holder. So between our open and our flock it may
+// The file is removed by its holder, the last one of a shared lock. So between our open and our flock it may
 // have become another file, or none: then what we locked is worth nothing, and
 // we start again.
-func (s *Store) tryLock(file string, make bool) (unlock func(), holder string, err error) {
+func (s *Store) tryLock(file string, make bool, how int) (unlock func(), holder string, err error) {
 	for range 1000 {
 		f, err := s.openLock(file, make)
 		if err != nil {
 			return nil, "", err
 		}
-		switch err := flock(f); {
+		switch err := flock(f, how); {
 		case errors.Is(err, unix.EWOULDBLOCK):
 			b := [256]byte{}
 			n, _ := f.ReadAt(b[:], 0)
@@ -99,7 +109,9 @@ func (s *Store) tryLock(file string, make bool) (unlock func(), holder string, e
 		var once sync.Once
 		return func() {
 			once.Do(func() {
-				_ = s.root.Remove(file) // while held; if it stays it is only an empty file
+				if how == unix.LOCK_EX || flock(f, unix.LOCK_EX) == nil {
+					_ = s.root.Remove(file) // while held; if it stays it is only an empty file
+				}
 				f.Close()
 			})
 		}, "", nil
@@ -129,9 +141,9 @@ func (s *Store) openLock(file string, create bool) (*os.File, error) {
 }
 
 // flock takes the lock or says EWOULDBLOCK; signals do not disturb it.
-func flock(f *os.File) error {
+func flock(f *os.File, how int) error {
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 		if !errors.Is(err, unix.EINTR) {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -369,6 +370,32 @@ func suite(t *testing.T, s *Store) {
 		}
 		if _, err := w.Follow(); err == nil {
 			t.Error("followed a finished blob")
+		}
+	})
+	t.Run("shared lock", func(t *testing.T) {
+		one, ok, err := s.TryShare("shared")
+		if !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		two, ok, err := s.TryShare("shared")
+		if !ok || err != nil {
+			t.Fatal("a second holder:", ok, err)
+		}
+		one()
+		if _, ok, err := s.TryLock("shared"); ok || err != nil {
+			t.Fatal("somebody has it alone beside the second holder:", ok, err)
+		}
+		two()
+		if _, err := os.Stat(filepath.Join(s.Dir(), dirLocks, escape("shared"))); !errors.Is(err, fs.ErrNotExist) {
+			t.Error("the last holder left the file:", err)
+		}
+		alone, ok, err := s.TryLock("shared")
+		if !ok || err != nil {
+			t.Fatal("after the last holder:", ok, err)
+		}
+		defer alone()
+		if _, ok, err := s.TryShare("shared"); ok || err != nil {
+			t.Fatal("shared with who has it alone:", ok, err)
 		}
 	})
 	t.Run("lock", func(t *testing.T) {

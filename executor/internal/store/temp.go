@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // session is a directory in tmp for one open Store, guarded by a lock that
@@ -55,7 +57,7 @@ func (s *Store) begin() error {
 func (s *Store) tempSession() (name string, unlock func(), err error) {
 	for unlock == nil {
 		name = dirTemp + "/" + random()
-		if unlock, _, err = s.tryLock(name+Guard, true); err != nil { // nil without an error: a Sweep looks at it
+		if unlock, _, err = s.tryLock(name+Guard, true, unix.LOCK_EX); err != nil { // nil without an error: a Sweep looks at it
 			return "", nil, err
 		}
 	}
@@ -176,7 +178,7 @@ func (s *Store) Sweep(ctx context.Context, remove func(ctx context.Context, path
 		if err := context.Cause(ctx); err != nil {
 			return removed, left, err
 		}
-		unlock, _, err := s.tryLock(name+Guard, true)
+		unlock, _, err := s.tryLock(name+Guard, true, unix.LOCK_EX)
 		if err != nil {
 			return removed, left, fmt.Errorf("sweep: %w", err)
 		}
@@ -200,7 +202,7 @@ func (s *Store) Sweep(ctx context.Context, remove func(ctx context.Context, path
 		return removed, left, fmt.Errorf("sweep: %w", err)
 	}
 	for _, e := range list {
-		unlock, _, err := s.tryLock(dirLocks+"/"+e.Name(), false)
+		unlock, _, err := s.tryLock(dirLocks+"/"+e.Name(), false, unix.LOCK_EX)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return removed, left, fmt.Errorf("sweep: %w", err)
 		}

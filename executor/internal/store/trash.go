@@ -7,6 +7,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Removal is a thing that is to go.
@@ -60,7 +62,7 @@ func (t *Trash) HeldSince() (time.Time, error) {
 		if _, known := t.live[name]; known || !strings.HasSuffix(e.Name(), Guard) || name == t.name || name == t.spare {
 			continue
 		}
-		unlock, _, err := t.s.tryLock(name+Guard, false)
+		unlock, _, err := t.s.tryLock(name+Guard, false, unix.LOCK_EX)
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // it ended
 			continue
