@@ -130,6 +130,9 @@ func endsOf(pattern string) ends {
 	if first < 0 {
 		return ends{head: pattern, exact: true}
 	}
+	if strings.ContainsRune(pattern, '\\') { // with a letter it is what it is in a regular expression: \b, \d
+		return ends{head: pattern[:first]}
+	}
 	tail := pattern[strings.LastIndexAny(pattern, special)+1:]
 	return ends{head: pattern[:first], tail: tail[strings.LastIndexByte(tail, '/')+1:]}
 }
