@@ -27,7 +27,10 @@ func (x *Executor) Start(ctx context.Context, n *Node, name string, args []strin
 		return 0, err
 	}
 	if iso.Rung == sandbox.InPlace {
-		return 0, &MachineError{What: "a process cannot be started in a root that builds need", Remedy: "run it where user namespaces are allowed; doctor tells what they take"}
+		return 0, &MachineError{
+			What:   "an image cannot be run where its builds need the root of this container",
+			Remedy: "let the container make user namespaces (docker run --security-opt seccomp=unconfined, or --security-opt apparmor=unconfined too; doctor tells what is missing), or watch without --run and have watch.onSuccess start what --load or --push delivered",
+		}
 	}
 	config := n.program.Target().Config.Config
 	if len(args) == 0 {

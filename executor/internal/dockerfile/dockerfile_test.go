@@ -263,6 +263,14 @@ func TestProblems(t *testing.T) {
 			`Dockerfile:2:18: cannot mount from stage "b" to "/x", stage needs to be defined before current command`}},
 		{"circles", "FROM scratch AS a\nCOPY --from=b / /\nFROM scratch AS b\nRUN --mount=from=a,target=/x y\n", dockerfile.Options{}, []string{
 			"Dockerfile:4:1: circular dependency detected on stage: a (a -> b -> a)"}},
+		{"hints name what is meant", "FROM scratch\nLABEL a\nCOPY --unpack a b\nCOPY --FROM=x a b\nCOPY --link=1 a b\nHEALTHCHECK --retries=x CMD y\n", dockerfile.Options{}, []string{
+			"Dockerfile:2:1: LABEL must have two arguments, in LABEL a\n  hint: write LABEL name=value",
+			"Dockerfile:3:6: unknown flag: --unpack\n  hint: only ADD has it",
+			"Dockerfile:4:6: unknown flag: --FROM",
+			"Dockerfile:5:6: expecting boolean value for flag --link, not: 1\n  hint: write the flag alone",
+			"Dockerfile:6:23: strconv.ParseInt: parsing \"x\": invalid syntax\n  hint: write a whole number"}},
+		{"hints of mounts and variables", "FROM scratch\nRUN --mount=type=cache,target=/x,mode=9 y\n", dockerfile.Options{}, []string{"Dockerfile:2:1: invalid value 9 for mode\n  hint: write the mode in octal"}},
+		{"an unclosed brace", "FROM scratch\nENV a=${b\n", dockerfile.Options{}, []string{"Dockerfile:2:7: failed to process \"${b\": unsupported modifier (\ufffd) in substitution, in ENV a=${b\n  hint: close the brace"}},
 		{"privileges", "FROM busybox\nRUN --security=insecure x\n", dockerfile.Options{}, []string{"Dockerfile:2:5: security.insecure is not allowed"}},
 		{"devices that are required", "FROM busybox\nRUN --device=vendor.com/gpu=0,required x\n", dockerfile.Options{}, []string{
 			`Dockerfile:2:5: required device "vendor.com/gpu=0" is not registered`}},

@@ -16,6 +16,12 @@ var hints = []struct{ part, hint string }{
 	{"unknown instruction", "instructions are ADD, ARG, CMD, COPY, ENTRYPOINT, ENV, EXPOSE, FROM, HEALTHCHECK, LABEL, ONBUILD, RUN, SHELL, STOPSIGNAL, USER, VOLUME and WORKDIR"},
 	{"missing a value on flag", "write the value behind an equals sign: --flag=value"},
 	{"duplicate flag", "give the flag once"},
+	{"expecting boolean value for flag", "write the flag alone, or with =true or =false"},
+	{"unknown flag: --unpack", "only ADD has it"},
+	{"unknown flag: --checksum", "only ADD has it"},
+	{"unknown flag: --keep-git-dir", "only ADD has it"},
+	{"unknown flag: --from", "only COPY has it"},
+	{"LABEL must have two arguments", "write LABEL name=value"},
 	{"must have two arguments", "write ENV name=value"},
 	{"names can not be blank", "write name=value"},
 	{"can't find =", "quote values with blanks, or write each pair as name=value"},
@@ -26,6 +32,10 @@ var hints = []struct{ part, hint string }{
 	{"allowed as an ONBUILD trigger", "triggers are all instructions but FROM, MAINTAINER and ONBUILD"},
 	{"Chaining ONBUILD", "name the instruction to run behind ONBUILD"},
 	{"unexpected end of statement while looking for matching", "close the quote"},
+	{"unsupported modifier (\ufffd)", "close the brace: ${name}"}, // the end of the text
+	{"missing '}'", "close the brace: ${name}"},
+	{"unsupported modifier", "modifiers are :- - :+ + :? ? # ## % %% / and //"},
+	{"bad substitution", "name a variable: ${name}"},
 	{"should not be blank", "give the ARG a default, or pass it as build arg"},
 	{"variable expansion is not supported for --from", "define a stage: FROM ${IMAGE} AS name, with the ARG before the first FROM"},
 	{"doesn't support variable expansion, define alias stage", "define a stage: FROM ${IMAGE} AS name, with the ARG before the first FROM"},
@@ -56,13 +66,23 @@ var hints = []struct{ part, hint string }{
 	{"invalid reference format", "images look like name:tag or registry/name@sha256:digest"},
 	{"parser directive can be used", "remove one of them"},
 	{"invalid escape token", "the escape directive takes \\ or `"},
+	{"invalid stage index", "stages are counted from 0, and only those above can be named"},
+	{"strconv.ParseInt", "write a whole number"},
+	{"for mode", "write the mode in octal: 0440"},
+	{"for uid", "write a number"},
+	{"for gid", "write a number"},
+	{"invalid value for size", "write a size as 64m or 1g"},
+	{"invalid value for", "write true or false"},
+	{"must be a key=value pair", "separate options by commas, without blanks: type=cache,target=/path"},
+	{"failed to parse csv mounts", "write --mount=type=cache,target=/path"},
+	{"one of source, target required", "add id=NAME to the mount"},
 	{"mode not allowed", "only cache, secret and ssh mounts have mode, uid and gid"},
 	{"invalid containerPort", "write a port, a range as 8000-8010, or either with /tcp, /udp or /sctp"},
 	{"invalid port", "write a port, a range as 8000-8010, or either with /tcp, /udp or /sctp"},
 }
 
 var (
-	quoted   = regexp.MustCompile(`("(?:[^"\\]|\\.)+")|'([^']+)'|(--[a-z][a-z-]*)|\(([^)]+)\)|(\$\{?\w+\}?)`)
+	quoted   = regexp.MustCompile(`("(?:[^"\\]|\\.)+")|'([^']+)'|(--[a-zA-Z][a-zA-Z-]*)|\(([^)]+)\)|(\$\{?\w+\}?)`)
 	position = regexp.MustCompile(`^dockerfile parse error on line \d+: `)
 )
 
