@@ -24,8 +24,8 @@ type Mount struct {
 	Target string // absolute; links are followed in the root
 
 	// Source is a path of the file system of the root that is moved to the
-	// target, and back afterwards with what was written. "" is a new
-	// directory, or a file with Data.
+	// target, and back afterwards with what was written; a link leads to it from
+	// further targets. "" is a new directory, or a file with Data.
 	Source string
 	Data   []byte // not nil: a file
 	// Secret data never touch the disk: the target is a link to a file in memory.
@@ -41,9 +41,10 @@ func (m *Mount) isNewDir() bool { return m.Source == "" && m.Data == nil }
 // Mounts are those of one command.
 type Mounts struct {
 	root   *Root
-	undo   []func() error // in the order in which things were done
-	fresh  []string       // see Mount
-	memory string         // folder of secrets
+	undo   []func() error    // in the order in which things were done
+	fresh  []string          // see Mount
+	moved  map[string]string // of each Source that was moved: its target in the root
+	memory string            // folder of secrets
 }
 
 // memoryPlace is a memory file system that every container has.
@@ -53,7 +54,7 @@ const memoryPlace = "/dev/shm"
 // are directories of the root that were made for the command before, each below
 // those ahead of it: one on the way to a target goes with it if it stays empty.
 func (r *Root) Mount(ctx context.Context, list []Mount, fresh ...string) (*Mounts, error) {
-	m := &Mounts{root: r, fresh: fresh}
+	m := &Mounts{root: r, fresh: fresh, moved: map[string]string{}}
 	for i := range list {
 		if err := m.add(ctx, &list[i]); err != nil {
 			return nil, errors.Join(fmt.Errorf("put something in place of a mount at %s: %w", list[i].Target, err), m.Close())
@@ -168,10 +169,12 @@ func (m *Mounts) put(real string, mt *Mount) error {
 			return keepTime(path.Dir(real), func() error { return move(aside, real) })
 		})
 	}
-	if mt.Source != "" {
+	first, again := m.moved[mt.Source]
+	if mt.Source != "" && !again {
 		if err := move(mt.Source, real); err != nil {
 			return fmt.Errorf("%w: is the store on another file system than the root?", err)
 		}
+		m.moved[mt.Source] = "/" + strings.TrimPrefix(strings.TrimPrefix(real, m.root.dir), "/")
 		placed, _, err := lstat(real)
 		if err != nil {
 			return err
@@ -186,7 +189,12 @@ func (m *Mounts) put(real string, mt *Mount) error {
 		})
 		return nil
 	}
-	if err := m.make(real, mt); err != nil {
+	if again {
+		err = os.Symlink(first, real)
+	} else {
+		err = m.make(real, mt)
+	}
+	if err != nil {
 		return err
 	}
 	placed, _, err := lstat(real)
