@@ -71,6 +71,9 @@ func (p *conditionParser) unexpected(want string) *textError {
 	if got == "" {
 		return &textError{p.at, "the condition ends where there should be " + want, conditionHint}
 	}
+	if got == "$" {
+		return &textError{p.at, "a condition names things without ${ }", "write vars.x == 'text', or just vars.x where it is true or false"}
+	}
 	return &textError{p.at, fmt.Sprintf("%q stands in the condition where there should be %s", got, want), conditionHint}
 }
 

@@ -21,6 +21,9 @@ const maxCells = 1000 // of one matrix
 func (p *parser) cells(t *stack) []*cell {
 	v := t.own("matrix")
 	if v == nil || v.kind != mapKind {
+		if variant := t.own("variant"); variant != nil {
+			p.warnings.Add(variant.pos, "add a matrix, or take it out", "target %q has no matrix, and variant does nothing", t.name)
+		}
 		return []*cell{{stack: t, name: t.name}}
 	}
 	x := expander{names: &targetScope{scope: p.scope, base: t.name, name: t.name}, problems: p.problems, budget: p.scope.budget}
@@ -58,7 +61,9 @@ func (p *parser) cells(t *stack) []*cell {
 		return nil
 	}
 	m := matrixReader{p, x, t, names}
-	cells = m.include(m.exclude(cells, v.get("exclude")), v.get("include"))
+	if cells = m.include(m.exclude(cells, v.get("exclude")), v.get("include")); len(cells) == 0 {
+		p.warnings.Add(v.pos, "give each axis a value", "the matrix of %q has no cell, and nothing is built of it", t.name)
+	}
 	m.name(cells)
 	return cells
 }

@@ -214,8 +214,8 @@ secrets: {s: {env: S}}
 		{"web.v2.args.A=7", "web.v2", "A=7"}, {"web.*.args.A=7", "web.v2", "A=7"}, {"worker.stage=x", "worker-2", "stage=x"}, {"worker-2.stage=x", "worker-1", ""},
 		{"api.labels.org.example.name=a: b", "api", "error"}, {"api.labels.org.example.name=x=y", "api", "A=1 org.example.name=x=y"}, {"api.executor.compression=zstd", "api", "A=1 zstd"},
 		{"api.args.A=", "api", "A="}, {"api.args.A=${target.name}", "api", "A=api"}, {"api.context=a/b", "api", "A=1 context=a/b"}, {"api.secrets=null", "api", "A=1 no secrets"},
-		{"wrker.stage=x", "api", `error --set wrker.stage: no target matches "wrker"`}, {"api.stge=x", "api", "error --set api.stge: the path names no key of a target"},
-		{"api.executor.compresion=x", "api", "error there is no key"}, {"api.stage=[x]", "api", `error --set api.stage: "stage" must be text, not a list`}, {"stage=x", "api", "error the path names no key"},
+		{"wrker.stage=x", "api", `error --set wrker.stage: no target matches "wrker"`}, {"api.stge=x", "api", "error --set api.stge: there is no key \"stge\" in a target\n  hint: did you mean \"stage\"?"},
+		{"api.executor.compresion=x", "api", "error there is no key \"executor.compresion\" in a target\n  hint: did you mean \"compression\"?"}, {"api.stage=[x]", "api", `error --set api.stage: "stage" must be text, not a list`}, {"stage=x", "api", "error the path names no key"},
 		{"api.extends=[go]", "api", "error extends says which targets there are"}, {"api.platforms=[", "api", `error "[" is not a value in YAML`}, {"run.push=true", "api", "error the path names no key"},
 	} {
 		name, value, _ := strings.Cut(c.set, "=")
@@ -260,6 +260,25 @@ secrets: {s: {env: S}}
 		}
 		if strings.Join(got, " ") != c.want {
 			t.Errorf("%s\ngot  %v\nwant %s", c.set, got, c.want)
+		}
+	}
+}
+
+// TestWhatAMatrixDoesNotDoIsAWarning looks for targets that nobody would miss at once.
+func TestWhatAMatrixDoesNotDoIsAWarning(t *testing.T) {
+	for _, c := range []struct{ targets, want string }{
+		{"{a: {matrix: {x: [1]}, variant: v1}}", ""},
+		{"{a: {variant: v1}}", `kaniko-build.yaml:2:24: target "a" has no matrix, and variant does nothing`},
+		{"{a: {}, b: {matrix: {x: [], y: [1]}}}", `kaniko-build.yaml:2:30: the matrix of "b" has no cell, and nothing is built of it`},
+		{"{a: {}, b: {matrix: {x: [1], exclude: [{x: 1}]}}}", `the matrix of "b" has no cell`},
+	} {
+		m, err := parse("version: 1\ntargets: "+c.targets, schema.Options{})
+		if err != nil {
+			t.Errorf("%s: %v", c.targets, err)
+			continue
+		}
+		if got := m.Warnings.Error(); c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s\ngot  %s\nwant %s", c.targets, got, c.want)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -79,6 +80,16 @@ func (d decoder) shown(t *Target) *value {
 			}
 		case "contexts":
 			v = d.shownContexts(v, t)
+		case "needs":
+			v = shownNames(v, t.Needs)
+		case "deps":
+			if weak := v.get("weak"); weak != nil {
+				v = replaceKey(v, "weak", shownNames(weak, t.Weak))
+			}
+		case "ssh":
+			v = shownNames(v, t.SSH)
+		case "secrets":
+			v = shownGrants(v, t.Secrets)
 		case "tags", "tagSuffix":
 			continue
 		case "image":
@@ -92,6 +103,45 @@ func (d decoder) shown(t *Target) *value {
 	}
 	slices.SortStableFunc(out, func(a, b entry) int { return cmp.Compare(order(a), order(b)) })
 	return newMap(d.body.pos, out)
+}
+
+// shownNames is a list of names in full.
+func shownNames(v *value, names []Named) *value {
+	var items []*value
+	for _, n := range names {
+		items = append(items, newText(n.Pos, n.Name))
+	}
+	return newList(v.pos, items)
+}
+
+// shownGrants is a list of secrets by their full ids.
+func shownGrants(v *value, grants []Grant) *value {
+	var items []*value
+	for _, g := range grants {
+		id, as := g.Pos, g.Pos
+		for _, written := range v.list() {
+			if written.pos == g.Pos && written.get("as") != nil {
+				id, as = written.get("id").pos, written.get("as").pos
+			}
+		}
+		item := newText(id, g.ID)
+		if g.As != g.ID {
+			item = newMap(g.Pos, []entry{{"id", id, item}, {"as", as, newText(as, g.As)}})
+		}
+		items = append(items, item)
+	}
+	return newList(v.pos, items)
+}
+
+// replaceKey is a mapping with another value for one of its keys.
+func replaceKey(v *value, key string, with *value) *value {
+	entries := slices.Clone(v.entries)
+	for i := range entries {
+		if entries[i].name == key {
+			entries[i].value = with
+		}
+	}
+	return newMap(v.pos, entries)
 }
 
 // moved is a path as it is from the workspace root.
@@ -198,7 +248,7 @@ func yamlNode(v *value, origin bool) *yaml.Node {
 			n.Content = append(n.Content, k, child)
 			if len(child.Content) == 0 && child.Kind != yaml.ScalarNode {
 				child.Style = yaml.FlowStyle
-				comment(k, e.value.pos, origin)
+				comment(child, e.value.pos, origin)
 			}
 		}
 		return n
@@ -210,12 +260,18 @@ func yamlNode(v *value, origin bool) *yaml.Node {
 		return n
 	case stringKind:
 		n.SetString(v.text)
+		if oldBool.MatchString(v.text) {
+			n.Style = yaml.DoubleQuotedStyle
+		}
 	default:
 		n.Kind, n.Value = yaml.ScalarNode, v.text
 	}
 	comment(n, v.pos, origin)
 	return n
 }
+
+// oldBool is text that older readers of YAML take for true or false.
+var oldBool = regexp.MustCompile(`^(?i:y|yes|n|no|on|off)$`)
 
 func comment(n *yaml.Node, pos diag.Pos, origin bool) {
 	if s := pos.String(); origin && s != "" {

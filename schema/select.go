@@ -212,7 +212,7 @@ func (s *selector) unknown(name string, pos diag.Pos) {
 	for _, t := range s.m.Targets {
 		names = append(names, t.Name)
 	}
-	s.problems.Add(pos, diag.Suggest(name, names), "unknown target %q", name)
+	s.problems.Add(pos, suggestFrom(name, names), "unknown target %q", name)
 }
 
 func (s *selector) groupNames() []string {

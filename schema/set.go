@@ -62,9 +62,9 @@ func (p *parser) setting(one Setting, pos diag.Pos, names []string) *setting {
 			p.problems.Add(pos, "", "%s says which targets there are, and cannot be set by a flag", f.name)
 			return nil
 		}
-		body, ok := nested(path, v, bodyShape)
+		body, hint, ok := nested(path, v, bodyShape)
 		if !ok {
-			p.problems.Add(pos, "", "there is no key %q in a target", path)
+			p.problems.Add(pos, hint, "there is no key %q in a target", path)
 			return nil
 		}
 		return &setting{body, matches}
@@ -74,33 +74,41 @@ func (p *parser) setting(one Setting, pos diag.Pos, names []string) *setting {
 		p.problems.Add(pos, diag.Suggest(pattern, names), "no target matches %q", pattern)
 		return nil
 	}
+	if pattern, path, ok := strings.Cut(one.Name, "."); ok && slices.ContainsFunc(names, Glob(pattern)) {
+		first, _, _ := strings.Cut(path, ".")
+		name, _ := cutOperator(first)
+		if hint := diag.Suggest(name, bodyShape.fieldNames()); hint != "" {
+			p.problems.Add(pos, hint, "there is no key %q in a target", first)
+			return nil
+		}
+	}
 	p.problems.Add(pos, "write --set 'TARGET.KEY=VALUE', such as --set 'api.args.VERSION=2' or --set '*.platforms+=[linux/arm64]'", "the path names no key of a target")
 	return nil
 }
 
-// nested is a body that has v at a path. One text stands for a list of one.
-func nested(path string, v *value, s *shape) (*value, bool) {
+// nested is a body that has v at a path. One text stands for a list of one. Without
+// such a path it is not ok, and hint may say which one was meant.
+func nested(path string, v *value, s *shape) (body *value, hint string, ok bool) {
 	if s.keys() == nil && s.dict != nil { // the rest is one key of the user's
-		return newMap(v.pos, []entry{{path, v.pos, v}}), true
+		return newMap(v.pos, []entry{{path, v.pos, v}}), "", true
 	}
 	first, rest, more := strings.Cut(path, ".")
 	name, op := cutOperator(first)
 	f := s.field(name)
 	if f == nil || f.shape == nil {
-		return nil, false
+		return nil, diag.Suggest(name, s.fieldNames()), false
 	}
 	if more {
 		if op != "" {
-			return nil, false
+			return nil, "", false
 		}
-		var ok bool
-		if v, ok = nested(rest, v, f.shape); !ok {
-			return nil, false
+		if v, hint, ok = nested(rest, v, f.shape); !ok {
+			return nil, hint, false
 		}
 	} else if v.isScalar() && f.shape.list != nil && !f.shape.text && !(f.shape.bool && v.kind == boolKind) && !isLoneReference(v.text) || op == "-" && v.isScalar() {
 		v = newList(v.pos, []*value{v})
 	}
-	return newMap(v.pos, []entry{{first, v.pos, v}}), true
+	return newMap(v.pos, []entry{{first, v.pos, v}}), "", true
 }
 
 // settingsFor is what --set says of a target, in the order given.

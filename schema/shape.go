@@ -80,7 +80,7 @@ const (
 func (s *shape) check(v *value, name string, st stage, l *diag.List) *value {
 	mapping := s.dict != nil || s.keys() != nil
 	switch {
-	case st == written && (s.text || s.bool || s.int || s.many()) && v.kind == stringKind && isLoneReference(v.text):
+	case st == written && !s.condition && (s.text || s.bool || s.int || s.many()) && v.kind == stringKind && isLoneReference(v.text):
 		return v
 	case v.kind == mapKind && mapping:
 		return s.checkMap(v, name, st, l)
@@ -175,6 +175,10 @@ func (s *shape) checkMap(v *value, name string, st stage, l *diag.List) *value {
 // user's own.
 func (s *shape) at(e entry, name string, l *diag.List) (*shape, string) {
 	key, op := cutOperator(e.name)
+	if (s.keys() == nil || !strings.HasPrefix(e.name, "x-")) && keyReference(e.name) {
+		l.Add(e.pos, "references stand in values only: write the key itself", "key %q holds a reference", e.name)
+		return nil, ""
+	}
 	if s.keys() == nil { // names of the user's choice
 		if op != "" && s.dict.many() {
 			return operand(op, s.dict), name + "." + e.name
@@ -202,6 +206,14 @@ func (s *shape) at(e entry, name string, l *diag.List) (*shape, string) {
 		return operand(op, f.shape), e.name
 	}
 	return nil, ""
+}
+
+// keyReference tells whether a key holds what would be a reference in a value.
+func keyReference(key string) bool {
+	segments, bad := splitText(key)
+	return bad != nil && strings.Contains(key, "${") || slices.ContainsFunc(segments, func(s segment) bool {
+		return s.ref != nil && slices.Contains(namespaces, s.ref.ns)
+	})
 }
 
 // operand is the shape of what stands beside key+ or key-.

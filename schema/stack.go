@@ -107,7 +107,7 @@ func (p *parser) checkParents(s *stack) {
 			p.problems.Add(parent.pos, "move it to a file that includes this one, or include "+hidden.unit.file+" here",
 				"%q extends template %q, which %s does not see (%s)", s.name, parent.text, file, hidden.pos)
 		case !known:
-			p.problems.Add(parent.pos, diag.Suggest(parent.text, namesOf(p.spaces.bodies, "template")), "%q extends unknown template %q", s.name, parent.text)
+			p.problems.Add(parent.pos, suggestFrom(parent.text, namesOf(p.spaces.bodies, "template")), "%q extends unknown template %q", s.name, parent.text)
 		case d.what != "template":
 			p.problems.Add(parent.pos, "move what they share into a template", "%q extends %q, which is a %s", s.name, parent.text, d.what)
 		}

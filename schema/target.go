@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"kaniko-build/schema/diag"
 )
 
 // allTargets resolves every target.
@@ -194,7 +192,7 @@ func (d decoder) targetName(v *value, name string) (full string, ok bool) {
 	full, decl, known := d.find(d.spaces.bodies, name, v.pos.File, nil)
 	switch {
 	case !known:
-		d.problems.Add(v.pos, diag.Suggest(name, namesOf(d.spaces.bodies, "target")), "target %q depends on unknown target %q", d.cell.name, name)
+		d.problems.Add(v.pos, suggestFrom(name, namesOf(d.spaces.bodies, "target")), "target %q depends on unknown target %q", d.cell.name, name)
 	case decl.what != "target":
 		d.problems.Add(v.pos, "", "target %q depends on %q, which is a %s", d.cell.name, name, decl.what)
 	default:
@@ -370,6 +368,10 @@ func (d decoder) namedContext(v *value) (kind ContextKind, text string, weak boo
 		return ContextGit, rest, false
 	case "http", "https":
 		return ContextHTTP, v.text, false
+	case "docker-image", "oci-layout", "service":
+		ours := map[string]string{"docker-image": "image:", "oci-layout": "oci:", "service": "target:"}[scheme]
+		d.problems.Add(v.pos, "write "+ours+strings.TrimPrefix(rest, "//"), "unknown kind of context %q", scheme+":")
+		return ContextDir, ".", false
 	default:
 		d.problems.Add(v.pos, suggestFrom(scheme, []string{"target", "target?", "image", "oci", "git", "http", "https"}), "unknown kind of context %q", scheme+":")
 		return ContextDir, ".", false

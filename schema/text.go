@@ -483,9 +483,12 @@ func semver(s string) (string, error) {
 	}
 }
 
-// suggestFrom is a suggestion, or the whole list when nothing is near.
+// maxListed is how many names a hint may list.
+const maxListed = 20
+
+// suggestFrom is a suggestion, or the whole list when nothing is near and it is short.
 func suggestFrom(got string, names []string) string {
-	if hint := diag.Suggest(got, names); hint != "" || len(names) == 0 {
+	if hint := diag.Suggest(got, names); hint != "" || len(names) == 0 || len(names) > maxListed {
 		return hint
 	}
 	names = slices.Sorted(slices.Values(names))

@@ -1,6 +1,7 @@
 package schema_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -342,3 +343,37 @@ func TestManifestMayBeAnyFileSystem(t *testing.T) {
 type failing struct{ err error }
 
 func (f failing) Open(string) (fs.File, error) { return nil, f.err }
+
+// TestPrintNamesWhatIsMeant has names with a prefix, lists with nothing in them and
+// text that others read as true.
+func TestPrintNamesWhatIsMeant(t *testing.T) {
+	m, err := parseTree(tree(`-- kaniko-build.yaml --
+version: 1
+include: [{path: data/kaniko-build.yaml, prefix: data/}]
+targets: {api: {}}
+-- data/kaniko-build.yaml --
+secrets: {s: {env: S}, t: {env: T}}
+ssh: {k: {}}
+targets:
+  lib: {}
+  etl:
+    needs: [lib, api]
+    deps: {weak: [lib]}
+    secrets: [s, {id: t, as: u}]
+    ssh: [k]
+    platforms: []
+    labels: {a: "yes"}
+`), schema.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := m.Print(&b, []string{"data/etl"}, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"- data/lib # data/kaniko-build.yaml:6:13", "- api #", "weak:\n        - data/lib #", "- id: data/s #", "- id: data/t #", "as: u #", "- data/k #", "platforms: [] # data/kaniko-build.yaml:10:16\n", `a: "yes" #`} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("there is no %q in\n%s", want, b.String())
+		}
+	}
+}

@@ -173,7 +173,7 @@ func readYAML(name string, text []byte, l *diag.List) *value {
 		l.Add(file, "the smallest manifest is: version: 1, and targets", "is empty")
 		return nil
 	} else if err != nil {
-		l.AddErr(file, syntaxProblem(name, err))
+		l.AddErr(file, syntaxProblem(name, text, err))
 		return nil
 	}
 	r := &yamlReader{source: newSource(name, text), problems: l, made: map[*yaml.Node]*value{}}
@@ -183,7 +183,7 @@ func readYAML(name string, text []byte, l *diag.List) *value {
 	case err == nil:
 		l.Add(r.source.pos(second.Line, second.Column), "keep one, or split the file", "a second YAML document in one file")
 	case !errors.Is(err, io.EOF):
-		l.AddErr(file, syntaxProblem(name, err))
+		l.AddErr(file, syntaxProblem(name, text, err))
 	}
 	return v
 }
@@ -206,8 +206,10 @@ func notUTF8(name string, text []byte) diag.Pos {
 
 var yamlErrorLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
-// syntaxProblem gives an error of the YAML parser its position.
-func syntaxProblem(name string, err error) error {
+var unknownAnchor = regexp.MustCompile(`unknown anchor '([^']*)' referenced`)
+
+// syntaxProblem gives an error of the YAML parser its position in text.
+func syntaxProblem(name string, text []byte, err error) error {
 	p := &diag.Problem{Pos: diag.Pos{File: name}}
 	m := yamlErrorLine.FindStringSubmatch(err.Error())
 	if m == nil {
@@ -218,6 +220,15 @@ func syntaxProblem(name string, err error) error {
 		p.Pos.Line, _ = strconv.Atoi(m[1]) // the pattern takes digits only; too many of them leave the line unknown
 	}
 	p.What = "not YAML: " + strings.TrimPrefix(err.Error(), m[0])
+	if a := unknownAnchor.FindStringSubmatch(err.Error()); a != nil { // yaml.v3 does not say where
+		p.What = fmt.Sprintf("alias %q leads nowhere", a[1])
+		use := regexp.MustCompile(`(?m)(?:^|[\s,:\[{-])\*` + regexp.QuoteMeta(a[1]) + `(?:[\s,\]}]|$)`)
+		if at := use.FindIndex(text); at != nil {
+			star := at[0] + bytes.IndexByte(text[at[0]:at[1]], '*')
+			line := bytes.LastIndexByte(text[:star], '\n') + 1
+			p.Pos.Line, p.Pos.Col = bytes.Count(text[:star], []byte("\n"))+1, star-line+1
+		}
+	}
 	if strings.Contains(p.What, "did not find expected ','") {
 		p.Hint = "here or in the next line: inside { } and [ ] a text with ${...} needs quotes"
 	}

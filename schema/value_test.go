@@ -37,7 +37,7 @@ func TestHostileYAMLEndsFast(t *testing.T) {
 		"not text":              {"version: \xff\xfe", "is not UTF-8 text"},
 		"binary":                {"\x00\x01\x02", "not YAML"},
 		"alias of itself":       {"a: &a [*a]", "leads to a value that holds it"},
-		"alias of nothing":      {"a: *b", "unknown anchor"},
+		"alias of nothing":      {"a: *b", `f:1:4: alias "b" leads nowhere`},
 		"merge of text":         {"a: {<<: x}", `"<<" takes a mapping`},
 		"custom tag":            {"a: !custom {}", "is not allowed"},
 		"tagged key":            {"!!str a: b", "a key must be plain text"},

@@ -242,6 +242,7 @@ func (s *scope) settle() {
 	s.all(func(v *variable) {
 		if got := s.value(v); v.required && (got == nil || got.kind == nullKind) {
 			s.problems.Add(v.pos, fmt.Sprintf("set it with --var %s=... or %s", v.name, overrideName(v.name)), "variable %q is required and has no value", v.name)
+			v.value = failedValue // told, also for who names it
 		}
 	})
 }

@@ -121,6 +121,10 @@ func Suggest(got string, names []string) string {
 		dist = 2
 	}
 	for _, n := range slices.Sorted(slices.Values(names)) {
+		if strings.HasSuffix(n, "/"+got) && got != "" { // without its prefix
+			best = n
+			break
+		}
 		if d := levenshtein.Distance(strings.ToLower(got), strings.ToLower(n), nil); d < dist && d < len(n) {
 			best, dist = n, d
 		}

@@ -30,9 +30,9 @@ func TestListSortsAndDropsRepeats(t *testing.T) {
 
 func TestSuggestOnlyWhatIsNear(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
-		{"bse", `did you mean "base"?`}, {"BASE", `did you mean "base"?`}, {"ap", `did you mean "api"?`}, {"zebra", ""}, {"x", ""},
+		{"bse", `did you mean "base"?`}, {"BASE", `did you mean "base"?`}, {"ap", `did you mean "api"?`}, {"zebra", ""}, {"x", ""}, {"etl", `did you mean "data/etl"?`},
 	} {
-		if got := diag.Suggest(c.got, []string{"api", "base"}); got != c.want {
+		if got := diag.Suggest(c.got, []string{"api", "base", "data/etl"}); got != c.want {
 			t.Errorf("Suggest(%q) = %q, want %q", c.got, got, c.want)
 		}
 	}
