@@ -17,6 +17,8 @@ import (
 	"kaniko-build/cmd/kaniko-build/internal/importer/bake"
 	"kaniko-build/cmd/kaniko-build/internal/importer/compose"
 	"kaniko-build/cmd/kaniko-build/internal/importer/skaffold"
+	"kaniko-build/executor"
+	"kaniko-build/plan"
 	"kaniko-build/schema"
 	"kaniko-build/schema/diag"
 )
@@ -164,8 +166,18 @@ func (t terminal) tryManifest(ctx context.Context, root, name string, text []byt
 	}
 	o.Trust, o.Now = nil, time.Unix(0, 0)
 	o.Archive = func(string, string) (string, error) { return strings.Repeat("0", 64), nil } // it is fetched when it is built
-	return schema.Parse(withFile{os.DirFS(root), name, text}, name, o)
+	m, err := schema.Parse(withFile{os.DirFS(root), name, text}, name, o)
+	if err != nil {
+		return nil, err
+	}
+	_, err = plan.Make(m, nil, plan.Facts{Platform: executor.HostPlatform()}, noDockerfiles{})
+	return m, err
 }
+
+// noDockerfiles plans a manifest by what it says itself.
+type noDockerfiles struct{}
+
+func (noDockerfiles) References(schema.Target, string) ([]plan.Reference, error) { return nil, nil }
 
 // tellImport prints what was left out and what is different. It is an error if
 // something was.

@@ -93,6 +93,9 @@ func inRule(patterns []string, rel string) string {
 		for strings.ContainsAny(p, "*?") {
 			p = path.Dir(p)
 		}
+		if p == "." {
+			return rel
+		}
 		if rest, ok := strings.CutPrefix(rel, p+"/"); ok {
 			return rest
 		}

@@ -106,6 +106,7 @@ type Group struct {
 // Profile changes targets by name.
 type Profile struct {
 	Name    string
+	When    string // condition; "" is never by itself
 	Targets []Target
 }
 
@@ -150,6 +151,44 @@ type Target struct {
 	Matrix     []Axis
 	Variant    Text
 	Rules      []Rule
+	Gone       []string // keys that are taken away, of a profile's target
+}
+
+// Without takes away what an old form of the target says and this one does not, so
+// that laid over the old one it is this one.
+func (t *Target) Without(old Target) {
+	for _, f := range []struct{ now, old *Text }{{&t.Context, &old.Context}, {&t.Dockerfile, &old.Dockerfile}, {&t.Inline, &old.Inline}, {&t.Stage, &old.Stage}, {&t.Network, &old.Network}} {
+		if f.now.Value == "" && f.old.Value != "" {
+			f.now.Null = true
+		}
+	}
+	for _, f := range []struct {
+		now *[]Entry
+		old []Entry
+	}{{&t.Args, old.Args}, {&t.Contexts, old.Contexts}, {&t.Labels, old.Labels}, {&t.Annotated, old.Annotated}, {&t.Executor, old.Executor}} {
+		for _, e := range f.old {
+			if !slices.ContainsFunc(*f.now, func(n Entry) bool { return n.Key == e.Key }) {
+				*f.now = append(*f.now, Entry{Key: e.Key, Text: Text{Null: true}})
+			}
+		}
+	}
+	for _, f := range []struct {
+		key      string
+		now, was bool
+	}{
+		{"image", len(t.Images) > 0, len(old.Images) > 0},
+		{"platforms", len(t.Platforms) > 0 || t.Platform.Value != "", len(old.Platforms) > 0 || old.Platform.Value != ""},
+		{"secrets", len(t.Secrets) > 0, len(old.Secrets) > 0},
+		{"ssh", len(t.SSH) > 0, len(old.SSH) > 0},
+		{"noCache", t.NoCache || len(t.NoStages) > 0, old.NoCache || len(old.NoStages) > 0},
+		{"cache", t.Cache != nil, old.Cache != nil},
+		{"hooks", len(t.Before)+len(t.After) > 0, len(old.Before)+len(old.After) > 0},
+		{"watch", len(t.Rules) > 0, len(old.Rules) > 0},
+	} {
+		if f.was && !f.now {
+			t.Gone = append(t.Gone, f.key)
+		}
+	}
 }
 
 // Tag is a tag, which counts only if a condition holds.

@@ -81,6 +81,10 @@ func (t *Target) Named(names []Full) {
 		met[key] = true
 		return again
 	})
+	for i := range names { // what it is by digest cannot be built
+		names[i].Value, _, _ = strings.Cut(names[i].Value, "@sha256:")
+		names[i].Now, _, _ = strings.Cut(names[i].Now, "@sha256:")
+	}
 	for _, n := range names {
 		repo, tag, ok := Cut(n.Value)
 		if !ok {

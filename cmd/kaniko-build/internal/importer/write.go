@@ -83,6 +83,7 @@ func (d *Draft) Write(w io.Writer) error {
 			changes.add(t.Name, t.node())
 		}
 		one := mapping()
+		one.text("when", p.When)
 		one.some("targets", changes)
 		profiles.add(p.Name, one)
 	}
@@ -282,6 +283,9 @@ func (t Target) node() node {
 		watch := mapping()
 		watch.add("rules", rules)
 		n.add("watch", watch)
+	}
+	for _, key := range t.Gone {
+		n.add(key, text(Text{Null: true}))
 	}
 	return n
 }

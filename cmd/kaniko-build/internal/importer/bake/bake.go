@@ -406,6 +406,17 @@ func (s *source) ours(name string) []string {
 	if t := s.target(name); t != nil && t.ours != "" {
 		return t.all()
 	}
+	for _, g := range s.groups {
+		if g.name == name && name == "default" { // where it is everything there is no such group
+			var out []string
+			for _, item := range g.targets {
+				if item != name {
+					out = append(out, s.ours(item)...)
+				}
+			}
+			return out
+		}
+	}
 	for _, t := range s.targets {
 		for _, c := range t.cells {
 			if c.name == name {

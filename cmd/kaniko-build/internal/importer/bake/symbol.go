@@ -136,7 +136,11 @@ func (s *scope) symbol(e hcl.Expression) symbol {
 			if diags.HasErrors() || key.IsNull() || !key.Type().Equals(cty.String) {
 				return s.evaluate(e)
 			}
-			out.keys, out.items = append(out.keys, key.AsString()), append(out.items, s.symbol(item.ValueExpr))
+			value := s.symbol(item.ValueExpr)
+			if s.depends(item.KeyExpr, 0) {
+				value = value.from(s.code(item.KeyExpr))
+			}
+			out.keys, out.items = append(out.keys, key.AsString()), append(out.items, value)
 		}
 		return out
 	case *hclsyntax.ConditionalExpr:
@@ -203,7 +207,10 @@ func (s *scope) template(e *hclsyntax.TemplateExpr) symbol {
 		if name, ok := lone(next.text); ok && next.kind == text && next.value != cty.NilVal && next.value.IsNull() {
 			next.text = "${" + name + ":-}" // a condition keeps it from being asked for
 		}
-		if next.kind == null && next.value != cty.NilVal && next.source == "" {
+		if next.kind == null && next.value == cty.NilVal {
+			return next // it was told
+		}
+		if next.kind == null && next.source == "" {
 			return s.evaluate(e)
 		}
 		var ok bool
@@ -507,6 +514,15 @@ func (s *scope) call(e *hclsyntax.FunctionCallExpr) (symbol, bool) {
 			out.items = append(out.items, part.items...)
 		}
 		return out, true
+	case e.Name == "format" && len(e.Args) > 0:
+		args := make([]symbol, len(e.Args)-1)
+		for i := range args {
+			args[i] = s.symbol(e.Args[i+1])
+		}
+		out, ok := formatted(s.symbol(e.Args[0]), args)
+		return out, ok
+	case e.Name == "formatlist" && len(e.Args) > 1:
+		return s.formatList(e)
 	case e.Name == "compact" && len(e.Args) == 1:
 		out := s.symbol(e.Args[0])
 		return out, out.kind == list // empty ones drop out of tags and platforms by themselves
@@ -528,6 +544,129 @@ func (s *scope) call(e *hclsyntax.FunctionCallExpr) (symbol, bool) {
 		return symbol{value: s.quiet(e), text: fmt.Sprintf("${%s|replace(%s, %s)}", name, l, r)}, true
 	}
 	return symbol{}, false
+}
+
+// formatted puts texts in the place of the verbs %s and %v of another.
+func formatted(f symbol, args []symbol) (symbol, bool) {
+	if f.kind == choice {
+		yes, ok := formatted(f.items[0], args)
+		no, ok2 := formatted(f.items[1], args)
+		return symbol{kind: choice, cond: f.cond, items: []symbol{yes, no}, source: f.source, value: cty.StringVal(yes.now())}.decided(f), ok && ok2 && count(yes)+count(no) <= maxChoices
+	}
+	if f.kind != text || f.listRef || f.source != "" {
+		return symbol{}, false
+	}
+	out := symbol{value: cty.StringVal("")}
+	rest, now := f.text, f.now()
+	if strings.Count(rest, "%") != strings.Count(now, "%") {
+		return symbol{}, false // a verb comes of a variable
+	}
+	put := func(s symbol) (ok bool) {
+		out, ok = join(out, s)
+		return ok
+	}
+	for {
+		before, after, found := strings.Cut(rest, "%")
+		nowBefore, nowAfter, _ := strings.Cut(now, "%")
+		if !put(symbol{value: cty.StringVal(nowBefore), text: before}) {
+			return symbol{}, false
+		}
+		switch {
+		case !found:
+			return out, len(args) == 0
+		case strings.HasPrefix(after, "%"):
+			if !put(symbol{value: cty.StringVal("%"), text: "%"}) {
+				return symbol{}, false
+			}
+		case len(args) == 0 || !strings.HasPrefix(after, "s") && !strings.HasPrefix(after, "v") || !put(args[0]):
+			return symbol{}, false
+		default:
+			args = args[1:]
+		}
+		rest, now = after[1:], nowAfter[1:]
+	}
+}
+
+// decided is a choice with the value of the side that another choice takes now.
+func (s symbol) decided(like symbol) symbol {
+	if like.value != cty.NilVal && like.items[0].value != cty.NilVal && !same(like.items[0].value, like.value) {
+		s.value = cty.StringVal(s.items[1].now())
+	}
+	return s
+}
+
+// formatList is a list of formatted texts. What compact drops when it is empty is a
+// choice.
+func (s *scope) formatList(e *hclsyntax.FunctionCallExpr) (symbol, bool) {
+	f := s.symbol(e.Args[0])
+	if f.kind != text && f.kind != choice {
+		return symbol{}, false
+	}
+	size := -1
+	var args []symbol
+	for _, a := range e.Args[1:] {
+		arg := s.symbol(a)
+		if call, ok := a.(*hclsyntax.FunctionCallExpr); ok && call.Name == "compact" && arg.kind == list {
+			if len(e.Args) > 2 {
+				return symbol{}, false
+			}
+			arg = droppable(arg)
+		}
+		if arg.kind == list {
+			if size >= 0 && size != len(arg.items) {
+				return symbol{}, false
+			}
+			size = len(arg.items)
+		} else if arg.kind != text || arg.listRef {
+			return symbol{}, false
+		}
+		args = append(args, arg)
+	}
+	if size < 0 {
+		return symbol{}, false
+	}
+	out := symbol{kind: list, value: s.quiet(e)}
+	for i := range size {
+		one := make([]symbol, len(args))
+		for k, a := range args {
+			if one[k] = a; a.kind == list {
+				one[k] = a.items[i]
+			}
+		}
+		var item symbol
+		var ok bool
+		if c := one[0]; len(one) == 1 && c.kind == choice && c.items[1].kind == text && c.items[1].text == "" { // it may drop out
+			var inner symbol
+			if inner, ok = formatted(f, c.items[:1]); ok {
+				item = symbol{kind: choice, cond: c.cond, items: []symbol{inner, c.items[1]}, value: cty.StringVal(inner.now())}.decided(c)
+			}
+		} else {
+			item, ok = formatted(f, one)
+		}
+		if !ok {
+			return symbol{}, false
+		}
+		out.items = append(out.items, item)
+	}
+	return out, true
+}
+
+// droppable is a list whose items are choices if they can be empty.
+func droppable(l symbol) symbol {
+	out := symbol{kind: list, value: l.value}
+	empty := symbol{value: cty.StringVal("")}
+	for _, item := range l.items {
+		name, ok := lone(item.text)
+		switch {
+		case item.kind == text && item.text == "":
+			continue
+		case item.kind == text && ok:
+			kept := cty.StringVal(item.now())
+			item = symbol{kind: choice, cond: name + " != ''", items: []symbol{item, empty}, value: kept}
+		}
+		out.items = append(out.items, item)
+	}
+	return out
 }
 
 // flatList is a list whose choice between lists is one in each item, if the other

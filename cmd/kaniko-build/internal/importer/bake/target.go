@@ -3,6 +3,7 @@ package bake
 import (
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -267,11 +268,17 @@ func (s *source) body(t *target, bound map[string]symbol, name string) importer.
 	for _, key := range names {
 		b.attribute(key, t.attrs[key], t.every(key))
 	}
-	if out.TagSuffix != nil && len(out.Tags) == 0 && len(out.Images) == 0 && out.TagList.Value == "" {
-		out.TagSuffix = nil
+	short := func(t importer.Tag) bool { return !strings.ContainsAny(withoutReferences(t.Value), "/:") }
+	if out.TagSuffix != nil && !slices.ContainsFunc(out.Tags, short) && len(out.Images) == 0 && out.TagList.Value == "" {
+		out.TagSuffix = nil // whole names have none anyway, and without a tag cells have to differ
 	}
 	return out
 }
+
+var anyReference = regexp.MustCompile(`\$\{[^}]*\}`)
+
+// withoutReferences is a text with nothing in the place of its references.
+func withoutReferences(s string) string { return anyReference.ReplaceAllString(s, "") }
 
 // builder fills one body.
 type builder struct {
@@ -331,7 +338,7 @@ func (b *builder) attribute(key string, a *hcl.Attribute, all []*hcl.Attribute) 
 	case "contexts":
 		b.contexts(a, v)
 	case "tags":
-		b.tags(v)
+		b.tags(a, v)
 	case "platforms":
 		if v.kind == text && v.listRef {
 			b.out.Platform = importer.Text{Value: v.text}
@@ -530,7 +537,7 @@ func (b *builder) contexts(a *hcl.Attribute, v symbol) {
 	}
 }
 
-func (b *builder) tags(v symbol) {
+func (b *builder) tags(a *hcl.Attribute, v symbol) {
 	if v.kind == text && v.listRef {
 		b.out.TagList = importer.Text{Value: v.text}
 		return
@@ -563,6 +570,10 @@ func (b *builder) tags(v symbol) {
 		}
 		t := b.leaf(v)
 		if t.Value == "" || t.Null {
+			return
+		}
+		if t.Source != "" && !importer.HasReference(t.Value) && !importer.IsImage(v.now()) { // with the defaults it is none
+			b.drop(a, "write it by hand: "+t.Source, "the tag %q", v.now())
 			return
 		}
 		names = append(names, importer.Full{Text: t, Now: v.now(), If: cond})
@@ -618,8 +629,8 @@ func (b *builder) fields(v symbol) map[string]importer.Text {
 
 func (b *builder) secrets(a *hcl.Attribute, v symbol) {
 	f := b.fields(v)
-	if len(f) == 0 {
-		return
+	if len(f) == 0 || slices.ContainsFunc(v.items, func(s symbol) bool { return s.kind == null && s.value == cty.NilVal }) {
+		return // the second was told
 	}
 	id := f["id"].Value
 	if id == "" {
@@ -745,6 +756,9 @@ func (b *builder) output(a *hcl.Attribute, v symbol) {
 		}
 	}
 	o := importer.Output{Dest: dest}
+	if name := f["name"]; name.Value != "" && b.t.attrs["tags"] == nil && (kind == "image" || kind == "registry") {
+		b.out.Named([]importer.Full{{Text: name, Now: name.Value}}) // tags are stronger
+	}
 	switch kind {
 	case "local", "tar", "oci", "docker":
 		if dest.Value == "-" {

@@ -166,7 +166,7 @@ func (p *project) kaniko(t *importer.Target, kaniko importer.YAML) {
 			t.Stage = p.template(v)
 		case "buildArgs":
 			p.args(t, v)
-		case "contextSubPath", "buildContext", "image", "initImage", "env", "verbosity", "logFormat", "logTimestamp", "digestFile", "imageNameWithDigestFile", "imageNameTagWithDigestFile", "cleanup", "force", "useNewRun", "volumeMounts", "copyMaxRetries", "copyTimeout":
+		case "contextSubPath": // a part of the context
 		case "cache":
 			t.Cache = &importer.Cache{Repo: p.template(v.Get("repo")), TTL: v.Get("ttl").Text()}
 			if v.Get("cacheCopyLayers").Is() && !v.Get("cacheCopyLayers").True() {
@@ -219,7 +219,9 @@ func (p *project) kaniko(t *importer.Target, kaniko importer.YAML) {
 			t.ExtraArgs = append(t.ExtraArgs, "--push-retry="+v.Text())
 		case "flags":
 			t.ExtraArgs = append(t.ExtraArgs, v.Texts()...)
-		case "noPush", "noPushCache", "skipUnusedStages", "skipPushPermission", "tarPath", "ociLayoutPath", "skipTLSVerify":
+		case "noPush", "noPushCache", "skipUnusedStages", "skipPushPermission", "tarPath", "ociLayoutPath", "skipTLSVerify",
+			"image", "initImage", "verbosity", "logFormat", "logTimestamp", "digestFile", "imageNameWithDigestFile", "imageNameTagWithDigestFile",
+			"cleanup", "force", "useNewRun", "copyMaxRetries", "copyTimeout":
 			p.draft.Tell(pair.Pos, "", "image %q: kaniko.%s changes nothing in the image", t.Name, pair.Key)
 		default:
 			p.draft.Drop(pair.Pos, "", "image %q: kaniko.%s", t.Name, pair.Key)
@@ -235,10 +237,16 @@ func (p *project) sync(t *importer.Target, s importer.YAML) {
 			p.draft.Drop(m.Pos(), "write where it is from the root", "image %q: a sync to %q, which counts from the working directory of the image", t.Name, dest)
 			continue
 		}
-		if strip := m.Get("strip"); strip.Is() {
+		below := src // what a rule leaves out of names, and skaffold does not
+		for below = path.Clean(below); strings.ContainsAny(below, "*?") || below == path.Clean(src) && below != "."; {
+			below = path.Dir(below)
+		}
+		strip := m.Get("strip")
+		rest, ok := strings.CutPrefix(below+"/", strip.Text())
+		if !ok {
 			p.draft.Tell(strip.Pos(), "", "image %q: files keep their path below %s; look at strip: %s", t.Name, dest, strip.Text())
 		}
-		t.Rules = append(t.Rules, importer.Rule{Paths: []string{src}, Action: "sync", To: dest})
+		t.Rules = append(t.Rules, importer.Rule{Paths: []string{src}, Action: "sync", To: path.Join(dest, rest)})
 	}
 	for _, key := range []string{"infer", "auto"} {
 		if v := s.Get(key); v.Is() && (v.IsList() || v.True()) {

@@ -1,6 +1,7 @@
 package skaffold
 
 import (
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,11 +55,6 @@ func (p *project) profile(c config, profile importer.YAML, base map[string]impor
 			list[n] = list[n].With(keys[3:], op, patch.Get("value"))
 		}
 	}
-	for _, key := range []string{"activation"} {
-		if v := profile.Get(key); v.Is() {
-			p.draft.Tell(v.Pos(), "--profile "+name+" turns it on; a condition is when:", "profile %q is not turned on by itself", name)
-		}
-	}
 	if v := build.Get("tagPolicy"); v.Is() {
 		p.draft.Drop(v.Pos(), "", "profile %q: its tagPolicy", name)
 	}
@@ -67,7 +63,7 @@ func (p *project) profile(c config, profile importer.YAML, base map[string]impor
 			p.draft.Tell(v.Pos(), "runner: says where nodes run", "profile %q: %s", name, key)
 		}
 	}
-	out := importer.Profile{Name: name}
+	out := importer.Profile{Name: name, When: p.activation(name, profile.Get("activation"))}
 	for _, a := range list {
 		p.name(a)
 		t, ok := p.artifact(c, a)
@@ -76,6 +72,9 @@ func (p *project) profile(c config, profile importer.YAML, base map[string]impor
 		}
 		old, known := base[t.Name]
 		t.Tags = old.Tags
+		if known {
+			t.Without(old)
+		}
 		if !known || !t.Equal(old) {
 			out.Targets = append(out.Targets, t)
 		}
@@ -85,7 +84,35 @@ func (p *project) profile(c config, profile importer.YAML, base map[string]impor
 	}
 	if i := slices.IndexFunc(p.draft.Profiles, func(old importer.Profile) bool { return old.Name == name }); i >= 0 {
 		p.draft.Profiles[i].Targets = append(p.draft.Profiles[i].Targets, out.Targets...)
+		if p.draft.Profiles[i].When == "" {
+			p.draft.Profiles[i].When = out.When
+		}
 		return
 	}
 	p.draft.Profiles = append(p.draft.Profiles, out)
+}
+
+// activation is the condition that turns a profile on: what it says of the
+// environment. Each entry turns it on by itself.
+func (p *project) activation(name string, v importer.YAML) string {
+	var out []string
+	for _, entry := range v.Items() {
+		env := entry.Get("env")
+		variable, want, ok := strings.Cut(env.Text(), "=")
+		op := " =~ "
+		if rest, not := strings.CutPrefix(want, "!"); not {
+			op, want = " !~ ", rest
+		}
+		quoted := "'" + want + "'"
+		if want == "" {
+			op, quoted = map[string]string{" =~ ": " == ", " !~ ": " != "}[op], "''"
+		}
+		others := slices.ContainsFunc(entry.Pairs(), func(pair importer.Pair) bool { return pair.Key != "env" })
+		if _, err := regexp.Compile(want); !ok || others || err != nil || !isName(variable) || strings.ContainsAny(want, "'\n") {
+			p.draft.Tell(entry.Pos(), "--profile "+name+" turns it on; a condition is when:", "profile %q is not turned on by itself", name)
+			continue
+		}
+		out = append(out, "env."+variable+op+quoted)
+	}
+	return strings.Join(out, " || ")
 }

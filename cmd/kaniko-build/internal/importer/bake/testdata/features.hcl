@@ -147,3 +147,25 @@ target "odd" {
   colour        = "red"
   tags          = [formatdate("YYYY", timestamp())]
 }
+
+variable "MIRROR" {
+  default = ""
+}
+
+variable "FLAT" {
+  default = false
+}
+
+target "listed" {
+  tags = notequal("", MIRROR) ? formatlist(FLAT ? "${MIRROR}:listed-%s" : "${MIRROR}/listed:%s", compact(["latest", VERSION])) : []
+  labels = { "${TAG}.name" = format("%s-100%%", "x") }
+}
+
+target "exported" {
+  output = ["type=image,name=registry.example.com/exported:1,push=true"]
+  secret = [{ id = "lost", src = "${HOME}/lost" }]
+}
+
+group "most" {
+  targets = ["default", "listed"]
+}
