@@ -478,7 +478,9 @@ func (x *Executor) findImage(ctx context.Context, n *Node, r dockerfile.ImageRef
 		}
 	}
 	if parent != nil {
-		return &baseImage{config: &parent.program.Target().Config, node: parent}, nil
+		config := parent.program.Target().Config
+		config.History = parent.history() // their times come with the layers
+		return &baseImage{config: &config, node: parent}, nil
 	}
 	res, err := x.registry.Resolve(ctx, ref, r.Platform)
 	if err != nil {
