@@ -18,6 +18,8 @@ targets:
   dep: {context: child, contexts: {ctx: "target:base"}, deps: {weak: [base]}}
   named: {context: named, deps: {weak: [base]}}
   lib: {context: d}
+  late: {context: d, image: x.io/late, tags: [v1, {tag: "in-${input.digest}", role: identity}]}
+  later: {context: child, contexts: {ctx: "target?:late"}}
 -- d/Dockerfile --
 FROM scratch
 -- child/Dockerfile --
@@ -33,6 +35,7 @@ FROM x.io/base:v1
 		{"dep base", "base dep | dep>base |"},
 		{"named", "named | |"},
 		{"named base", "base named | named>base |"},
+		{"later", "later | | later.ctx=x.io/late:in-${input.digest}"},
 	} {
 		p, err := makePlan(t, files, amd64, strings.Fields(c.selection)...)
 		if err != nil {
@@ -43,7 +46,7 @@ FROM x.io/base:v1
 		for _, n := range p.Nodes {
 			nodes = append(nodes, string(n.ID))
 			for name, image := range n.Published {
-				published = append(published, fmt.Sprintf("%s.%s=%s", n.ID, name, image))
+				published = append(published, fmt.Sprintf("%s.%s=%s", n.ID, name, image.Image))
 			}
 		}
 		for _, e := range p.Edges {

@@ -44,8 +44,17 @@ type Node struct {
 	Cause  *Cause // why it is affected, in a plan of what is
 	// Published tells which images stand for weak parents that are not in the plan,
 	// by the name of a named context.
-	Published map[string]string
+	Published map[string]Published
 }
+
+// Published is the image of a target that is not in the plan.
+type Published struct {
+	Image  string // may hold references for schema.Expand, to the target's input digest
+	Target string
+}
+
+// MarshalText is the image: that is what programs ask a plan for.
+func (p Published) MarshalText() ([]byte, error) { return []byte(p.Image), nil }
 
 // EdgeKind says where an edge comes from.
 type EdgeKind string
@@ -341,28 +350,30 @@ func (p *planner) weaken(tp *targetPlan, needed map[string]bool) []Edge {
 		case w.Kind == ByImage: // it names the image already
 		default:
 			image := published(w.parent)
-			if image == "" {
-				p.problems.Add(w.Pos, "give it a tag of another kind, or build it in the same run", "no image of %q is known while it is not built", w.parent.Name)
-				continue
-			}
 			if n.Published == nil {
-				n.Published = map[string]string{}
+				n.Published = map[string]Published{}
 			}
-			n.Published[w.Name] = image
+			n.Published[w.Name] = Published{image, w.parent.Name}
 		}
 	}
 	return edges
 }
 
 // published is the image that a target is found by when it is not built: its
-// identity tag, else its first; "" when all of them tell what it is built of.
+// identity tag, else its first.
 func published(t *schema.Target) string {
-	for _, refs := range [][]schema.Named{t.IdentityRefs, t.Refs} {
-		if len(refs) > 0 {
-			return refs[0].Name
+	if len(t.IdentityRefs) > 0 {
+		return t.IdentityRefs[0].Name
+	}
+	for _, r := range t.InputRefs {
+		if r.Identity {
+			return r.Text
 		}
 	}
-	return ""
+	if len(t.Refs) > 0 {
+		return t.Refs[0].Name
+	}
+	return t.InputRefs[0].Text // a target has one or the other
 }
 
 // order adds the graph, or answers with the circle that prevents it.

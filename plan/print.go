@@ -114,21 +114,21 @@ func dockerfileOf(n *Node) string {
 //	 "warnings": [{"at", "text", "hint"}]}
 func (p *Plan) JSON(w io.Writer) error {
 	type node struct {
-		ID         graph.ID            `json:"id"`
-		Target     string              `json:"target"`
-		Platform   string              `json:"platform,omitempty"`
-		Selected   bool                `json:"selected"`
-		Internal   bool                `json:"internal"`
-		Context    string              `json:"context"`
-		Dockerfile string              `json:"dockerfile"`
-		Inline     bool                `json:"inline,omitempty"`
-		Stage      string              `json:"stage,omitempty"`
-		Args       map[string]string   `json:"args,omitempty"`
-		Images     []string            `json:"images"`
-		Parents    map[string]graph.ID `json:"parents,omitempty"`
-		Published  map[string]string   `json:"published,omitempty"`
-		Index      []graph.ID          `json:"index,omitempty"`
-		Cause      string              `json:"cause,omitempty"`
+		ID         graph.ID             `json:"id"`
+		Target     string               `json:"target"`
+		Platform   string               `json:"platform,omitempty"`
+		Selected   bool                 `json:"selected"`
+		Internal   bool                 `json:"internal"`
+		Context    string               `json:"context"`
+		Dockerfile string               `json:"dockerfile"`
+		Inline     bool                 `json:"inline,omitempty"`
+		Stage      string               `json:"stage,omitempty"`
+		Args       map[string]string    `json:"args,omitempty"`
+		Images     []string             `json:"images"`
+		Parents    map[string]graph.ID  `json:"parents,omitempty"`
+		Published  map[string]Published `json:"published,omitempty"`
+		Index      []graph.ID           `json:"index,omitempty"`
+		Cause      string               `json:"cause,omitempty"`
 	}
 	type edge struct {
 		Node  graph.ID `json:"node"`

@@ -36,7 +36,62 @@ func (w *workspace) fetch(ctx context.Context, x *executor.Executor, p *plan.Pla
 			r.Contexts[c.Name] = got[key]
 		}
 	}
+	return w.nameWeak(ctx, x, p, requests)
+}
+
+// nameWeak completes the names of images that stand for weak parents and tell what
+// they are made of: these are looked at for it, and not built.
+func (w *workspace) nameWeak(ctx context.Context, x *executor.Executor, p *plan.Plan, requests []executor.Request) error {
+	names := map[string]string{} // by target
+	for _, r := range requests {
+		for context, published := range p.Node(graph.ID(r.ID)).Published {
+			if !schema.HasLate(published.Image) {
+				continue
+			}
+			name, known := names[published.Target]
+			if !known {
+				var err error
+				if name, err = w.inputName(ctx, x, published); err != nil {
+					return err
+				}
+				names[published.Target] = name
+			}
+			r.Contexts[context] = "docker-image://" + name
+		}
+	}
 	return nil
+}
+
+// inputName is the image of a target that is not in the run, by what it would be made of.
+func (w *workspace) inputName(ctx context.Context, x *executor.Executor, published plan.Published) (string, error) {
+	p, err := w.plan([]string{published.Target})
+	if err != nil {
+		return "", err
+	}
+	requests, err := w.requests(p)
+	if err != nil {
+		return "", err
+	}
+	_ = w.granted(p, requests) // it is not built: secrets that are missing are not missed
+	if err := w.fetch(ctx, x, p, requests); err != nil {
+		return "", err
+	}
+	list, err := x.Inspect(ctx, requests)
+	if err != nil {
+		return "", w.places().err(err)
+	}
+	nodes := map[string]*executor.Node{}
+	for _, n := range list {
+		nodes[n.ID] = n
+	}
+	in, err := w.inputs(p, nodes)
+	if err != nil {
+		return "", err
+	}
+	if why := in.why[published.Target]; why != nil {
+		return "", &diag.Problem{Pos: w.manifest.Target(published.Target).Pos, What: fmt.Sprintf("the published image of %q has no name: %v", published.Target, why), Hint: "build it in the same run"}
+	}
+	return schema.Expand(published.Image, map[string]string{"input.digest": in.digests[published.Target]})
 }
 
 // placeOf is where a named context is. A git one is URL#REF:DIRECTORY.

@@ -475,6 +475,9 @@ func (w *workspace) grant(r *executor.Request, t *schema.Target) error {
 				if err != nil {
 					return err
 				}
+				if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+					l.Add(s.Pos, "write it, or take it out of keys", "ssh agent %q: there is no file %s", s.ID, k)
+				}
 				agent.Paths = append(agent.Paths, file)
 			}
 		}
@@ -602,7 +605,11 @@ func (w *workspace) requests(p *plan.Plan) ([]executor.Request, error) {
 				r.Images[name] = string(parent)
 			}
 		}
-		for name, image := range n.Published {
+		for name, published := range n.Published {
+			image := published.Image
+			if ref, _, late := strings.Cut(image, "${"); late { // fetch completes it
+				image = ref[:strings.LastIndexByte(ref, ':')]
+			}
 			r.Contexts[name] = "docker-image://" + image
 		}
 		out = append(out, r)
