@@ -45,7 +45,8 @@ func (x *Executor) Build(ctx context.Context, n *Node) (Result, error) {
 			}
 		}
 		r, err = x.finish(ctx, n, c)
-		r.Steps, r.Executed, r.Cached = n.steps(), before+executed, cached
+		r.Steps, r.Executed = n.steps(), before+executed
+		r.Cached = cached || r.Executed == 0 && r.Steps > 0 // another node may have made it meanwhile
 		x.record(n)
 		return err
 	})
@@ -302,6 +303,9 @@ func (n *Node) arches() []string {
 // for the store. Two images may have one layer in two encodings, so that its
 // diffID does not tell.
 func (n *Node) origin(blob digest.Digest) string {
+	if n.adopted != "" && n.standsOn(blob) {
+		return n.adopted
+	}
 	for _, b := range n.images {
 		if b == nil {
 			continue

@@ -16,14 +16,15 @@ import (
 // digest of what it was made of.
 const InputAnnotation = "kaniko-build.input-digest"
 
-// Found is an image that a registry has: Release can give it other names, and
-// nothing else is done with it.
+// Found is an image that a registry has: Release can give it other names, and Adopt
+// can make it that of a node.
 type Found struct {
 	Names     []string // that it is to have
 	Platforms []string // of an index, as os/arch[/variant]; none of a single image
 	Input     string   // its InputAnnotation
 	Attested  bool     // its index has attestations
 	manifest  ocispec.Descriptor
+	ref       string // where it is, repository@digest
 }
 
 // Digest is that of its manifest or index.
@@ -59,6 +60,13 @@ func (x *Executor) Find(ctx context.Context, name string) (*Found, error) {
 			f.Platforms = append(f.Platforms, platforms.FormatAll(platforms.Normalize(*m.Platform)))
 		}
 	}
-	f.manifest.Digest, err = x.store.PutBlob(raw)
-	return f, err
+	if f.manifest.Digest, err = x.store.PutBlob(raw); err != nil {
+		return nil, err
+	}
+	parsed, err := image.ParseName(name)
+	if err != nil {
+		return nil, err
+	}
+	f.ref = parsed.Context() + "@" + f.manifest.Digest.String()
+	return f, nil
 }

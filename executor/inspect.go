@@ -42,13 +42,14 @@ type Node struct {
 	parents  map[string]*Node
 	going    func(*Process) // of a process that goes on: called when it can be reached; may be nil
 
-	mu     sync.Mutex
-	twin   *Node         // the same node, looked at before: what became of it counts for this one too
-	result *Result       // once built
-	layers []builtLayer  // of the result, base first
-	pushed digest.Digest // manifest that was pushed
-	stated []byte        // provenance, as JSON
-	ahead  aheads
+	mu      sync.Mutex
+	twin    *Node         // the same node, looked at before: what became of it counts for this one too
+	result  *Result       // once built
+	adopted string        // where the image is in a registry, of a node that was not built
+	layers  []builtLayer  // of the result, base first
+	pushed  digest.Digest // manifest that was pushed
+	stated  []byte        // provenance, as JSON
+	ahead   aheads
 }
 
 // Base is an image that a node reads.

@@ -128,7 +128,7 @@ type Result struct {
 	Names    []string           `json:"names,omitempty"`
 	Steps    int                `json:"steps"`    // that make layers, in the stages that were needed
 	Executed int                `json:"executed"` // of these
-	Cached   bool               `json:"cached"`   // nothing was executed and no container started
+	Cached   bool               `json:"cached"`   // nothing was executed
 	Duration time.Duration      `json:"duration"` // nanoseconds
 }
 

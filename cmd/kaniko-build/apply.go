@@ -151,7 +151,7 @@ func (f *applyFlags) prepare(c *cobra.Command, t terminal, w *workspace, p *plan
 		return nil, nil, err
 	}
 	for _, n := range p.Nodes {
-		r.private[string(n.ID)] = n.Target.Internal || slices.ContainsFunc(n.Target.Outputs, func(o schema.Output) bool { return o.Type == "none" })
+		r.private[string(n.ID)] = n.Target.Internal || !n.Selected || slices.ContainsFunc(n.Target.Outputs, func(o schema.Output) bool { return o.Type == "none" })
 		r.groups[string(n.ID)] = n.Group
 		r.quiet = r.quiet || toStdout(r.outputs[string(n.ID)])
 	}
@@ -230,7 +230,7 @@ func (f *applyFlags) outputsOf(w *workspace, p *plan.Plan, t terminal) (map[stri
 	all := map[string][]executor.Output{}
 	for _, n := range p.Nodes {
 		for _, o := range n.Target.Outputs {
-			if !n.Joined && o.Type != "registry" && o.Type != "none" {
+			if n.Selected && !n.Joined && o.Type != "registry" && o.Type != "none" {
 				all[string(n.ID)] = append(all[string(n.ID)], executor.Output{Type: o.Type, Dest: w.path(o.Dest), Dir: o.Type == "oci" && !strings.HasSuffix(o.Dest, ".tar")})
 			}
 		}

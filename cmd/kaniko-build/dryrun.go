@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"kaniko-build/executor"
 	"kaniko-build/plan"
+	"kaniko-build/schema"
 )
 
 // forecast is what a run would do with one node. As JSON its keys are part of what we
@@ -102,7 +104,11 @@ func (r *run) forecast(ctx context.Context, n *plan.Node, steps []executor.State
 		f.Hooks = append(f.Hooks, "before: "+title(h.Command))
 	}
 	for _, h := range n.Target.After {
-		if !skipped || h.Always {
+		switch some := len(h.Platforms) > 0; {
+		case skipped && !h.Always, some && !slices.Contains(h.Platforms, n.Platform), !some && n.Joined:
+		case h.When == schema.OnFailure:
+			f.Hooks = append(f.Hooks, "after a failure: "+title(h.Command))
+		default:
 			f.Hooks = append(f.Hooks, "after: "+title(h.Command))
 		}
 	}

@@ -38,6 +38,7 @@ type hookResult struct {
 	status string // "", success or failure
 	ref    string // repository@digest when it was pushed, else the first name
 	digest string
+	input  string // digest of what it is made of; "" if nobody knows it
 }
 
 // before runs the hooks before the build of each target, in the plan's order, each
@@ -138,6 +139,9 @@ func (h *hooks) run(ctx context.Context, node string, t *schema.Target, hook sch
 	facts := map[string]string{}
 	if res.status != "" {
 		facts["result.ref"], facts["result.digest"] = res.ref, res.digest
+	}
+	if res.input != "" {
+		facts["input.digest"] = res.input
 	}
 	argv := []string{"sh", "-c", hook.Line}
 	if hook.Words != nil {

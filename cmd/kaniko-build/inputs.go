@@ -212,17 +212,22 @@ func unmounted(p *plan.Plan, nodes []*executor.Node, warn func(pos diag.Pos, tex
 }
 
 // skip finds the nodes that are not built because they are as they were. One that
-// others need is made all the same, of what the store has; but it is not pushed,
-// nothing is written, and its hooks do not run.
+// others need is made all the same, of what the store or the registry has; but it is
+// not pushed, nothing is written, and its hooks do not run. With --affected the registry
+// is asked for parents that the change does not affect, too.
 func (r *run) skip(ctx context.Context) {
+	narrowed := slices.ContainsFunc(r.plan.Nodes, func(n plan.Node) bool { return n.Cause != nil })
 	r.idle, r.lines, r.found = map[string]bool{}, map[string]string{}, map[string]*executor.Found{}
 	for _, n := range r.plan.Nodes {
 		id := string(n.ID)
 		r.lines[id] = r.inputLine(id)
 		r.idle[id] = n.Target.Skip == schema.SkipUnchanged && !r.hooks.force && r.verifyAsked == nil && r.inputs.digests[id] != "" && r.remembers(id)
-		if n.Target.Skip == schema.SkipPublished && !n.Joined && !r.hooks.force && r.verifyAsked == nil && len(r.outputs[id]) == 0 {
+		beside := narrowed && n.Cause == nil && !n.Selected // a parent that the change does not affect
+		if (n.Target.Skip == schema.SkipPublished || beside) && !n.Joined && !r.hooks.force && r.verifyAsked == nil && len(r.outputs[id]) == 0 {
 			if r.found[id] = r.published(ctx, &n); r.found[id] != nil {
-				r.idle[id] = true
+				if r.idle[id] = true; !n.Selected {
+					r.found[id].Names = nil // nobody asked for its tags
+				}
 				for _, part := range n.Index {
 					r.idle[string(part)] = true
 				}
@@ -233,6 +238,16 @@ func (r *run) skip(ctx context.Context) {
 		whole := r.idle[string(n.ID)] && !slices.ContainsFunc(n.Index, func(part graph.ID) bool { return !r.idle[string(part)] })
 		for _, part := range n.Index {
 			r.idle[string(part)], r.idle[string(n.ID)] = whole, whole
+		}
+	}
+	r.spare = map[string]bool{}
+	for _, id := range slices.Backward(r.plan.Order) { // parents that nobody asked for, of nothing but skipped ones
+		deps := r.plan.Graph().Dependents(id)
+		busy := func(d graph.ID) bool {
+			return !r.idle[string(d)] || r.needed(d) && !r.spare[string(d)] && r.foundOf(string(d)) == nil
+		}
+		if n := r.plan.Node(id); !n.Selected && !r.idle[string(id)] && len(deps) > 0 && !slices.ContainsFunc(deps, busy) {
+			r.idle[string(id)], r.spare[string(id)] = true, true
 		}
 	}
 	for id, idle := range r.idle {
@@ -332,8 +347,8 @@ func (r *run) needed(id graph.ID) bool {
 // unchanged does what there is to do for a node that is skipped.
 func (r *run) unchanged(ctx context.Context, m made) error {
 	n := r.plan.Node(graph.ID(m.id))
-	if r.needed(n.ID) {
-		res, err := m.build(ctx)
+	if r.needed(n.ID) && !r.spare[m.id] {
+		res, err := r.have(ctx, m)
 		if err != nil {
 			return r.lost(m.id, r.places.err(err))
 		}
@@ -345,7 +360,7 @@ func (r *run) unchanged(ctx context.Context, m made) error {
 	if r.found[m.id] != nil && r.flags.push && r.flags.release.publish == oneByOne {
 		err = r.release(ctx, m)
 	}
-	err = errors.Join(err, r.hooks.after(context.WithoutCancel(ctx), n, hookResult{status: skippedStatus}))
+	err = errors.Join(err, r.hooks.after(context.WithoutCancel(ctx), n, hookResult{status: skippedStatus, input: r.inputs.digests[m.id]}))
 	if err != nil {
 		return r.lost(m.id, err)
 	}
@@ -353,9 +368,46 @@ func (r *run) unchanged(ctx context.Context, m made) error {
 	return nil
 }
 
+// have is the image of a skipped node for those that need it: of what the store has,
+// or the one that the registry has; where that cannot be had it is built, if its own
+// parents are.
+func (r *run) have(ctx context.Context, m made) (executor.Result, error) {
+	node, found := r.nodes[m.id], r.foundOf(m.id)
+	if node == nil || found == nil {
+		return m.build(ctx)
+	}
+	res, ok, err := r.x.Adopt(ctx, node, found)
+	switch {
+	case ok:
+		return res, nil
+	case err == nil:
+	case slices.ContainsFunc(r.plan.Graph().Needs(graph.ID(m.id)), func(p graph.ID) bool { return r.spare[string(p)] }):
+		return res, err
+	default:
+		r.tell(progress.Note, m.id, err.Error())
+	}
+	return m.build(ctx)
+}
+
+// foundOf is what the registry has of a node, by itself or in its index.
+func (r *run) foundOf(id string) *executor.Found {
+	if f := r.found[id]; f != nil {
+		return f
+	}
+	for _, n := range r.plan.Nodes {
+		if slices.Contains(n.Index, graph.ID(id)) {
+			return r.found[string(n.ID)]
+		}
+	}
+	return nil
+}
+
 // why says why a node is skipped.
 func (r *run) why(n *plan.Node) string {
-	if n.Target.Skip == schema.SkipPublished {
+	switch {
+	case r.spare[string(n.ID)]:
+		return spareText
+	case n.Target.Skip == schema.SkipPublished || r.found[string(n.ID)] != nil:
 		return publishedText
 	}
 	return unchangedText
@@ -365,6 +417,7 @@ func (r *run) why(n *plan.Node) string {
 const (
 	unchangedText = "unchanged since it was built last"
 	publishedText = "published already"
+	spareText     = "needed by nothing that is built"
 	skippedStatus = "skipped"
 )
 
@@ -384,15 +437,16 @@ func (r *run) remember() error {
 	return nil
 }
 
-// idles counts the nodes that were skipped, but for those of an index.
-func (r *run) idles() (n int) {
+// idles counts the nodes that were skipped, but for those of an index, by why.
+func (r *run) idles() map[string]int {
+	out := map[string]int{}
 	if r.plan == nil {
-		return 0
+		return out
 	}
-	for _, node := range r.plan.Nodes {
-		if r.idle[string(node.ID)] && !node.Joined {
-			n++
+	for i := range r.plan.Nodes {
+		if n := &r.plan.Nodes[i]; r.idle[string(n.ID)] && !n.Joined {
+			out[r.why(n)]++
 		}
 	}
-	return n
+	return out
 }

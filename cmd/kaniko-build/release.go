@@ -54,7 +54,9 @@ func (r *run) release(ctx context.Context, all ...made) error {
 	var images []executor.Published
 	for _, m := range all {
 		if f := r.found[m.id]; f != nil {
-			images = append(images, f)
+			if len(f.Names) > 0 {
+				images = append(images, f)
+			}
 		} else if !r.private[m.id] {
 			images = append(images, m.image)
 		}

@@ -42,6 +42,7 @@ type run struct {
 	inputs  inputs
 	idle    map[string]bool            // nodes that are skipped, as they are unchanged
 	found   map[string]*executor.Found // of idle nodes, what the registry has
+	spare   map[string]bool            // idle nodes that are only there for others, which are idle too
 	lines   map[string]string          // by node, what is remembered of its inputs when it is built
 	unready map[string]error           // nodes whose hooks before the build failed
 	digests string                     // directory for a file with the digest of each image; "" writes none
@@ -141,9 +142,11 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 	if !r.quiet && len(r.results) > 0 {
 		err = errors.Join(err, r.table(r.term.out, out, time.Since(started)))
 	}
-	if n := r.idles(); n > 0 && !r.quiet {
-		_, told := fmt.Fprintf(r.term.out, "%d skipped, as they are unchanged\n", n)
-		err = errors.Join(err, told)
+	for _, why := range []string{unchangedText, publishedText, spareText} {
+		if n := r.idles()[why]; n > 0 && !r.quiet {
+			_, told := fmt.Fprintf(r.term.out, "%d skipped: %s\n", n, why)
+			err = errors.Join(err, told)
+		}
 	}
 	return r.results, errors.Join(err, r.failure(ctx, out))
 }
@@ -270,10 +273,11 @@ func (r *run) lost(id string, err error) error {
 // hookResult is what hooks are told of a node. Its ref is by digest where its tags are
 // not there yet, or never will be.
 func (r *run) hookResult(n *plan.Node, res executor.Result, err error) hookResult {
+	input := r.inputs.digests[string(n.ID)]
 	if err != nil {
-		return hookResult{status: string(schema.OnFailure)}
+		return hookResult{status: string(schema.OnFailure), input: input}
 	}
-	out := hookResult{status: string(schema.OnSuccess), digest: res.Manifest.Digest.String()}
+	out := hookResult{status: string(schema.OnSuccess), digest: res.Manifest.Digest.String(), input: input}
 	if names := n.Target.RefNames(); len(names) > 0 {
 		out.ref = names[0]
 		if ref, ok := schema.ParseRef(out.ref); ok && (n.Joined || r.flags.push && !r.private[string(n.ID)]) {

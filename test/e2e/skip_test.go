@@ -3,6 +3,8 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -49,7 +51,7 @@ targets:
 		return resp.Header.Get("Docker-Content-Digest")
 	}
 	other := first.fresh()
-	o := other.must("apply", "--push", "--progress", "plain", "--var", "tag=two", "one", "two")
+	o := other.must("apply", "--push", "--var", "tag=two", "one", "two")
 	if strings.Contains(o.All(), "ran") || !strings.Contains(o.All(), "2 skipped") {
 		t.Errorf("it was built:\n%s", o.Tail(30))
 	}
@@ -60,7 +62,7 @@ targets:
 	}
 
 	// A child that is not skipped gets its parent all the same.
-	o = other.must("apply", "--progress", "plain", "child")
+	o = other.must("apply", "child")
 	if !strings.Contains(o.All(), "child ") {
 		t.Errorf("no child:\n%s", o.Tail(30))
 	}
@@ -78,5 +80,79 @@ targets:
 	o = first.fresh().must("apply", "--push", "--publish", "each", "--var", "tag=four", "one")
 	if one, four := digest("one", "one"), digest("one", "four"); one != four || !strings.Contains(o.All(), "1 skipped") {
 		t.Errorf("the first image is %s, and what has its inputs %s\n%s", one, four, o.Tail(20))
+	}
+}
+
+// A child gets a parent that is published as the registry has it, also where the store
+// is empty: the parent is not built. With --affected that is so for every parent with an
+// identity tag that the change is not about, and a weak parent is named by its inputs.
+func TestPublishedParentsAreNotBuilt(t *testing.T) {
+	rig.NeedRoot(t)
+	reg := rig.StartMirror(t, mirror.Busybox)
+	dir := rig.Space(t, nil)
+	rig.Write(t, dir, map[string]string{
+		"kaniko-build.yaml": fmt.Sprintf(`version: 1
+registries: {docker.io: {mirrors: ["%[1]s"]}}
+vars: {skip: {type: string, default: published}}
+defaults:
+  image: "%[1]s/parent/${target.base}"
+  tags: [latest, {tag: "in-${input.digest}", role: identity}]
+targets:
+  root: {context: base, internal: true, dockerfileInline: "FROM busybox\nRUN echo root ran; echo root > /root-file\n"}
+  base: {context: base, skip: "${vars.skip}", contexts: {root: "target:root"}}
+  kid: {context: kid}
+  weak: {context: kid, contexts: {base: "target?:base"}, dockerfileInline: "FROM base\nCOPY file /weak\n"}
+`, reg.Addr),
+		"base/Dockerfile": "FROM root\nCOPY file /base\nRUN echo base ran; cat /base /root-file > /made\nENV A=b\n",
+		"base/file":       "base\n",
+		"kid/Dockerfile":  "FROM " + reg.Addr + "/parent/base\nCOPY file /kid\nRUN echo kid ran; cat /made /kid > /all; echo $A $(cat /all)\n",
+		"kid/file":        "kid\n",
+	})
+	git := func(args ...string) {
+		t.Helper()
+		c := exec.CommandContext(t.Context(), "git", append([]string{"-C", dir, "-c", "user.name=a", "-c", "user.email=a@b"}, args...)...)
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("git %v: %v\n%s", args, err, out)
+		}
+	}
+	git("init", "-q")
+	git("add", ".")
+	git("commit", "-q", "-m", "first")
+	first := newMachine(t, rig.Superuser, dir)
+	first.must("apply", "--push", "--set", "*.skip=never", "base", "kid")
+
+	check := func(o rig.Output, wants ...string) {
+		t.Helper()
+		for _, want := range wants {
+			if not, bad := strings.CutPrefix(want, "!"); bad == strings.Contains(o.All(), not) {
+				t.Errorf("%s:\n%s", want, o.Tail(40))
+			}
+		}
+	}
+	rig.Write(t, dir, map[string]string{"kid/file": "other\n"})
+	steps := regexp.MustCompile(`(?m)^\d\S+ \S+ +(?:-|\S+ \S+) +\S+ +`)
+	history := func(m *machine) string {
+		t.Helper()
+		return steps.ReplaceAllString(m.call("history", reg.Addr+"/parent/kid").Stdout, "")
+	}
+	built := first.fresh()
+	check(built.must("apply", "--var", "skip=never", "kid"), "root ran", "base ran", "kid ran", "b base root other")
+	adopted := first.fresh()
+	o := adopted.must("apply", "kid")
+	check(o, "!root ran", "!base ran", "kid ran", "b base root other", "1 skipped: published already", "1 skipped: needed by nothing that is built")
+	if a, b := history(built), history(adopted); a != b || !strings.Contains(a, "base ran") || !strings.Contains(a, "root ran") {
+		t.Errorf("the image has the history\n%s\nand on its published parent\n%s", a, b)
+	}
+	adopted.must("apply", "--push", "kid")
+
+	rig.Write(t, dir, map[string]string{"kid/file": "third\n"})
+	check(first.fresh().must("apply", "--var", "skip=never", "--affected=HEAD"), "!root ran", "!base ran", "kid ran", "skipped: published already")
+	check(first.fresh().must("apply", "weak"), "!base ran", "weak ")
+
+	// Where the registry has no such image the parent is built.
+	rig.Write(t, dir, map[string]string{"base/file": "new\n"})
+	check(first.fresh().must("apply", "kid"), "root ran", "base ran", "kid ran")
+	if o := first.fresh().run("apply", "weak"); o.Code == 0 || !strings.Contains(o.All(), "/parent/base:in-") {
+		t.Errorf("an image that nobody published was found:\n%s", o.Tail(20))
 	}
 }
