@@ -147,7 +147,7 @@ func (t terminal) imports(ctx context.Context, f importFlags, dir string) error 
 		}
 	}
 	if parsed == nil && kind != importer.Skaffold {
-		t.compareBake(ctx, d, files, m, root)
+		t.compareBake(ctx, d, files, m, root, kind == importer.Compose)
 	}
 	return t.tellImport(d, parsed)
 }

@@ -45,7 +45,7 @@ func bakeCommand(ctx context.Context) []string {
 
 // compareBake tells where the manifest says something else of a target than bake does,
 // which reads compose files too. Without bake nothing is told.
-func (t terminal) compareBake(ctx context.Context, d *importer.Draft, files []importer.File, m *schema.Manifest, root string) {
+func (t terminal) compareBake(ctx context.Context, d *importer.Draft, files []importer.File, m *schema.Manifest, root string, compose bool) {
 	ctx, cancel := context.WithTimeout(ctx, bakePatience)
 	defer cancel()
 	argv := bakeCommand(ctx)
@@ -88,7 +88,7 @@ func (t terminal) compareBake(ctx context.Context, d *importer.Draft, files []im
 			differ = append(differ, name+": there is no such target")
 			continue
 		}
-		found := differences(out.Target[name], ours, root)
+		found := differences(out.Target[name], ours, root, compose)
 		if len(found) == 0 {
 			same++
 		}
@@ -113,7 +113,7 @@ func sortedNames(m map[string]baked) []string {
 
 // differences are what bake says of a target and the manifest in another way. root is
 // the workspace; bake's paths count from the working directory.
-func differences(theirs baked, ours *schema.Target, root string) []string {
+func differences(theirs baked, ours *schema.Target, root string, compose bool) []string {
 	var out []string
 	differ := func(what, a, b string) {
 		if a != b {
@@ -177,8 +177,14 @@ func differences(theirs baked, ours *schema.Target, root string) []string {
 			differ(pair.what+"."+k, a, b)
 		}
 	}
+	names := ours.RefNames()
+	if compose { // which names an image by its tags too, where bake takes these alone
+		names = slices.DeleteFunc(slices.Clone(names), func(n string) bool {
+			return !slices.ContainsFunc(theirs.Tags, func(t string) bool { return fullName(t) == fullName(n) })
+		})
+	}
 	if len(theirs.Tags) > 0 { // a target of ours always has a name
-		differ("tags", sortedList(theirs.Tags, fullName), sortedList(ours.RefNames(), fullName))
+		differ("tags", sortedList(theirs.Tags, fullName), sortedList(names, fullName))
 	}
 	platforms := slices.DeleteFunc(slices.Clone(theirs.Platforms), func(p string) bool { return p == "local" })
 	differ("platforms", sortedList(platforms, schema.NormalPlatform), sortedList(ours.Platforms, schema.NormalPlatform))
