@@ -18,8 +18,9 @@ func TestLoad(t *testing.T) {
 	d := rig.StartDocker(t)
 	dir := rig.Space(t, nil)
 	rig.Write(t, dir, map[string]string{
-		"kaniko-build.yaml": "version: 1\ntargets:\n  app: {context: ., image: example.test/load/app, tags: [\"1\", latest], labels: {who: us}}\n",
-		"Dockerfile":        "FROM scratch\nCOPY --chmod=755 busybox /bin/sh\nRUN echo \"made here\" > /said\nENTRYPOINT [\"/bin/sh\", \"-c\", \"cat /said\"]\n",
+		"kaniko-build.yaml": "version: 1\ntargets:\n  app: {context: ., image: example.test/load/app, tags: [\"1\", latest], labels: {who: us}}\n" +
+			"  both: {context: ., dockerfileInline: \"FROM scratch\\nARG TARGETARCH\\nCOPY Dockerfile /$TARGETARCH\\n\", image: example.test/load/both, platforms: [linux/amd64, linux/arm64], attest: {provenance: min}}\n",
+		"Dockerfile": "FROM scratch\nCOPY --chmod=755 busybox /bin/sh\nRUN echo \"made here\" > /said\nENTRYPOINT [\"/bin/sh\", \"-c\", \"cat /said\"]\n",
 	})
 	program, err := os.ReadFile("/bin/busybox")
 	if err == nil {
@@ -74,5 +75,22 @@ func TestLoad(t *testing.T) {
 		if !strings.Contains(o.Stdout, "complete") {
 			t.Errorf("%s has\n%s", engine, o.All())
 		}
+	}
+
+	// An image for several platforms comes whole where that can be, and is asked about before
+	// it is built; Docker's own store has one platform of it.
+	call("load", "--to", "containerd", "example.test/load/both")
+	o := root.Must(t, rig.Call{Env: env}, "ctr", "-n", "default", "images", "ls", "name==example.test/load/both:latest")
+	if !strings.Contains(o.Stdout, "application/vnd.oci.image.index.v1+json") || !strings.Contains(o.Stdout, "linux/amd64,linux/arm64") {
+		t.Errorf("containerd has\n%s", o.All())
+	}
+	if o := root.Must(t, rig.Call{Env: env}, "ctr", "-n", "default", "images", "check", "name==example.test/load/both:latest"); !strings.Contains(o.Stdout, "complete") {
+		t.Errorf("containerd has\n%s", o.All())
+	}
+	if o := call("load", "--to", "docker", "example.test/load/both"); !strings.Contains(o.Stdout, "Loaded image: example.test/load/both:latest") {
+		t.Errorf("Docker says %s", o.All())
+	}
+	if o := root.Run(t, rig.Call{Dir: dir, Env: env}, rig.Binary(t), "build", "--platform", "linux/amd64,linux/arm64", "-t", "example.test/load/none", "--load", "."); o.Code == 0 || !strings.Contains(o.All(), "docker here holds images for one platform each") {
+		t.Errorf("code %d: %s", o.Code, o.All())
 	}
 }
