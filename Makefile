@@ -84,17 +84,23 @@ $(EMULATORS)/node_modules: test/emulators/package.json test/emulators/package-lo
 	mkdir -p $(EMULATORS) && cp $^ $(EMULATORS)/
 	cd $(EMULATORS) && npm ci --omit dev --ignore-scripts --no-audit --no-fund --loglevel error && touch node_modules
 
+# Kubernetes' own code for an exec and a pod, which the runner kubernetes is tested with.
+PARTS := .cache/kubernetes/parts
+$(PARTS): test/k8s/go.mod test/k8s/go.sum test/k8s/parts/main.go
+	mkdir -p $(dir $(PARTS))
+	cd test/k8s && CGO_ENABLED=0 go build -ldflags "-s -w" -o $(CURDIR)/$@ ./parts
+
 # The tests of single packages first, then those of the whole program, one
 # package at a time: they count processes and time builds. The latter make
 # accounts, so they run as root.
-test: packages dist emulators
+test: packages dist emulators $(PARTS)
 	mkdir -p .cache && rm -f $(REPORT)
-	go test -timeout 20m $$(go list ./... | grep -v '^kaniko-build/test')
+	KANIKO_BUILD_TEST_KUBERNETES_PARTS=$(CURDIR)/$(PARTS) go test -timeout 20m $$(go list ./... | grep -v '^kaniko-build/test')
 	$(SUDO) env "PATH=$$PATH" KANIKO_BUILD_TEST_REPORT=$(CURDIR)/$(REPORT) go test -p 1 -timeout 40m ./test/...
 	@cat $(REPORT)
 
-unit:
-	go test -timeout 20m $$(go list ./... | grep -v '^kaniko-build/test')
+unit: $(PARTS)
+	KANIKO_BUILD_TEST_KUBERNETES_PARTS=$(CURDIR)/$(PARTS) go test -timeout 20m $$(go list ./... | grep -v '^kaniko-build/test')
 
 conformance: packages
 	mkdir -p .cache && rm -f $(REPORT)

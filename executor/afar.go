@@ -184,7 +184,7 @@ func (s *server) serveAfar(ctx context.Context, conn net.Conn) {
 	srv := &http.Server{
 		Handler: mux, Protocols: plain, ReadHeaderTimeout: time.Minute,
 		BaseContext: func(net.Listener) context.Context { return ctx },
-		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: 1000, MaxReceiveBufferPerConnection: 4<<20 - 1, MaxReceiveBufferPerStream: 4<<20 - 1, SendPingTimeout: afarPing},
+		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: 1000, MaxReadFrameSize: afarFrame, MaxReceiveBufferPerConnection: 4<<20 - 1, MaxReceiveBufferPerStream: 4<<20 - 1, SendPingTimeout: afarPing},
 	}
 	l := &oneConn{conn: make(chan net.Conn, 1), end: make(chan struct{})}
 	watched := &closeTold{Conn: conn, closed: make(chan struct{})}
@@ -200,6 +200,9 @@ func (s *server) serveAfar(ctx context.Context, conn net.Conn) {
 // afarPing is how long a connection may be silent before it is asked whether it is
 // there: what lies between often drops those that say nothing for a minute.
 const afarPing = 20 * time.Second
+
+// afarFrame is how many bytes of a file go at a time: each time passes several processes.
+const afarFrame = 256 << 10
 
 // oneConn is a listener that somebody has come to already.
 type oneConn struct {

@@ -37,7 +37,7 @@ func ServeAfar(ctx context.Context, conn net.Conn, dir string, r Runner) error {
 	t := &http.Transport{
 		Protocols:   plain,
 		DialContext: func(context.Context, string, string) (net.Conn, error) { return watched, nil },
-		HTTP2:       &http.HTTP2Config{StrictMaxConcurrentRequests: true, MaxReceiveBufferPerConnection: 4<<20 - 1, MaxReceiveBufferPerStream: 4<<20 - 1, SendPingTimeout: afarPing},
+		HTTP2:       &http.HTTP2Config{StrictMaxConcurrentRequests: true, MaxReadFrameSize: afarFrame, MaxReceiveBufferPerConnection: 4<<20 - 1, MaxReceiveBufferPerStream: 4<<20 - 1, SendPingTimeout: afarPing},
 	}
 	line, err := t.NewClientConn(ctx, "http", "outside:80")
 	if err != nil {
