@@ -99,8 +99,9 @@ func (x *Executor) cachedEvents(n *Node) []Event {
 	return out
 }
 
-// runNode starts the node's container and serves it until its core is done.
-func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreResult, err error) {
+// runNode does without a container if that will do. Else it starts the node's, and
+// serves it until its core is done.
+func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (done coreResult, err error) {
 	j := n.job
 	j.Rung, j.IDs, j.Walk = iso.Rung, iso.IDs, iso.Walk
 	j.Keep, j.Ignore, j.Stay, j.Lent, j.Ends, j.Snapshots = x.keep(n), x.opts.IgnorePaths, stay(), n.lent(), ends(), snapshot.Mode(x.opts.SnapshotMode)
@@ -146,6 +147,12 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (_ coreR
 			n.giveUp()
 		}
 	}()
+	beside, err := s.runNear(ctx, iso)
+	if !errors.Is(err, errBox) {
+		return beside, err
+	}
+	defer func() { done.Executed += beside.Executed }()
+	started = time.Now()
 	at := Site{
 		Store: x.store.Dir(), Keep: j.Keep, Ignore: j.Ignore, Ends: j.Ends, Arches: n.arches(), Resources: n.Resources,
 		Waiting: func() {
@@ -365,9 +372,7 @@ func (s *server) handle(ctx context.Context, method string, arg json.RawMessage)
 		if err := json.Unmarshal(arg, &e); err != nil {
 			return nil, nil, err
 		}
-		s.pace.note(e)
-		e.Data, e.Text, e.Why = s.mask.hide(e.Data), s.mask.hide(e.Text), s.mask.hide(e.Why)
-		s.x.opts.Sink(e)
+		s.event(e)
 		return nil, nil, nil
 	case callDone:
 		var d coreDone
@@ -458,6 +463,13 @@ func (s *server) handle(ctx context.Context, method string, arg json.RawMessage)
 		return treeCall(ctx, s.node.sources, method, arg)
 	}
 	return nil, nil, fmt.Errorf("internal error: no method %q", method)
+}
+
+// event hands on what a core tells.
+func (s *server) event(e Event) {
+	s.pace.note(e)
+	e.Data, e.Text, e.Why = s.mask.hide(e.Data), s.mask.hide(e.Text), s.mask.hide(e.Why)
+	s.x.opts.Sink(e)
 }
 
 // grants checks that what a Dockerfile may mount can be had, before anything runs.

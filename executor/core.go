@@ -47,6 +47,7 @@ type core struct {
 	layers *rootfs.Layers
 	box    *sandbox.Inside
 	going  *going        // who wants to know of a RUN that goes on
+	near   bool          // it is in no container: see near.go
 	root   *inplace.Root // where RUNs happen; nil: each in an overlay of its own
 	// uppers are those of steps that go into the root when nothing compares with them
 	// any more, by the names of their stacks. Steps of one root follow one another.
@@ -83,7 +84,13 @@ func runCore(ctx context.Context, j job, h host, st *store.Store, box *sandbox.I
 	if len(j.Stages) == 0 {
 		return c.task(ctx)
 	}
-	if j.Rung == sandbox.InPlace || j.Walk {
+	return c.do(ctx)
+}
+
+// do does the job, and returns the layers of its last stage.
+func (c *core) do(ctx context.Context) (_ coreResult, err error) {
+	j := &c.job
+	if (j.Rung == sandbox.InPlace || j.Walk) && !c.near {
 		closeRoot, err2 := c.openRoot()
 		if err2 != nil {
 			return coreResult{}, err2
@@ -317,6 +324,9 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 		if ctx.Err() != nil {
 			return made{}, context.Cause(ctx)
 		}
+		if errors.Is(err, errBox) {
+			return made{}, err // who does it in a container tells what becomes of it
+		}
 		var already *StepError
 		var spoiled *spoiledError
 		if errors.As(err, &already) || errors.As(err, &spoiled) {
@@ -388,7 +398,7 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 	}
 	stacks := slices.Collect(maps.Values(sources)) // where files are read; of what is below only those that look like what is copied
 	stacks = append(stacks, top)
-	begun := false
+	begun := s.Begun
 	var e store.Entry
 	err = c.unpacking(ctx, stacks, func() error {
 		base, err := c.ready(ctx, st, s, sources, top)
@@ -404,7 +414,7 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 			defer release()
 		}
 		if !begun {
-			begun, started = true, time.Now()
+			begun, s.Begun, started = true, true, time.Now()
 			c.event(st, s, Event{Kind: StepStarted, Why: s.Why})
 		}
 		e, err = c.execute(ctx, st, s, sources, base, top)
@@ -473,6 +483,9 @@ func (c *core) ready(ctx context.Context, st *jobStage, s *jobStep, sources map[
 // execute runs a step over base, which is the stack top, and keeps what it
 // changed as a layer.
 func (c *core) execute(ctx context.Context, st *jobStage, s *jobStep, sources map[string][]rootfs.Layer, base *stack, top []rootfs.Layer) (_ store.Entry, err error) {
+	if c.near {
+		return c.draw(ctx, st, s, base)
+	}
 	if s.Run != nil && c.root != nil {
 		return c.runHere(ctx, st, s, sources)
 	}
@@ -522,6 +535,9 @@ func (s *stack) Close() error {
 
 // open makes sure that layers lie unpacked, and looks at them.
 func (c *core) open(ctx context.Context, layers []rootfs.Layer) (*stack, error) {
+	if c.near {
+		return nil, errBox
+	}
 	dirs, err := c.layers.Ensure(ctx, layers, c.openLayer)
 	if err != nil {
 		return nil, c.blame(ctx, err)

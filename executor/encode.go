@@ -78,6 +78,9 @@ func (c *core) variant(ctx context.Context, top []rootfs.Layer, id digest.Digest
 	if v, ok := c.store.GetVariant(id, p); ok {
 		return v, nil
 	}
+	if c.near {
+		return store.Variant{}, errBox
+	}
 	return c.makeVariant(ctx, top, id, p, tell)
 }
 

@@ -58,6 +58,7 @@ type jobStep struct {
 	Lines      []string // what Key was made of
 	Fresh      bool     // run it even when the key is known
 	Why        string   // it runs, for people
+	Begun      bool     // that it runs was told
 	ByContent  bool     // something before it runs afresh: what was made by its definition says nothing
 	Reads      []stageRead
 

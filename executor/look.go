@@ -15,6 +15,9 @@ import (
 // look shows layers to a step that only writes an upper by hand: what is not
 // unpacked stays so, and nothing of it is downloaded when its index is known.
 func (c *core) look(ctx context.Context, layers []rootfs.Layer) (*stack, error) {
+	if c.near {
+		return c.lookNear(ctx, layers)
+	}
 	view, err := c.layers.View(ctx, layers, c.openLayer)
 	if errors.Is(err, rootfs.ErrUnpack) {
 		return c.open(ctx, layers)
@@ -28,6 +31,9 @@ func (c *core) look(ctx context.Context, layers []rootfs.Layer) (*stack, error) 
 // lookAtSource is look for layers that files are read from. An index helps there
 // only if it is known: else whoever needs it is likely to need the files too.
 func (c *core) lookAtSource(ctx context.Context, layers []rootfs.Layer) (*stack, error) {
+	if c.near {
+		return c.lookNear(ctx, layers)
+	}
 	view, err := c.layers.View(ctx, layers, nil)
 	if errors.Is(err, rootfs.ErrUnpack) {
 		return c.open(ctx, layers)
@@ -98,5 +104,13 @@ func (i *indexes) PutIndex(id digest.Digest, x *index.Index) error {
 	if i.store.HasIndex(id) {
 		return nil
 	}
+	return i.store.PutIndex(id, x.Encode(id))
+}
+
+// putExact is PutIndex of an index that knows more of times than the layer's tar does.
+func (i *indexes) putExact(id digest.Digest, x *index.Index) error {
+	i.mu.Lock()
+	delete(i.read, id) // names counts them still, which only drops others sooner
+	i.mu.Unlock()
 	return i.store.PutIndex(id, x.Encode(id))
 }

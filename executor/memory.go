@@ -66,6 +66,9 @@ func (w *memoryWatch) during(ctx context.Context) (_ context.Context, stop func(
 // look notes what the node holds now, and tells whether it is more than it may. That
 // it cannot be told is no failure of a build.
 func (w *memoryWatch) look() (held int64, over bool) {
+	if w.box == nil { // no process of its own
+		return 0, false
+	}
 	held, err := w.box.Memory(false)
 	if err == nil && w.limit > 0 && held > w.limit { // pages may have been counted twice
 		held, err = w.box.Memory(true)

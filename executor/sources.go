@@ -135,23 +135,34 @@ func nothing(context.Context, tree.Tree, string, tree.Entry) (string, error) { r
 // unchanged tells whether an opened file is still the one that the key of its
 // step was made of. One that no key has seen is: nothing depends on it.
 func (s *sources) unchanged(ctx context.Context, name, file string, f *os.File) error {
-	ctxName, ok := strings.CutPrefix(name, contextTree(""))
+	d, ok := s.shownAs(ctx, name)
 	if !ok {
 		return nil // of one commit, or with a digest
-	}
-	d, err := s.directory(ctx, ctxName)
-	if err != nil || d == nil {
-		return err
-	}
-	e, ok := d.tree.Known(file)
-	if !ok || e.Ino == 0 {
-		return nil
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return fmt.Errorf("stat %s: %w", file, err)
 	}
-	if st.Ino != e.Ino || st.Size != e.Size || !time.Unix(st.Ctim.Unix()).Equal(e.Change) && !s.onlyMoved(&st, e.Change) {
+	return s.unchangedStat(d, file, &st)
+}
+
+// shownAs finds the directory that the tree of a context shows.
+func (s *sources) shownAs(ctx context.Context, name string) (*directory, bool) {
+	ctxName, ok := strings.CutPrefix(name, contextTree(""))
+	if !ok {
+		return nil, false
+	}
+	d, err := s.directory(ctx, ctxName)
+	return d, err == nil && d != nil
+}
+
+// unchangedStat is unchanged for a file that is described by st.
+func (s *sources) unchangedStat(d *directory, file string, st *unix.Stat_t) error {
+	e, ok := d.tree.Known(file)
+	if !ok || e.Ino == 0 {
+		return nil
+	}
+	if st.Ino != e.Ino || st.Size != e.Size || !time.Unix(st.Ctim.Unix()).Equal(e.Change) && !s.onlyMoved(st, e.Change) {
 		s.changed.Store(true)
 		return &diag.Problem{What: fmt.Sprintf("%s changed while it was built", file), Hint: "build again when nothing writes to the context"}
 	}

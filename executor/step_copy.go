@@ -49,6 +49,9 @@ func (c *core) copy(ctx context.Context, st *jobStage, s *jobStep, sources map[s
 		if err != nil {
 			return err
 		}
+		if up.draft != nil {
+			return up.draft.Place(ctx, t, items, p)
+		}
 		return copier.Place(ctx, t, items, base.view, up.dir, p)
 	}
 	local := p
@@ -104,6 +107,9 @@ func (c *core) workdir(ctx context.Context, w *dockerfile.Workdir, base *stack, 
 	if w.Epoch != nil {
 		t := time.Unix(*w.Epoch, 0)
 		when = &t
+	}
+	if up.draft != nil {
+		return up.draft.Mkdirs(ctx, w.Path, owner, when)
 	}
 	return copier.Mkdirs(ctx, base.view, up.dir, w.Path, owner, when, c.maker)
 }

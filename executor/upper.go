@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"kaniko-build/executor/internal/copier"
 	"kaniko-build/executor/internal/sandbox"
 	"kaniko-build/executor/internal/store"
 	"kaniko-build/executor/internal/tree"
@@ -19,6 +20,7 @@ type upper struct {
 	scratch string               // for what else a step needs; an empty folder
 	owners  map[string][2]uint32 // of links and fifos that could not be given them
 	temp    *store.Temp
+	draft   *copier.Draft // instead of all that
 }
 
 func (c *core) newUpper(base *stack) (*upper, error) {

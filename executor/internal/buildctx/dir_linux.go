@@ -335,6 +335,20 @@ func (d *Dir) Open(ctx context.Context, name string) (io.ReadCloser, error) {
 	return d.files.OpenRegular(name)
 }
 
+// ReadFileStat reads a small file into b, and tells what it was after that. One that has
+// more than b is an error that matches tree.ErrLarger.
+func (d *Dir) ReadFileStat(ctx context.Context, name string, b []byte) (int, unix.Stat_t, error) {
+	name = tree.Clean(name)
+	ok, err := d.plain(name)
+	if err == nil && !ok {
+		_, err = d.find(ctx, name)
+	}
+	if err != nil {
+		return 0, unix.Stat_t{}, err
+	}
+	return d.files.ReadFileStat(name, b)
+}
+
 // Xattrs is that of tree.Tree. A capability counts for the owner that the file
 // has here, and is lost with him, as with BuildKit.
 func (d *Dir) Xattrs(ctx context.Context, name string) (map[string][]byte, error) {

@@ -313,6 +313,8 @@ func (l *lab) copy(t *testing.T, c *corpus.Case, done []*built, view tree.Tree, 
 		return err
 	}
 	p := copier.Placement{Dest: cp.Dest, Owner: owner, Chmod: chmod, Make: layer.Maker{Devices: true}, Owners: owners}
+	draft := copier.NewDraft(base)
+	drawn := len(cp.Remote) == 0 && cp.From.Kind != dockerfile.FromStage && cp.From.Kind != dockerfile.FromImage
 	place := func(src tree.Tree, s copier.Select, unpack bool) error {
 		items, err := copier.Find(ctx, src, s)
 		if err != nil {
@@ -320,7 +322,14 @@ func (l *lab) copy(t *testing.T, c *corpus.Case, done []*built, view tree.Tree, 
 		}
 		p := p
 		p.Unpack = unpack
-		return copier.Place(ctx, src, items, base, upper, p)
+		err = copier.Place(ctx, src, items, base, upper, p)
+		if drawn {
+			derr := draft.Place(ctx, src, items, p)
+			if drawn = !errors.Is(derr, copier.ErrNotDrawn); drawn && fmt.Sprint(derr) != fmt.Sprint(err) {
+				t.Errorf("the error of a draft is %v, that of an upper %v", derr, err)
+			}
+		}
+		return err
 	}
 	unpack := cp.Add
 	if cp.Unpack != nil {
@@ -364,6 +373,9 @@ func (l *lab) copy(t *testing.T, c *corpus.Case, done []*built, view tree.Tree, 
 		if err := place(openDir(t, dir), copier.Select{Patterns: []string{f.Path}, Literal: true}, false); err != nil {
 			return err
 		}
+	}
+	if drawn {
+		sameAsDraft(t, upper, base, draft)
 	}
 	return nil
 }

@@ -104,37 +104,8 @@ func (c *placer) place(ctx context.Context, it Item) error {
 			return err
 		}
 	}
-	// The directories that the destination names are made first, with links
-	// followed.
-	ensure := c.p.Dest
-	if dir, last := path.Split(ensure); last != "" && last != "." {
-		ensure = dir
-	}
-	ensure, err := c.resolve(ctx, ensure)
+	dest, err := arrive(ctx, c, it, c.p)
 	if err != nil {
-		return err
-	}
-	if err := c.mkdirAll(ctx, ensure, c.p.Chmod.parents(), c.p.Owner, nil); err != nil {
-		return err
-	}
-	dest, err := c.resolve(ctx, path.Clean(c.p.Dest))
-	if err != nil {
-		return err
-	}
-	there, err := c.Lstat(ctx, dest)
-	exists := err == nil
-	if err != nil && !missing(err) {
-		return err
-	}
-	contents := it.Entry.IsDir() && !it.literal
-	if exists && !contents && (it.Entry.IsDir() || there.IsDir()) {
-		dest = path.Join(dest, it.Name)
-	}
-	parent := path.Join(path.Dir("/" + dest))[1:]
-	if contents && !exists {
-		parent = dest
-	}
-	if err := c.mkdirAll(ctx, parent, c.p.Chmod.parents(), c.p.Owner, nil); err != nil {
 		return err
 	}
 	c.links = map[[2]uint64]string{}
@@ -154,6 +125,44 @@ func (c *placer) place(ctx context.Context, it Item) error {
 		enter: func(rel string, e tree.Entry, partial bool) error { return t.enter(ctx, rel, e, partial) },
 		leave: func(rel string, e tree.Entry, partial bool) error { return t.leave(e) },
 	})
+}
+
+// arrive finds out where an item goes, and makes the directories on the way.
+func arrive(ctx context.Context, u surface, it Item, p Placement) (dest string, err error) {
+	// The directories that the destination names are made first, with links
+	// followed.
+	ensure := p.Dest
+	if dir, last := path.Split(ensure); last != "" && last != "." {
+		ensure = dir
+	}
+	ensure, err = tree.Resolve(ctx, links{u: u}, ensure)
+	if err != nil {
+		return "", err
+	}
+	if err := mkdirAll(ctx, u, ensure, p.Chmod.parents(), p.Owner, nil); err != nil {
+		return "", err
+	}
+	dest, err = tree.Resolve(ctx, links{u: u}, path.Clean(p.Dest))
+	if err != nil {
+		return "", err
+	}
+	there, err := u.Lstat(ctx, dest)
+	exists := err == nil
+	if err != nil && !missing(err) {
+		return "", err
+	}
+	contents := it.Entry.IsDir() && !it.literal
+	if exists && !contents && (it.Entry.IsDir() || there.IsDir()) {
+		dest = path.Join(dest, it.Name)
+	}
+	parent := path.Join(path.Dir("/" + dest))[1:]
+	if contents && !exists {
+		parent = dest
+	}
+	if err := mkdirAll(ctx, u, parent, p.Chmod.parents(), p.Owner, nil); err != nil {
+		return "", err
+	}
+	return dest, nil
 }
 
 // target is the copy of one item while it is made: the directories that are

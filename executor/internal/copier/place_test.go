@@ -183,6 +183,11 @@ func (c placing) try(t *testing.T) {
 	if got := fmt.Sprint(describe(t, openDir(t, base))); got != before {
 		t.Errorf("the base has changed from\n%s to\n%s", before, got)
 	}
+	baseTree := openDir(t, base)
+	draft, draftErr := c.draft(t, baseTree, openDir(t, src))
+	if fmt.Sprint(draftErr) != fmt.Sprint(err) {
+		t.Errorf("the error of a draft is %v, that of an upper %v", draftErr, err)
+	}
 	if c.fails != "" {
 		var p *diag.Problem
 		if err == nil || !strings.Contains(err.Error(), c.fails) || !errors.As(err, &p) {
@@ -192,6 +197,11 @@ func (c placing) try(t *testing.T) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+	if c.link {
+		sameAsDraft(t, upper, copier.Empty, draft)
+	} else {
+		sameAsDraft(t, upper, baseTree, draft)
 	}
 	sameAsKernel(t, []string{upper, base})
 	result := openDir(t, mount(t, []string{upper, base}, false))

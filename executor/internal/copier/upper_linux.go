@@ -204,8 +204,18 @@ func (u *upper) Lstat(ctx context.Context, name string) (tree.Entry, error) {
 // root: only Lstat is asked for.
 type links struct {
 	tree.Tree
-	u   *upper
+	u   surface
 	top string
+}
+
+// surface is the result of what is placed, with the base below it.
+type surface interface {
+	// Lstat describes a name of the result; parents of it that are no directories
+	// are as good as none.
+	Lstat(ctx context.Context, name string) (tree.Entry, error)
+	// mkdirIn makes a directory that is not there in one that is, which is copied up
+	// first; when, if not nil, is its time.
+	mkdirIn(ctx context.Context, parent, name string, mode uint32, own [2]uint32, when *time.Time) error
 }
 
 func (l links) Lstat(ctx context.Context, name string) (tree.Entry, error) {
@@ -417,6 +427,10 @@ func (u *upper) unmark(d *dir, name string) error {
 // parents, where they are missing. owner nil is root, or the group of a
 // set-group-id directory around it.
 func (u *upper) mkdirAll(ctx context.Context, name string, perm uint32, owner *[2]uint32, when *time.Time) error {
+	return mkdirAll(ctx, u, name, perm, owner, when)
+}
+
+func mkdirAll(ctx context.Context, u surface, name string, perm uint32, owner *[2]uint32, when *time.Time) error {
 	if e, err := u.Lstat(ctx, name); err == nil {
 		if e.IsDir() {
 			return nil

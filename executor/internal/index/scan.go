@@ -3,6 +3,7 @@ package index
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ var kept = []string{"etc/group", "etc/passwd"}
 // the end. The rules are those of layer.Unpack, entry by entry; the caller
 // hashes the stream.
 func Scan(ctx context.Context, r io.Reader) (*Index, error) {
-	s := &scanner{ctx: ctx, root: &name{file: &inode{file: file{mode: unix.S_IFDIR | 0o755, nsec: -1}}}}
+	s := newScanner(ctx)
 	in := bufio.NewReaderSize(r, 64<<10)
 	if err := s.stream(in); err != nil {
 		return nil, fmt.Errorf("index layer: %w", err)
@@ -72,6 +73,34 @@ func (w *Writer) Write(p []byte) (int, error) { return w.pipe.Write(p) }
 // Index says that the tar is complete and gives the index of it.
 func (w *Writer) Index() (*Index, error) { return w.index() }
 
+// Builder is Scan for entries that somebody knows before they are in a tar.
+type Builder struct {
+	s   *scanner
+	err error // the first
+}
+
+// NewBuilder begins an index.
+func NewBuilder(ctx context.Context) *Builder { return &Builder{s: newScanner(ctx)} }
+
+// Add adds an entry as the next member of a tar. content is that of a regular
+// file; it may be left out of those that an index does not keep.
+func (b *Builder) Add(h *tar.Header, content []byte) {
+	if b.err == nil {
+		b.err = b.s.entry(h, bytes.NewReader(content))
+	}
+}
+
+// Index gives the index of what was added.
+func (b *Builder) Index() (*Index, error) {
+	if b.err == nil {
+		b.err = b.s.retryLinks()
+	}
+	if b.err != nil {
+		return nil, fmt.Errorf("index layer: %w", b.err)
+	}
+	return b.s.flatten(), nil
+}
+
 // name is a name while the tree grows; without a file it is a whiteout.
 type name struct {
 	file *inode
@@ -101,12 +130,16 @@ func (n *name) put(base string, kid *name) {
 }
 
 type scanner struct {
-	ctx     context.Context // of the one call of Scan
+	ctx     context.Context // of the one call of Scan, or of a Builder
 	root    *name
 	names   int
 	text    int
 	pending []hardLink // without a target so far
 	outside bool
+}
+
+func newScanner(ctx context.Context) *scanner {
+	return &scanner{ctx: ctx, root: &name{file: &inode{file: file{mode: unix.S_IFDIR | 0o755, nsec: -1}}}}
 }
 
 // hardLink is a further name of a file, with what its own header says of it.

@@ -60,10 +60,15 @@ func (s *summing) of(fd int) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return fmt.Errorf("stat: %w", err)
 	}
+	s.is(inode{st.Dev, st.Ino})
+	return nil
+}
+
+// is says whose content it was.
+func (s *summing) is(id inode) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	s.c.sums[inode{st.Dev, st.Ino}] = s.h.Sum64()
-	return nil
+	s.c.sums[id] = s.h.Sum64()
 }
 
 // capable notes the capabilities of a file.

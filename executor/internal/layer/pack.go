@@ -25,6 +25,13 @@ type PackOptions struct {
 	Owners map[string][2]uint32
 	// Contents, if set, remembers what the files hold that are packed.
 	Contents *Contents
+	// Each, if set, is told of each entry of the tar, in order: with the time that the
+	// file has, which may be within a second, and the content of a small file. It keeps
+	// neither.
+	Each func(h *tar.Header, content []byte)
+	// Vague, if set, is the error for a file of which the base may not know the time
+	// within a second, if it is the same otherwise.
+	Vague error
 }
 
 // Stats describe a packed layer.
@@ -56,12 +63,25 @@ const capability = "security.capability"
 //
 // base may be nil: nothing. Records in upper are applied.
 func Pack(ctx context.Context, w io.Writer, upper string, base tree.Tree, o PackOptions) (Stats, error) {
-	return pack(ctx, w, upper, base, o, func(p *packer) error {
-		if base == nil {
-			return p.walk("", everything)
-		}
-		return p.walk("", changes)
-	})
+	dir, err := tree.OpenDir(upper, tree.DirOptions{})
+	if err != nil {
+		return Stats{}, err
+	}
+	defer dir.Close()
+	return pack(ctx, w, &packer{upper: upper, dir: dir, base: base}, o, (*packer).all)
+}
+
+// PackTree is Pack for an upper that is no directory: without records, whiteouts, opaque
+// directories and capabilities.
+func PackTree(ctx context.Context, w io.Writer, upper, base tree.Tree, o PackOptions) (Stats, error) {
+	return pack(ctx, w, &packer{drawn: upper, base: base}, o, (*packer).all)
+}
+
+func (p *packer) all() error {
+	if p.base == nil {
+		return p.walk("", everything)
+	}
+	return p.walk("", changes)
 }
 
 // Change is a name that a layer is to mention.
@@ -78,7 +98,12 @@ type Change struct {
 // root, in the order of a walk: a directory before what is in it. The files are
 // read once. The content of what changes meanwhile is undefined, not its size.
 func PackChanges(ctx context.Context, w io.Writer, root string, changes iter.Seq[Change], o PackOptions) (Stats, error) {
-	return pack(ctx, w, root, nil, o, func(p *packer) error {
+	dir, err := tree.OpenDir(root, tree.DirOptions{})
+	if err != nil {
+		return Stats{}, err
+	}
+	defer dir.Close()
+	return pack(ctx, w, &packer{upper: root, dir: dir}, o, func(p *packer) error {
 		for c := range changes {
 			if err := p.change(c); err != nil {
 				return err
@@ -88,22 +113,30 @@ func PackChanges(ctx context.Context, w io.Writer, root string, changes iter.Seq
 	})
 }
 
-func pack(ctx context.Context, w io.Writer, upper string, base tree.Tree, o PackOptions, write func(*packer) error) (Stats, error) {
-	dir, err := tree.OpenDir(upper, tree.DirOptions{})
-	if err != nil {
-		return Stats{}, err
-	}
-	defer dir.Close()
+// pack has p find what is in the tar, while what it has found is read and written.
+func pack(ctx context.Context, w io.Writer, p *packer, o PackOptions, find func(*packer) error) (_ Stats, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	p.ctx, p.owners, p.contents, p.vague = ctx, o.Owners, o.Contents, o.Vague
+	p.buf, p.first, p.unchanged, p.added = make([]byte, 128<<10), map[inode]string{}, map[inode][]string{}, map[string]bool{"": true}
 	buffered := bufio.NewWriterSize(w, 256<<10)
 	count := &counter{w: buffered}
-	p := &packer{
-		ctx: ctx, upper: upper, dir: dir, base: base, owners: o.Owners, contents: o.Contents, tw: tar.NewWriter(count), buf: make([]byte, 128<<10),
-		first: map[inode]string{}, unchanged: map[inode][]string{}, added: map[string]bool{"": true},
+	p.out = newPipeline(p, count, o.Each)
+	written := make(chan error, 1)
+	go func() {
+		err := p.out.write()
+		cancel(err) // nothing more need be found
+		written <- err
+	}()
+	if err = find(p); err != nil {
+		cancel(err)
 	}
-	if err := write(p); err != nil {
-		return Stats{}, fmt.Errorf("pack layer: %w", err)
+	p.out.close()
+	if werr := <-written; werr != nil {
+		err = werr // it came first, or is the same
 	}
-	if err := p.tw.Close(); err != nil {
+	p.out.readers.Wait()
+	if err != nil {
 		return Stats{}, fmt.Errorf("pack layer: %w", err)
 	}
 	if err := buffered.Flush(); err != nil {
@@ -129,12 +162,14 @@ type packer struct {
 	ctx    context.Context
 	upper  string
 	dir    *tree.Dir
+	drawn  tree.Tree // instead of both
 	base   tree.Tree
 	owners map[string][2]uint32
 
 	contents *Contents
+	vague    error // see PackOptions
 
-	tw      *tar.Writer
+	out     *pipeline
 	buf     []byte
 	entries int
 	// Seen were: a substitute, a whiteout or opaque directory, a file that is left out.
@@ -157,6 +192,10 @@ const (
 // list reads a directory of the upper, records applied. Whiteouts are kept
 // apart.
 func (p *packer) list(name string) (entries []tree.Entry, gone map[string]bool, err error) {
+	if p.drawn != nil {
+		entries, err = p.drawn.ReadDir(p.ctx, name)
+		return entries, nil, err
+	}
 	raw, err := p.dir.ReadDir(p.ctx, name)
 	if err != nil {
 		return nil, nil, err
@@ -266,9 +305,11 @@ func (p *packer) one(name string, e tree.Entry, old *tree.Entry, mode walkMode) 
 	if !e.IsDir() {
 		return nil
 	}
-	opaque, err := Opaque(p.real(name))
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+	opaque := false
+	if p.drawn == nil {
+		if opaque, err = Opaque(p.real(name)); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 	}
 	p.hides = p.hides || opaque
 	next := everything
@@ -340,7 +381,13 @@ func (p *packer) same(name string, e, old tree.Entry) (bool, error) {
 	if e.IsDir() {
 		return true, nil
 	}
-	if e.Size != old.Size || !e.ModTime.Equal(old.ModTime) {
+	if e.Size != old.Size {
+		return false, nil
+	}
+	if !e.ModTime.Equal(old.ModTime) {
+		if p.vague != nil && old.ModTime.Nanosecond() == 0 && e.ModTime.Unix() == old.ModTime.Unix() {
+			return false, p.vague
+		}
 		return false, nil
 	}
 	if e.ModTime.Nanosecond() != 0 {
@@ -352,7 +399,7 @@ func (p *packer) same(name string, e, old tree.Entry) (bool, error) {
 	if e.Size == 0 || !e.IsRegular() {
 		return true, nil
 	}
-	a, err := p.dir.OpenRegular(name)
+	a, err := p.open(name)
 	if err != nil {
 		return false, err
 	}
@@ -387,7 +434,17 @@ func equal(ctx context.Context, a, b io.Reader, buf []byte) (bool, error) {
 	}
 }
 
+func (p *packer) open(name string) (io.ReadCloser, error) {
+	if p.drawn != nil {
+		return p.drawn.Open(p.ctx, name)
+	}
+	return p.dir.OpenRegular(name)
+}
+
 func (p *packer) capability(name string) ([]byte, error) {
+	if p.drawn != nil {
+		return nil, nil
+	}
 	var buf [256]byte
 	n, err := unix.Lgetxattr(p.real(name), capability, buf[:])
 	switch {
@@ -405,18 +462,14 @@ func (p *packer) whiteout(name string) error {
 		return err
 	}
 	h := &tar.Header{Typeflag: tar.TypeReg, Name: dir + whPrefix + base, ModTime: time.Unix(0, 0)}
-	return p.header(name, h)
+	return p.header(name, h, h.ModTime)
 }
 
-func (p *packer) header(name string, h *tar.Header) error {
-	if err := context.Cause(p.ctx); err != nil {
-		return err
-	}
+// header puts an entry into the tar, with its content if it has some; when is its time
+// to the nanosecond.
+func (p *packer) header(name string, h *tar.Header, when time.Time) error {
 	p.entries++
-	if err := p.tw.WriteHeader(h); err != nil {
-		return fmt.Errorf("%s: write header: %w", name, err)
-	}
-	return nil
+	return p.out.add(p.ctx, name, h, when)
 }
 
 // parents puts the directory dir, and what is above it, into the tar, if they
@@ -424,6 +477,13 @@ func (p *packer) header(name string, h *tar.Header) error {
 func (p *packer) parents(dir string) error {
 	if p.added[dir] {
 		return nil
+	}
+	if p.drawn != nil {
+		e, err := p.drawn.Lstat(p.ctx, dir)
+		if err != nil {
+			return err
+		}
+		return p.record(dir, e)
 	}
 	e, err := p.dir.Lstat(p.ctx, dir)
 	if err != nil {
@@ -460,7 +520,9 @@ func (p *packer) record(name string, e tree.Entry) error {
 	if err != nil {
 		return err
 	}
-	p.contents.capable(inode{e.Dev, e.Ino}, caps)
+	if p.drawn == nil {
+		p.contents.capable(inode{e.Dev, e.Ino}, caps)
+	}
 	if len(caps) > 0 {
 		AddXattrs(h, map[string][]byte{capability: caps})
 	}
@@ -471,48 +533,18 @@ func (p *packer) record(name string, e tree.Entry) error {
 	if e.IsDir() {
 		p.added[name] = true
 	}
-	if err := p.header(name, h); err != nil {
+	if err := p.header(name, h, e.ModTime); err != nil {
 		return err
-	}
-	if h.Typeflag == tar.TypeReg && h.Size > 0 {
-		if err := p.content(name, h.Size); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
 	}
 	for _, extra := range more {
 		if err := p.parents(strings.TrimSuffix(path.Dir("/" + extra)[1:], "/")); err != nil {
 			return err
 		}
-		h.Name, h.Typeflag, h.Linkname, h.Size = extra, tar.TypeLink, name, 0
-		if err := p.header(extra, h); err != nil {
+		link := *h
+		link.Name, link.Typeflag, link.Linkname, link.Size = extra, tar.TypeLink, name, 0
+		if err := p.header(extra, &link, e.ModTime); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (p *packer) content(name string, size int64) error {
-	f, err := p.dir.OpenRegular(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	sum := p.contents.sum()
-	for size > 0 {
-		if err := context.Cause(p.ctx); err != nil {
-			return err
-		}
-		n, err := f.Read(p.buf[:min(int64(len(p.buf)), size)])
-		sum.write(p.buf[:n])
-		if _, err := p.tw.Write(p.buf[:n]); err != nil {
-			return fmt.Errorf("write content: %w", err)
-		}
-		if size -= int64(n); err != nil && size > 0 {
-			if err == io.EOF {
-				return errors.New("the file shrank while it was read")
-			}
-			return err
-		}
-	}
-	return sum.of(int(f.Fd()))
 }

@@ -49,6 +49,9 @@ type Layers struct {
 	// Indexes, if set, gets the index of every layer that is unpacked, and lets
 	// View do without unpacking.
 	Indexes Indexes
+	// Indexed says that View is to look at no directory: whoever looks may not be
+	// one of the ids that files have there.
+	Indexed bool
 
 	mu   sync.Mutex
 	near map[digest.Digest]string // by the id of a chain: the root of its last layer

@@ -38,7 +38,7 @@ func (l *Layers) View(ctx context.Context, chain []Layer, open func(ctx context.
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(1, l.Jobs, runtime.GOMAXPROCS(0)))
 	for i, one := range chain {
-		if dir, ok := l.find(one, ids[i]); ok {
+		if dir, ok := l.find(one, ids[i]); ok && !l.Indexed {
 			list[i].Dir = dir
 			continue
 		}

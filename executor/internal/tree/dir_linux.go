@@ -333,3 +333,54 @@ func growing(read func([]byte) (int, error)) ([]byte, error) {
 		return buf[:n], nil
 	}
 }
+
+// ReadFile is that of FileReader.
+func (d *Dir) ReadFile(_ context.Context, name string, b []byte) (int, error) {
+	n, _, err := d.ReadFileStat(name, b)
+	return n, err
+}
+
+// ReadFileStat is ReadFile that tells what the file was after it was read.
+func (d *Dir) ReadFileStat(name string, b []byte) (n int, st unix.Stat_t, err error) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | unix.O_NOFOLLOW, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
+	at := -1
+	for at < 0 {
+		switch at, err = unix.Openat2(int(d.root.Fd()), name, &how); {
+		case err == unix.EINTR || err == unix.EAGAIN: // EAGAIN: a rename raced with the walk
+		case err != nil:
+			return 0, st, &os.PathError{Op: "open", Path: name, Err: err}
+		}
+	}
+	defer unix.Close(at)
+	if err := unix.Fstat(at, &st); err != nil {
+		return 0, st, &os.PathError{Op: "stat", Path: name, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return 0, st, &os.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
+	}
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(at), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, st, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	defer unix.Close(fd)
+	for n < len(b) {
+		got, err := unix.Read(fd, b[n:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return n, st, &os.PathError{Op: "read", Path: name, Err: err}
+		}
+		if got == 0 {
+			break
+		}
+		n += got
+	}
+	if err := unix.Fstat(fd, &st); err != nil {
+		return n, st, &os.PathError{Op: "stat", Path: name, Err: err}
+	}
+	if st.Size > int64(n) {
+		return n, st, &os.PathError{Op: "read", Path: name, Err: ErrLarger}
+	}
+	return n, st, nil
+}

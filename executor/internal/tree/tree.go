@@ -174,3 +174,40 @@ func walk(ctx context.Context, t Tree, name string, e Entry, fn func(string, Ent
 	}
 	return nil
 }
+
+// FileReader is a tree that reads small files as a whole, in fewer steps than Open
+// takes.
+type FileReader interface {
+	// ReadFile reads the regular file at name into b, and tells how much there was: a
+	// file that has more than b is an error that matches ErrLarger.
+	ReadFile(ctx context.Context, name string, b []byte) (int, error)
+}
+
+// ErrLarger says that a file is larger than it was thought to be.
+var ErrLarger = errors.New("the file is larger than it was")
+
+// ReadFile is FileReader's for any tree.
+func ReadFile(ctx context.Context, t Tree, name string, b []byte) (_ int, err error) {
+	if f, ok := t.(FileReader); ok {
+		return f.ReadFile(ctx, name, b)
+	}
+	r, err := t.Open(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	n, err := io.ReadFull(r, b)
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return n, nil
+	case err != nil:
+		return n, err
+	}
+	var more [1]byte
+	if n, err := r.Read(more[:]); n > 0 {
+		return len(b), &fs.PathError{Op: "read", Path: name, Err: ErrLarger}
+	} else if err != nil && !errors.Is(err, io.EOF) {
+		return len(b), err
+	}
+	return len(b), nil
+}
