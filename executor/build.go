@@ -109,6 +109,9 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (done co
 		j.Keep, j.Stay, j.Lent, j.Ends = imagePlaces, imageDirs, nil, true
 	}
 	j.Memory = n.Resources.Memory
+	if x.of != nil || x.builtBefore(n) { // else nobody knows whether it will be built again
+		j.Pieces = n.pastID()
+	}
 	j.Stages = x.unspoiled(j.Stages)
 	why := x.why(n)
 	for i := range j.Stages {

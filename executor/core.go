@@ -198,7 +198,7 @@ func (c *core) evaluate(ctx context.Context, i int) ([]rootfs.Layer, error) {
 		}
 		switch {
 		case exported:
-			c.work.Go(func() error { return c.encode(ctx, step, below, made) })
+			c.work.Go(func() error { return c.encode(ctx, st, step, below, made) })
 		case made.keep != nil:
 			c.later.Go(func() { c.keep(c.spare, below, made) })
 		}

@@ -39,8 +39,8 @@ func mediaType(c Compression) string {
 
 // encode makes sure that the blob of a step's layer can be had, and notes it
 // for the result.
-func (c *core) encode(ctx context.Context, s *jobStep, top []rootfs.Layer, m made) error {
-	v, err := c.variant(ctx, top, m.DiffID, c.job.Epoch, c.grown())
+func (c *core) encode(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.Layer, m made) error {
+	v, err := c.variant(ctx, top, m.DiffID, c.job.Epoch, c.grown(), func(p store.Params) *pieces { return c.piecesOf(st, s, p) })
 	if err != nil {
 		var spoiled *spoiledError
 		if errors.As(err, &spoiled) || ctx.Err() != nil {
@@ -58,8 +58,8 @@ func (c *core) encode(ctx context.Context, s *jobStep, top []rootfs.Layer, m mad
 }
 
 // variant is a layer in the encoding of the job, with or without times set: in
-// the store, with a cache outside, or made now.
-func (c *core) variant(ctx context.Context, top []rootfs.Layer, id digest.Digest, epoch *int64, tell func(grown)) (store.Variant, error) {
+// the store, with a cache outside, or made now, of what was made before (may be nil).
+func (c *core) variant(ctx context.Context, top []rootfs.Layer, id digest.Digest, epoch *int64, tell func(grown), before func(store.Params) *pieces) (store.Variant, error) {
 	p, err := encodeParams(c.job.Encode, epoch)
 	if err != nil {
 		return store.Variant{}, err
@@ -81,13 +81,18 @@ func (c *core) variant(ctx context.Context, top []rootfs.Layer, id digest.Digest
 	if c.near {
 		return store.Variant{}, errBox
 	}
-	return c.makeVariant(ctx, top, id, p, tell)
+	var known *pieces
+	if before != nil {
+		known = before(p)
+		defer known.close()
+	}
+	return c.makeVariant(ctx, top, id, p, tell, known)
 }
 
 // keep tells a cache outside of a layer, whose blob is made for that if it has
 // to be. That it fails is no failure of the build.
 func (c *core) keep(ctx context.Context, top []rootfs.Layer, m made) {
-	v, err := c.variant(ctx, top, m.DiffID, nil, nil)
+	v, err := c.variant(ctx, top, m.DiffID, nil, nil, nil)
 	if err != nil {
 		if ctx.Err() == nil {
 			c.host.Event(Event{Node: c.job.Node, Kind: Warning, Time: time.Now(), Text: "a layer is not kept in the cache: " + err.Error()})
@@ -101,10 +106,10 @@ func (c *core) keep(ctx context.Context, top []rootfs.Layer, m made) {
 }
 
 // makeVariant compresses a layer, from its directory or from another blob of it.
-func (c *core) makeVariant(ctx context.Context, top []rootfs.Layer, id digest.Digest, p store.Params, tell func(grown)) (store.Variant, error) {
+func (c *core) makeVariant(ctx context.Context, top []rootfs.Layer, id digest.Digest, p store.Params, tell func(grown), known *pieces) (store.Variant, error) {
 	var v store.Variant
 	err := c.unpacking(ctx, [][]rootfs.Layer{top}, func() (err error) {
-		v, err = encodeVariant(ctx, c.store, id, p, func(w io.Writer) error { return c.tar(ctx, top, id, w) }, tell)
+		v, err = encodeVariant(ctx, c.store, id, p, func(w io.Writer) error { return c.tar(ctx, top, id, w) }, tell, known)
 		return err
 	})
 	if _, plain := c.plainBlob(id); err != nil && !plain {
@@ -117,13 +122,13 @@ func (c *core) makeVariant(ctx context.Context, top []rootfs.Layer, id digest.Di
 //
 //	write ─> digest, which must be id ─┬──────────────────> digest, compressor ─> blob
 //	                                   └─ times, if asked ─┘
-func encodeVariant(ctx context.Context, st *store.Store, id digest.Digest, p store.Params, write func(w io.Writer) error, tell func(grown)) (store.Variant, error) {
+func encodeVariant(ctx context.Context, st *store.Store, id digest.Digest, p store.Params, write func(w io.Writer) error, tell func(grown), known *pieces) (store.Variant, error) {
 	v := store.Variant{DiffID: id, Params: p}
 	if p.Epoch != nil {
 		plain := write
 		write = func(w io.Writer) error { return retime(ctx, w, id, time.Unix(*p.Epoch, 0), plain) }
 	}
-	d, tar, err := encodeTar(st, p, write, tell)
+	d, tar, err := encodeTar(st, p, write, tell, known)
 	if err != nil {
 		return store.Variant{}, err
 	}
@@ -141,15 +146,16 @@ func changed(id, now digest.Digest) error {
 }
 
 // encodeTar compresses what write writes into a blob of the store, and gives
-// the digest of the tar too. tell hears how it grows, if somebody wants to know.
-func encodeTar(st *store.Store, p store.Params, write func(w io.Writer) error, tell func(grown)) (blob ocispec.Descriptor, tar digest.Digest, err error) {
+// the digest of the tar too. tell hears how it grows, if somebody wants to know; what
+// is in known need not be compressed.
+func encodeTar(st *store.Store, p store.Params, write func(w io.Writer) error, tell func(grown), known *pieces) (blob ocispec.Descriptor, tar digest.Digest, err error) {
 	file, err := st.Writer()
 	if err != nil {
 		return blob, "", err
 	}
 	w := &blobWriter{Writer: file, tell: tell}
 	defer func() { w.end(blob, err); _ = w.Close() }()
-	c, err := layer.Compress(w, Compression{Type: layer.Algorithm(p.Compression), Level: p.Level})
+	c, err := layer.CompressWith(w, Compression{Type: layer.Algorithm(p.Compression), Level: p.Level}, known.asPieces())
 	if err != nil {
 		return blob, "", err
 	}
@@ -169,6 +175,7 @@ func encodeTar(st *store.Store, p store.Params, write func(w io.Writer) error, t
 	if tar = d; p.Compression != string(layer.None) {
 		tar = digest.NewDigest(digest.SHA256, h)
 	}
+	known.keep(d)
 	return ocispec.Descriptor{MediaType: p.MediaType, Digest: d, Size: size}, tar, nil
 }
 

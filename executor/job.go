@@ -34,9 +34,10 @@ type job struct {
 	// their later times are set to (Unix seconds; nil leaves them).
 	Encode layer.Compression
 	Epoch  *int64
-	Ahead  bool // large layers of the exported stage go up while they are made
-	Task   task // of a node without stages
-	Goes   bool // its RUN is a process that goes on: it needs no token, and what it writes is dropped
+	Ahead  bool   // large layers of the exported stage go up while they are made
+	Pieces string // what the store remembers pieces of layers by; "" remembers none
+	Task   task   // of a node without stages
+	Goes   bool   // its RUN is a process that goes on: it needs no token, and what it writes is dropped
 }
 
 type jobStage struct {

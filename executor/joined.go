@@ -71,7 +71,7 @@ func (x *Executor) join(ctx context.Context, n *Node, part []builtLayer, over bo
 			return image.Merge(ctx, w, src, list)
 		}
 		return image.WriteTar(ctx, w, src, list, nil)
-	}, nil)
+	}, nil, nil)
 	if err != nil {
 		return builtLayer{}, err
 	}

@@ -125,10 +125,12 @@ func (c *core) draw(ctx context.Context, st *jobStage, s *jobStep, base *stack) 
 	}
 	names := index.NewBuilder(ctx)
 	var stats layer.Stats
+	known := c.piecesOf(st, s, p)
+	defer known.close()
 	blob, id, err := encodeTar(c.store, p, func(w io.Writer) (err error) {
 		stats, err = layer.PackTree(ctx, w, up.draft, base.view, layer.PackOptions{Each: names.Add, Vague: errBox})
 		return err
-	}, c.grown())
+	}, c.grown(), known)
 	if err != nil {
 		return store.Entry{}, err
 	}

@@ -84,6 +84,12 @@ func (x *Executor) Outlook(n *Node) Outlook {
 	return out
 }
 
+// builtBefore tells whether something of a node was executed with this store.
+func (x *Executor) builtBefore(n *Node) bool {
+	var p Pace
+	return x.store.GetPast(n.paceID(), &p) == nil
+}
+
 // runs tells whether something of a node will be executed, by the key of its last step.
 func (x *Executor) runs(n *Node) bool {
 	if len(n.job.Stages) == 0 {

@@ -60,5 +60,5 @@ func (x *Executor) retimed(ctx context.Context, n *Node, l builtLayer) (store.Va
 		defer tar.Close()
 		_, err = io.Copy(w, tar)
 		return err
-	}, nil)
+	}, nil, nil)
 }

@@ -409,7 +409,7 @@ func (c *core) keepHere(ctx context.Context, st *jobStage, write func(w io.Write
 	blob, id, err := encodeTar(c.store, p, func(w io.Writer) (err error) {
 		stats, err = write(io.MultiWriter(w, names))
 		return err
-	}, tell)
+	}, tell, nil)
 	if err != nil {
 		return store.Entry{}, stats, err
 	}

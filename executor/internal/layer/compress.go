@@ -3,11 +3,9 @@ package layer
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"runtime"
-	"sync"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
@@ -41,10 +39,10 @@ const (
 )
 
 const (
-	gzipBlock  = 512 << 10 // bytes compressed by one goroutine at a time; part of what makes the output
-	zstdFrame  = 2 << 20   // the same for zstd: each is a frame of its own
-	maxGzip    = 16        // goroutines: 16 blocks in and out are 16 MB
+	zstdFrame  = 2 << 20   // bytes, the most that one frame holds
+	maxGzip    = 16        // goroutines: 16 blocks in and out are 24 MB
 	maxZstd    = 4         // goroutines: 4 frames in and out, and their tables, stay below 64 MB
+	readAhead  = 512 << 10 // bytes of a gzip that is read
 	maxZWindow = 128 << 20 // what zstd --ultra -22 needs
 )
 
@@ -82,22 +80,28 @@ func (c Compression) Quick() bool {
 // Compress returns a writer that compresses into w on all CPUs. Close it to
 // get the end of the blob; it does not close w.
 func Compress(w io.Writer, c Compression) (io.WriteCloser, error) {
+	return CompressWith(w, c, nil)
+}
+
+// CompressWith is Compress that takes blocks which were compressed before from
+// pieces, if that is not nil. The blob is the same.
+func CompressWith(w io.Writer, c Compression, pieces Pieces) (io.WriteCloser, error) {
 	c, err := c.Normal()
 	if err != nil {
 		return nil, err
 	}
 	switch c.Type {
 	case Gzip:
-		z, err := pgzip.NewWriterLevel(w, c.Level)
+		g := &gzipForm{level: c.Level}
+		return newBlocks(w, g, cuts{256 << 10, 768 << 10}, min(runtime.GOMAXPROCS(0)+1, maxGzip), pieces)
+	case Zstd:
+		n := min(runtime.GOMAXPROCS(0), maxZstd)
+		enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(c.Level)), zstd.WithEncoderConcurrency(n),
+			zstd.WithWindowSize(zstdFrame), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(true))
 		if err != nil {
 			return nil, fmt.Errorf("compress: %w", err)
 		}
-		if err := z.SetConcurrency(gzipBlock, min(runtime.GOMAXPROCS(0)+1, maxGzip)); err != nil {
-			return nil, fmt.Errorf("compress: %w", err)
-		}
-		return z, nil
-	case Zstd:
-		return newZstdWriter(w, c.Level)
+		return newBlocks(w, zstdForm{enc}, cuts{zstdFrame / 2, zstdFrame}, n, pieces)
 	default:
 		return nopCloser{w}, nil
 	}
@@ -106,104 +110,6 @@ func Compress(w io.Writer, c Compression) (io.WriteCloser, error) {
 type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
-
-// zstdWriter compresses frames of a fixed size side by side. Concatenated
-// frames are one zstd stream to every reader.
-type zstdWriter struct {
-	enc   *zstd.Encoder
-	fill  []byte
-	next  chan chan zstdChunk // frames in order, each a channel that gets its result
-	free  chan []byte
-	done  chan struct{}
-	close sync.Once
-
-	mu  sync.Mutex
-	err error // the first, of writing
-}
-
-type zstdChunk struct{ in, out []byte }
-
-func newZstdWriter(w io.Writer, level int) (*zstdWriter, error) {
-	n := min(runtime.GOMAXPROCS(0), maxZstd)
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)), zstd.WithEncoderConcurrency(n),
-		zstd.WithWindowSize(zstdFrame), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(true))
-	if err != nil {
-		return nil, fmt.Errorf("compress: %w", err)
-	}
-	z := &zstdWriter{
-		enc: enc, fill: make([]byte, 0, zstdFrame),
-		next: make(chan chan zstdChunk, n-1), free: make(chan []byte, n+1), done: make(chan struct{}),
-	}
-	go func() {
-		defer close(z.done)
-		for result := range z.next {
-			c := <-result
-			if z.failed() == nil {
-				if _, err := w.Write(c.out); err != nil {
-					z.mu.Lock()
-					z.err = err
-					z.mu.Unlock()
-				}
-			}
-			for _, b := range [][]byte{c.in, c.out} {
-				select {
-				case z.free <- b[:0]:
-				default:
-				}
-			}
-		}
-	}()
-	return z, nil
-}
-
-func (z *zstdWriter) failed() error {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	return z.err
-}
-
-func (z *zstdWriter) buffer() []byte {
-	select {
-	case b := <-z.free:
-		if cap(b) >= zstdFrame {
-			return b
-		}
-	default:
-	}
-	return make([]byte, 0, zstdFrame+zstdFrame/64)
-}
-
-func (z *zstdWriter) Write(p []byte) (int, error) {
-	total := len(p)
-	for len(p) > 0 {
-		n := min(len(p), zstdFrame-len(z.fill))
-		z.fill, p = append(z.fill, p[:n]...), p[n:]
-		if len(z.fill) == zstdFrame {
-			z.flush()
-			if err := z.failed(); err != nil {
-				return total - len(p), err
-			}
-		}
-	}
-	return total, nil
-}
-
-func (z *zstdWriter) flush() {
-	in, out := z.fill, z.buffer()
-	result := make(chan zstdChunk, 1)
-	z.next <- result // waits while enough frames are under way
-	go func() { result <- zstdChunk{in, z.enc.EncodeAll(in, out)} }()
-	z.fill = z.buffer()
-}
-
-func (z *zstdWriter) Close() error {
-	z.close.Do(func() {
-		z.flush() // the last one, perhaps empty: an empty blob is a frame too
-		close(z.next)
-	})
-	<-z.done
-	return errors.Join(z.failed(), z.enc.Close())
-}
 
 // Decompress finds out by its first bytes how r is compressed and returns what
 // is in it. Closing the result does not close r. A blob that ends early is
@@ -216,7 +122,7 @@ func Decompress(r io.Reader) (io.ReadCloser, Algorithm, error) {
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		z, err := pgzip.NewReaderN(b, gzipBlock, 4) // reads concatenated members as one
+		z, err := pgzip.NewReaderN(b, readAhead, 4) // reads concatenated members as one
 		if err != nil {
 			return nil, "", fmt.Errorf("read gzip: %w", unexpected(err))
 		}
