@@ -13,12 +13,15 @@
 // that takes the place of something else is marked opaque where the base would
 // show through.
 //
+// A Draft is an upper that is nowhere on disk, for layers that nobody needs unpacked.
+//
 // Update brings files to a root that a process uses meanwhile, without a base.
 //
 // Promises: nothing outside upper is written and no link of the source, the
 // base or an archive is followed out of its tree. Owners and devices that
 // cannot be had here are left to the Maker. The result does not depend on the
-// umask. Memory does not grow with the size or number of the files.
+// umask. Memory does not grow with the size or number of the files, but a Draft's,
+// which has its limit, with the number.
 //
 // Not promised: that upper is of use after an error, or that files which change
 // while they are copied are copied as they were when their key was made:

@@ -2,6 +2,7 @@ package index
 
 import (
 	"errors"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -119,6 +120,28 @@ func (x *Index) Content(name string) (content []byte, ok bool) {
 		return nil, false
 	}
 	return f.content, true
+}
+
+// Moments lists the names whose time is known within a second, directories before what
+// is in them, with that time.
+func (x *Index) Moments() iter.Seq2[string, time.Time] {
+	return func(yield func(string, time.Time) bool) {
+		paths := make([]string, len(x.nodes))
+		for i, n := range x.nodes {
+			if n.file < 0 {
+				continue
+			}
+			f := &x.files[n.file]
+			for k := n.first; k < n.first+n.n; k++ {
+				if paths[k] = x.nodes[k].name; i > 0 {
+					paths[k] = paths[i] + "/" + paths[k]
+				}
+			}
+			if i > 0 && f.nsec > 0 && !yield(paths[i], time.Unix(f.sec, int64(f.nsec))) {
+				return
+			}
+		}
+	}
 }
 
 func (x *Index) find(name string) (int32, bool) {

@@ -16,7 +16,8 @@
 // about things that are not in it is reported as Outside, and completed by
 // Finish once the layers below are known. Pack writes what BuildKit writes:
 // the same tree and base give the same bytes. Compress gives the same bytes
-// for any number of CPUs. Nothing here holds a layer in memory.
+// for any number of CPUs, and with whatever Pieces. Nothing here holds a layer in
+// memory.
 //
 // Not promised: Pack of an upper that changes meanwhile is an error, not a
 // snapshot. Extended attributes other than security.capability are kept in

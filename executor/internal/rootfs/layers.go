@@ -19,6 +19,7 @@ import (
 
 	"kaniko-build/executor/internal/index"
 	"kaniko-build/executor/internal/layer"
+	"kaniko-build/executor/internal/tree"
 )
 
 // Layer is one layer of a chain.
@@ -356,6 +357,9 @@ func (e *ensuring) unpack(ctx context.Context, l Layer) (_ *temp, done layer.Unp
 		seen = io.MultiWriter(seen, names)
 	}
 	done, err = layer.Unpack(ctx, io.TeeReader(r, seen), t.fs(), layer.UnpackOptions{Make: e.Make})
+	if err == nil {
+		err = e.moments(ctx, l, t.fs())
+	}
 	if err != nil {
 		return nil, done, err
 	}
@@ -370,6 +374,32 @@ func (e *ensuring) unpack(ctx context.Context, l Layer) (_ *temp, done layer.Unp
 		}
 	}
 	return t, done, errors.Join(WriteOwners(t.fs(), done.Owners), markDevices(t.fs(), done.Devices))
+}
+
+// moments gives the files of an unpacked layer the times that its index knows better
+// than its tar does: what is copied later is compared with them.
+func (e *ensuring) moments(ctx context.Context, l Layer, root string) error {
+	if e.Indexes == nil {
+		return nil
+	}
+	x, err := e.Indexes.Index(ctx, l.DiffID)
+	if err != nil {
+		return nil //nolint:nilerr // there is none to use
+	}
+	dir, err := tree.OpenDir(root, tree.DirOptions{})
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	for name, when := range x.Moments() {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if err := dir.SetTime(name, when); err != nil && !missing(err) {
+			return fmt.Errorf("set the time of %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // finish waits for the layers below and completes the layer upon them.

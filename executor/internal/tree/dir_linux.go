@@ -384,3 +384,24 @@ func (d *Dir) ReadFileStat(name string, b []byte) (n int, st unix.Stat_t, err er
 	}
 	return n, st, nil
 }
+
+// SetTime sets when name was last changed. No link is followed.
+func (d *Dir) SetTime(name string, t time.Time) error {
+	dir, base := "", Clean(name)
+	if i := strings.LastIndexByte(base, '/'); i >= 0 {
+		dir, base = base[:i], base[i+1:]
+	}
+	if base == "" {
+		base = "."
+	}
+	f, err := d.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	when := unix.NsecToTimespec(t.UnixNano())
+	if err := unix.UtimesNanoAt(int(f.Fd()), base, []unix.Timespec{when, when}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &os.PathError{Op: "set time", Path: name, Err: err}
+	}
+	return nil
+}
