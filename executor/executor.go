@@ -16,6 +16,7 @@ import (
 
 	"kaniko-build/executor/internal/buildctx"
 	"kaniko-build/executor/internal/credential"
+	"kaniko-build/executor/internal/dockerfile"
 	"kaniko-build/executor/internal/image"
 	"kaniko-build/executor/internal/layer"
 	"kaniko-build/executor/internal/registry"
@@ -184,8 +185,9 @@ type Executor struct {
 
 	isolation func() (Isolation, error) // probed once, when first needed
 
-	hashers *hashers
-	of      *Executor // whose round this is; nil for one that was opened
+	hashers  *hashers
+	syntaxes dockerfile.Syntaxes // of nodes
+	of       *Executor           // whose round this is; nil for one that was opened
 
 	mu      sync.Mutex
 	closed  []func() error           // what inspected nodes hold open

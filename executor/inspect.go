@@ -91,11 +91,19 @@ type Reference struct {
 // References lists what the needed stages of a Dockerfile refer to; named contexts only
 // where FROM names their platform. Nothing is read or asked. That a name has no value is no
 // mistake yet: the caller may do without that edge, Inspect may not.
-func References(r Request) ([]Reference, error) {
+func References(r Request) ([]Reference, error) { return new(Dockerfiles).References(r) }
+
+// Dockerfiles tells what many Dockerfiles refer to: those with the same text are taken
+// apart once. It may be used from many goroutines.
+type Dockerfiles struct{ syntaxes dockerfile.Syntaxes }
+
+// References is References.
+func (d *Dockerfiles) References(r Request) ([]Reference, error) {
 	o, err := parseOptions(r, nil)
 	if err != nil {
 		return nil, err
 	}
+	o.Syntaxes = &d.syntaxes
 	f, err := dockerfile.Parse(r.Dockerfile.Data, o)
 	if err = named(err, f.References()); err != nil {
 		return nil, err
@@ -334,6 +342,7 @@ func (x *Executor) resolve(ctx context.Context, n *Node, shared *contexts) error
 		return err
 	}
 	o.RemoteEpoch = func(r dockerfile.Remote) (*int64, error) { return src.remoteEpoch(ctx, r) }
+	o.Syntaxes = &x.syntaxes
 	f, err := dockerfile.Parse(n.Dockerfile.Data, o)
 	if err != nil {
 		return err

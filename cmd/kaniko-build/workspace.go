@@ -61,7 +61,7 @@ func (f *manifestFlags) read(ctx context.Context) (*workspace, error) {
 
 // readBy is read with the workspace's files as open shows them.
 func (f *manifestFlags) readBy(ctx context.Context, open func(root string) fs.FS) (*workspace, error) {
-	defer debug.SetGCPercent(debug.SetGCPercent(readingGC))
+	defer reading()()
 	if len(f.files) == 1 && isRepository(f.files[0]) {
 		return f.readRepository(ctx, f.files[0])
 	}
@@ -120,9 +120,21 @@ func (f *manifestFlags) parseFiles(ctx context.Context, fsys fs.FS, files []stri
 	return schema.Parse(fsys, filepath.Base(abs), o)
 }
 
-// readingGC lets the heap grow while a manifest and its Dockerfiles are read: what
-// is made of them stays, and to look for garbage in it is a quarter of the work.
-const readingGC = 300 // per cent
+// reading lets the heap grow until back is called, while a manifest and its Dockerfiles
+// are read: what is made of them stays, and to look for garbage in it is a quarter of
+// the work. 1,000 targets take 100 MB without any look.
+func reading() (back func()) {
+	percent, limit := debug.SetGCPercent(readingGC), debug.SetMemoryLimit(readingLimit)
+	return func() {
+		debug.SetGCPercent(percent)
+		debug.SetMemoryLimit(limit)
+	}
+}
+
+const (
+	readingGC    = 800       // per cent
+	readingLimit = 160 << 20 // bytes, from which on it is looked for all the same
+)
 
 // find is the files of the manifest: those of -f, else what lies here.
 func (f *manifestFlags) find() ([]string, error) {
@@ -322,14 +334,15 @@ func (w *workspace) path(p string) string {
 
 // plan plans the selected targets.
 func (w *workspace) plan(selection []string) (*plan.Plan, error) {
-	defer debug.SetGCPercent(debug.SetGCPercent(readingGC))
-	return plan.Make(w.manifest, selection, plan.Facts{Platform: executor.HostPlatform()}, dockerfiles{w, w.places()})
+	defer reading()()
+	return plan.Make(w.manifest, selection, plan.Facts{Platform: executor.HostPlatform()}, dockerfiles{w, w.places(), &executor.Dockerfiles{}})
 }
 
 // dockerfiles tells a plan what Dockerfiles refer to.
 type dockerfiles struct {
-	w  *workspace
-	at places
+	w     *workspace
+	at    places
+	texts *executor.Dockerfiles
 }
 
 func (d dockerfiles) References(t schema.Target, platform string) ([]plan.Reference, error) {
@@ -337,7 +350,7 @@ func (d dockerfiles) References(t schema.Target, platform string) ([]plan.Refere
 	if err != nil {
 		return nil, err
 	}
-	refs, err := executor.References(r)
+	refs, err := d.texts.References(r)
 	if err != nil {
 		return nil, d.at.err(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -599,4 +600,39 @@ func TestCanceledLoadIsNoMistake(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || problems(err) != nil {
 		t.Errorf("error is %v, want context.Canceled", err)
 	}
+}
+
+// A text that is taken apart once gives each Dockerfile what it gives alone: stages that
+// are expanded do not change it.
+func TestSyntaxesAreShared(t *testing.T) {
+	text := []byte("ARG N=1\nFROM scratch AS a\nARG N\nCOPY --chown=$N <<EOF /f$N\nline $N\nEOF\nFROM a\nCOPY --from=a /f$N /g\nONBUILD RUN echo $N\n")
+	shared := &dockerfile.Syntaxes{}
+	var wait sync.WaitGroup
+	for i := range 8 {
+		wait.Go(func() {
+			n := fmt.Sprint(i)
+			var got [2]string
+			for k, s := range []*dockerfile.Syntaxes{nil, shared} {
+				f, err := dockerfile.Parse(text, dockerfile.Options{Args: map[string]*string{"N": &n}, Syntaxes: s})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				p, err := f.Resolve(func(dockerfile.ImageRef) (*dockerspec.DockerOCIImage, error) { return nil, errors.New("no image is named") })
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				b, err := json.Marshal(p)
+				if err != nil {
+					t.Error(err)
+				}
+				got[k] = string(b)
+			}
+			if got[0] != got[1] || !strings.Contains(got[1], "/f"+n) {
+				t.Errorf("alone it is %s, shared %s", got[0], got[1])
+			}
+		})
+	}
+	wait.Wait()
 }

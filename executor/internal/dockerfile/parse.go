@@ -38,6 +38,7 @@ type Options struct {
 	BuildPlatform ocispec.Platform
 	Contexts      []string          // names of named contexts, also "name::os/arch"
 	Labels        map[string]string // applied last
+	Syntaxes      *Syntaxes         // nil remembers none
 	// Epoch is SOURCE_DATE_EPOCH of the environment; a build arg of that name wins.
 	Epoch *int64
 	// RemoteEpoch answers for a SOURCE_DATE_EPOCH that names a stage with one
@@ -256,7 +257,7 @@ func mentions(text []byte, word string) bool {
 func (f *File) readNodes(text []byte, lint *linter.Linter, problems *diag.List) *parser.Node {
 	text = bytes.Clone(text)
 	for range 50 { // nobody reads more mistakes than that
-		res, err := parser.Parse(bytes.NewReader(text))
+		res, err := f.opts.Syntaxes.parse(text)
 		if err == nil {
 			f.escape = res.EscapeToken
 			for _, w := range res.Warnings {
