@@ -3,6 +3,8 @@ package watch
 import (
 	"strings"
 	"testing"
+
+	"kaniko-build/test/rig"
 )
 
 // pair is images a and b, b on a; a's ignore file leaves src only.
@@ -54,4 +56,18 @@ func TestOnlyWhatChangedIsBuilt(t *testing.T) {
 	s.expect("a comment", "")
 	s.sh("chmod +x C/src/f")
 	s.expect("a mode", "a b")
+}
+
+// TestAMountOverADirectory: what was watched is hidden then, and nothing tells of that
+// but the table of mounts.
+func TestAMountOverADirectory(t *testing.T) {
+	rig.NeedRoot(t)
+	s := start(t, pair())
+	s.sh("mkdir other; echo mounted > other/f")
+	s.sh("mount --bind other C/src")
+	t.Cleanup(func() { s.sh("umount -l C/src") })
+	s.until("watch changed")
+	s.until("watch watching")
+	s.sh("echo 2 > C/src/f")
+	s.expect("a file in what was mounted", "a b")
 }

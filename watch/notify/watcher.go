@@ -63,9 +63,10 @@ func New(o Options) *Watcher {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &Watcher{opts: o, sets: make(chan Set), watch: make(chan request), cancel: cancel, over: make(chan struct{}), noticed: map[string]bool{}}
-	l := &loop{w: w, dirs: map[string]bool{}}
+	l := &loop{w: w, dirs: map[string]bool{}, mounts: mounts{fd: -1}}
 	if !o.Poll {
 		l.open()
+		l.mounts = openMounts()
 	}
 	go l.run(ctx)
 	return w
@@ -142,8 +143,9 @@ type loop struct {
 	interest Interest
 	events   *fsnotify.Watcher // nil: everything is polled
 	dirs     map[string]bool   // that have a watch
-	why      string            // everything is polled: the reason
-	polled   Interest          // what is polled beside the events, or all
+	mounts   mounts
+	why      string   // everything is polled: the reason
+	polled   Interest // what is polled beside the events, or all
 	poller   poller
 	polling  string // why something is polled
 	pending  Set
@@ -152,6 +154,7 @@ type loop struct {
 func (l *loop) run(ctx context.Context) {
 	defer close(l.w.over)
 	defer l.shut()
+	defer l.mounts.close()
 	ticker := time.NewTicker(l.w.opts.Interval)
 	defer ticker.Stop()
 	for {
@@ -180,6 +183,10 @@ func (l *loop) run(ctx context.Context) {
 				l.again()
 			}
 		case <-ticker.C:
+			if l.events != nil && l.mounts.changed(l.interest) { // watches are of what is hidden now
+				l.pending.Everything()
+				l.again()
+			}
 			if l.polling != "" {
 				l.poller.look(&l.polled, &l.pending)
 			}
@@ -234,6 +241,7 @@ func (l *loop) refused(err error) {
 // take watches what the interest is in, and forgets what it is not in.
 func (l *loop) take(i Interest) {
 	l.interest = i
+	l.mounts.take(i)
 	network := map[string]string{}
 	if l.events != nil {
 		l.add(network)
