@@ -102,6 +102,14 @@ test: packages dist emulators $(PARTS)
 unit: $(PARTS)
 	KANIKO_BUILD_TEST_KUBERNETES_PARTS=$(CURDIR)/$(PARTS) go test -timeout 20m $$(go list ./... | grep -v '^kaniko-build/test')
 
+# The runner kubernetes with a real cluster of one node: API server, scheduler, kubelet.
+# To build it takes 15 to 25 minutes on two CPUs, once on a machine; the tests take one.
+test-kubernetes: packages
+	test/install containerd containernetworking-plugins iproute2 runc
+	program=$$(test/k8s/hyper/build) && $(SUDO) env "PATH=$$PATH" KANIKO_BUILD_TEST_KUBERNETES=$$program \
+		go test -timeout 15m -count=1 -v ./test/kubernetes
+.PHONY: test-kubernetes
+
 conformance: packages
 	mkdir -p .cache && rm -f $(REPORT)
 	$(SUDO) env "PATH=$$PATH" KANIKO_BUILD_TEST_REPORT=$(CURDIR)/$(REPORT) go test -timeout 40m ./test/conformance
