@@ -25,11 +25,10 @@ func Keys(f *os.File, stops *Stopper, pressed func(key byte)) (*Keyboard, error)
 	if !foreground(f) {
 		return nil, nil
 	}
-	k := &Keyboard{f: f}
+	k := &Keyboard{f: f, echo: &echo{f: f}}
 	if err := unix.Pipe2(k.wake[:], unix.O_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("pipe2", err)
 	}
-	k.echo = silence(f)
 	k.let = stops.hold(k.give, k.take)
 	k.over.Go(func() { k.read(pressed) })
 	return k, nil
@@ -40,8 +39,8 @@ func (k *Keyboard) Close() {
 	if k == nil || k.wake[1] < 0 {
 		return
 	}
-	k.Leave()
 	k.let()
+	k.Leave()
 	_ = unix.Close(k.wake[1]) // nothing is written to it
 	k.wake[1] = -1
 	k.over.Wait()

@@ -54,7 +54,7 @@ func TestStopsOnce(t *testing.T) {
 			t.Fatalf("it says %q, want %q", got, want)
 		}
 	}
-	says("ready")
+	says("take keyboard", "take view", "ready")
 	for range 3 {
 		for range 2 {
 			if err := c.Process.Signal(syscall.SIGTSTP); err != nil {

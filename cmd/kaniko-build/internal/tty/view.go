@@ -103,9 +103,7 @@ func (v *View) appear() {
 	v.mu.Unlock()
 	if closed {
 		let()
-		return
 	}
-	v.draw()
 }
 
 // draw takes the terminal, if it is there to be taken.
@@ -190,7 +188,6 @@ func (v *View) Close() error {
 	v.timer.Stop()
 	let := v.let
 	v.mu.Unlock()
-	v.erase()
 	if let != nil {
 		let()
 	}
