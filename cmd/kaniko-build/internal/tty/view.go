@@ -1,17 +1,13 @@
 package tty
 
 import (
-	"bytes"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
-	"github.com/charmbracelet/colorprofile"
-	"golang.org/x/sys/unix"
+	tea "charm.land/bubbletea/v2"
 
 	"kaniko-build/cmd/kaniko-build/internal/progress"
 )
@@ -35,10 +31,11 @@ type View struct {
 	let    func() // of stops; nil before anything was drawn
 }
 
-// drawing goes on until quit is closed, and has given the terminal back when over is.
+// drawing is a picture on the terminal.
 type drawing struct {
-	quit, over chan struct{}
-	echo       *echo
+	program *tea.Program
+	over    chan struct{} // closed when program has ended
+	echo    *echo
 }
 
 // Fits tells whether a live view can be shown on a terminal: a person looks at
@@ -113,54 +110,13 @@ func (v *View) draw() {
 	if v.closed || v.drawn != nil || !foreground(v.out) {
 		return
 	}
-	v.drawn = &drawing{make(chan struct{}), make(chan struct{}), silence(v.out)}
-	go v.show(v.drawn)
-}
-
-// show draws until it is told to end. A terminal that went away is no reason to fail a
-// build.
-func (v *View) show(d *drawing) {
-	defer close(d.over)
-	p := picture{out: v.out}
-	defer func() { _ = p.clear() }()
-	look := colours()
-	resized := make(chan os.Signal, 1)
-	signal.Notify(resized, syscall.SIGWINCH)
-	defer signal.Stop(resized)
-	next := time.NewTicker(redraw)
-	defer next.Stop()
-	lines, size := 0, unix.Winsize{}
-	for {
-		if now, err := unix.IoctlGetWinsize(int(v.out.Fd()), unix.TIOCGWINSZ); err == nil && now.Col > 0 && now.Row > 0 {
-			if size.Col != now.Col || size.Row != now.Row {
-				lines, size = 0, *now
-				p.width = 0 // all anew, also if it is only flatter or higher
-			}
-			frame := v.frame(int(size.Col), int(size.Row), look, &lines)
-			_ = p.draw(frame, int(size.Col))
-		}
-		select {
-		case <-next.C:
-		case <-resized:
-		case <-d.quit:
-			return
-		}
-	}
-}
-
-// frame is what is to be drawn. It does not shrink, by lines: what is below it would jump,
-// and all of it be drawn anew.
-func (v *View) frame(width, height int, look style, lines *int) []string {
-	v.mu.Lock()
-	text := v.board.frame(width, height, time.Now(), look)
-	least := min(v.board.height(), height-1)
-	v.mu.Unlock()
-	var b bytes.Buffer
-	w := colorprofile.Writer{Forward: &b, Profile: colorprofile.Env(v.env)}
-	_, _ = w.WriteString(text) // a buffer takes all
-	out := strings.Split(b.String(), "\n")
-	*lines = max(*lines, len(out), least)
-	return append(out, make([]string, *lines-len(out))...)
+	d := &drawing{over: make(chan struct{}), echo: silence(v.out)}
+	d.program = tea.NewProgram(model{v: v, lines: new(int)}, tea.WithInput(nil), tea.WithOutput(v.out), tea.WithEnvironment(v.env), tea.WithoutSignalHandler(), tea.WithFPS(30))
+	v.drawn = d
+	go func() {
+		defer close(d.over)
+		_, _ = d.program.Run() // a terminal that went away is no reason to fail a build
+	}()
 }
 
 // erase takes the picture away and gives the terminal back.
@@ -170,7 +126,7 @@ func (v *View) erase() {
 	v.drawn = nil
 	v.mu.Unlock()
 	if d != nil {
-		close(d.quit)
+		d.program.Send(quit{})
 		<-d.over
 		d.echo.restore()
 	}
@@ -207,4 +163,52 @@ func (v *View) Leave() {
 	v.closed = true
 	v.mu.Unlock()
 	v.erase()
+}
+
+// model is the view as bubbletea has it. It is drawn once its size is known.
+type model struct {
+	v             *View
+	width, height int
+	lines         *int // of the last picture
+}
+
+// tick asks for the next picture.
+type tick struct{}
+
+// quit ends the program with an empty picture.
+type quit struct{}
+
+func (m model) Init() tea.Cmd { return next() }
+
+func next() tea.Cmd {
+	return tea.Tick(redraw, func(time.Time) tea.Msg { return tick{} })
+}
+
+func (m model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	switch msg := msg.(type) {
+	case tea.WindowSizeMsg:
+		m.width, m.height = msg.Width, msg.Height
+		*m.lines = 0
+	case tick:
+		return m, next()
+	case quit:
+		m.height = 0
+		return m, tea.Quit
+	}
+	return m, nil
+}
+
+func (m model) View() tea.View {
+	out := tea.View{DisableBracketedPasteMode: true}
+	if m.height > 0 {
+		m.v.mu.Lock()
+		defer m.v.mu.Unlock()
+		frame := m.v.board.frame(m.width, m.height, time.Now(), colours())
+		// A picture does not shrink: what is below it would jump, and all of it be
+		// drawn anew.
+		n := strings.Count(frame, "\n") + 1
+		*m.lines = max(*m.lines, n, min(m.v.board.height(), m.height-1))
+		out.SetContent(frame + strings.Repeat("\n", *m.lines-n))
+	}
+	return out
 }
