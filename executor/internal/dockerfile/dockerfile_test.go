@@ -618,7 +618,9 @@ func TestSyntaxesAreShared(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				p, err := f.Resolve(func(dockerfile.ImageRef) (*dockerspec.DockerOCIImage, error) { return nil, errors.New("no image is named") })
+				p, err := f.Resolve(func(dockerfile.ImageRef) (*dockerspec.DockerOCIImage, error) {
+					return nil, errors.New("no image is named")
+				})
 				if err != nil {
 					t.Error(err)
 					return
