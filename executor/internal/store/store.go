@@ -95,6 +95,7 @@ type Store struct {
 	give   *[2]int // owner of what we make in shared directories; nil leaves it
 	sync   bool
 	since  atomic.Int64 // Unix nanoseconds: marks of use after that are good, see fresh
+	gate   gate
 
 	mu      sync.Mutex
 	session *session // made by the first write
@@ -436,9 +437,16 @@ func (s *Store) create(kind string) (f *os.File, name string, err error) {
 	return f, name, nil
 }
 
-// rename moves a finished file to its place and makes the directory of that.
+// rename moves a finished file to its place and makes the directory of that. What was
+// there may have been found by a session that began after the file was written: the
+// file is marked as it was.
 func (s *Store) rename(from, to string) error {
-	err := s.root.Rename(from, to)
+	defer s.pass()()
+	now := s.now()
+	err := s.root.Chtimes(from, now, now)
+	if err == nil || errors.Is(err, fs.ErrPermission) { // of another id
+		err = s.root.Rename(from, to)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := s.mkdir(path.Dir(to)); err != nil {
 			return err

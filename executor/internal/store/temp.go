@@ -124,6 +124,9 @@ func (t *Temp) Discard() error {
 // LayerDir, whose parent is made. When dest exists already it stays as it is, ours
 // is removed, and won is false.
 func (t *Temp) Publish(dest string) (won bool, err error) {
+	defer t.s.pass()()
+	now := t.s.now()
+	_ = os.Chtimes(t.Path, now, now) // else its mark is from when the last file was made
 	err = os.Rename(t.Path, dest)
 	if errors.Is(err, fs.ErrNotExist) {
 		parent, rerr := filepath.Rel(t.s.dir, filepath.Dir(dest))

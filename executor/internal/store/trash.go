@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"strings"
 	"time"
@@ -30,6 +31,7 @@ func (r Removal) mark() string {
 // began stays.
 type Trash struct {
 	s      *Store
+	top    *os.File // the store's directory, for the gate
 	name   string
 	unlock func()
 	n      int
@@ -44,11 +46,19 @@ func (s *Store) Trash(spare string) (*Trash, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a place for what goes: %w", err)
 	}
-	return &Trash{s: s, name: name, unlock: unlock, spare: spare, live: map[string]time.Time{}}, nil
+	top, err := s.root.Open(".")
+	if err != nil {
+		unlock()
+		return nil, fmt.Errorf("make a place for what goes: %w", err)
+	}
+	return &Trash{s: s, top: top, name: name, unlock: unlock, spare: spare, live: map[string]time.Time{}}, nil
 }
 
 // Close gives what was taken to the next Sweep.
-func (t *Trash) Close() { t.unlock() }
+func (t *Trash) Close() {
+	t.unlock()
+	t.top.Close()
+}
 
 // HeldSince is when the oldest live session began that counts. What was used
 // since then, by anybody, stays.
@@ -96,6 +106,7 @@ var never = time.Unix(1<<40, 0)
 // Take moves a thing away, unless it is held or was used after r.Used. One that
 // is absent is not taken.
 func (t *Trash) Take(r Removal) (bool, error) {
+	defer shut(t.top)()
 	if held, err := t.held(r, r.mark()); held || err != nil {
 		return false, err
 	}

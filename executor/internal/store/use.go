@@ -14,9 +14,10 @@ import (
 // since the oldest live session began may be held by that, and a Trash leaves it
 // alone.
 //
-// Whoever marks a thing looks afterwards whether it is still there, and a Trash
-// that has moved a thing away looks at the mark afterwards and puts it back. So
-// one of the two sees the other, whatever the order: found is held.
+// Marking and taking away exclude each other (gate). Besides, whoever marks a thing looks
+// afterwards whether it is still there, and a Trash that has moved a thing away looks at
+// the mark afterwards and puts it back. So one of the two sees the other, whatever the
+// order: found is held.
 
 // useTick is how old a mark may get during one session.
 const useTick = time.Hour
@@ -66,10 +67,16 @@ func (s *Store) fresh(mark time.Time) bool {
 	return mark.UnixNano() >= s.since.Load() && time.Since(mark) < useTick
 }
 
+// now is the mark of what is used now, also after the clock was set back.
+func (s *Store) now() time.Time {
+	return time.Unix(0, max(time.Now().UnixNano(), s.since.Load()))
+}
+
 // mark sets the mark of an open file or directory, and tells whether it is still
 // at name. What belongs to another id keeps its mark.
 func (s *Store) mark(fd int, name string) bool {
-	at := unix.NsecToTimespec(max(time.Now().UnixNano(), s.since.Load())) // also after the clock was set back
+	defer s.pass()()
+	at := unix.NsecToTimespec(s.now().UnixNano())
 	if unix.UtimesNanoAt(fd, "", []unix.Timespec{{Nsec: unix.UTIME_OMIT}, at}, unix.AT_EMPTY_PATH) != nil {
 		return true
 	}
