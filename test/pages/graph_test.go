@@ -101,6 +101,16 @@ type measured struct {
 
 func TestThePictureOfAMonorepoIsReadable(t *testing.T) {
 	dir := repository(t, map[string]string{"kaniko-build.yaml": monorepo(), "f": "x\n"})
+	var first measured // nothing is remembered of any image: the longest way is that of most images
+	out, _ := kaniko(t, dir, "graph", "--format", "svg")
+	page := filepath.Join(t.TempDir(), "first.svg")
+	if err := os.WriteFile(page, []byte(out), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	look(t, page, measure+"return result;", false, &first)
+	if want := "[base-debian go-toolchain protos service-00 gateway-edge bundle installer]"; fmt.Sprint(first.Critical) != want || first.Marked != 6 {
+		t.Errorf("the critical path is %v, %d lines are marked", first.Critical, first.Marked)
+	}
 	if _, code := kaniko(t, dir, "apply", "--progress", "quiet", "base-debian", "base-alpine", "protos", "service-03"); code != 0 {
 		t.Fatalf("exit code %d", code)
 	}
@@ -120,7 +130,7 @@ func TestThePictureOfAMonorepoIsReadable(t *testing.T) {
 		if light.Nodes != 60 || light.Edges != 4+24*3+1+8*2+8+1+2+7+4+5+1+1 || light.Groups != 5 {
 			t.Errorf("%s: %d nodes, %d edges, %d groups", format, light.Nodes, light.Edges, light.Groups)
 		}
-		if want := "[base-debian go-toolchain protos service-00 gateway-edge bundle installer]"; fmt.Sprint(light.Critical) != want || light.Marked != 6 {
+		if len(light.Critical) < 2 || light.Marked != len(light.Critical)-1 { // by times now
 			t.Errorf("%s: the critical path is %v, %d lines are marked", format, light.Critical, light.Marked)
 		}
 		known, other, plain := light.Fills["service-03"], light.Fills["service-04"], light.Fills["cron-59"]
