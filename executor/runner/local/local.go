@@ -110,7 +110,7 @@ func (r *Runner) Probe(ctx context.Context, dir string) (executor.Isolation, err
 	if err != nil {
 		return executor.Isolation{}, err
 	}
-	remember(memo, remembered{Stamp: stamp, Asked: r.Rung, Isolation: iso}) // only saves time
+	remember(dir, remembered{Stamp: stamp, Asked: r.Rung, Isolation: iso}) // only saves time
 	return iso, r.agrees(iso, rep.Rungs[0].Why)
 }
 
@@ -241,14 +241,19 @@ func recall(memo, stamp, asked string) (executor.Isolation, bool) {
 	return m.Isolation, true
 }
 
-func remember(memo string, m remembered) {
+// remember leaves m for the next run, which probes again if that fails. The file is
+// whole from when it has its name, and what a killed run leaves of it is swept.
+func remember(dir string, m remembered) {
 	b, err := json.Marshal(m)
 	if err != nil {
 		return
 	}
-	tmp := fmt.Sprintf("%s.%d", memo, os.Getpid())
-	if os.WriteFile(tmp, b, 0o600) == nil && os.Rename(tmp, memo) == nil {
+	tmp, release, err := temporary(filepath.Join(dir, "tmp"))
+	if err != nil {
 		return
 	}
-	_ = os.Remove(tmp) // the next run probes again
+	if name := filepath.Join(tmp, store.Isolation); os.WriteFile(name, b, 0o600) == nil {
+		_ = os.Rename(name, memoPath(dir))
+	}
+	_ = release()
 }
