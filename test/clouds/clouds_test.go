@@ -1,9 +1,7 @@
 package clouds
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"crypto/tls"
 	"encoding/base64"
 	"net/http"
@@ -86,37 +84,10 @@ func (m machine) builds(t *testing.T, env []string, args, missing []string, want
 	}
 }
 
-func archive(t *testing.T) []byte {
-	t.Helper()
-	return archiveOf(t, files)
-}
-
-func archiveOf(t *testing.T, files map[string]string) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	w := tar.NewWriter(z)
-	for name, text := range files {
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(text)), Typeflag: tar.TypeReg, ModTime: time.Unix(1_700_000_000, 0)}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write([]byte(text)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
 func TestGoogleBucket(t *testing.T) {
 	m := newMachine(t)
 	data := rig.Space(t, nil)
-	b := string(archive(t))
+	b := string(rig.Archive(t, files))
 	rig.Write(t, data, map[string]string{"shop/context.tar.gz": b, "shop/builds/7 of 9.tar.gz": b})
 	addr := start(t, nil, emulator(t, "fake-gcs-server"), "-backend", "memory", "-data", data, "-scheme", "http", "-host", "127.0.0.1", "-port", "%s")
 	env := []string{"STORAGE_EMULATOR_HOST=" + addr}
@@ -136,7 +107,7 @@ func TestS3Bucket(t *testing.T) {
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
 	})
 	for _, key := range []string{"context.tar.gz", "builds/7.tar.gz"} {
-		if _, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("shop"), Key: &key, Body: bytes.NewReader(archive(t))}); err != nil {
+		if _, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("shop"), Key: &key, Body: bytes.NewReader(rig.Archive(t, files))}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -177,7 +148,7 @@ func TestAzureBlob(t *testing.T) {
 	if _, err := client.CreateContainer(t.Context(), "builds", nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.UploadBuffer(t.Context(), "builds", "app/7.tar.gz", archive(t), nil); err != nil {
+	if _, err := client.UploadBuffer(t.Context(), "builds", "app/7.tar.gz", rig.Archive(t, files), nil); err != nil {
 		t.Fatal(err)
 	}
 	env := []string{"HTTPS_PROXY=" + proxy, "SSL_CERT_FILE=" + ca.cert, "AZURE_STORAGE_ACCESS_KEY=" + key}
@@ -197,7 +168,7 @@ func TestWebArchive(t *testing.T) {
 	m := newMachine(t)
 	ca := newAuthority(t, "localhost")
 	mux := http.NewServeMux()
-	b := archive(t)
+	b := rig.Archive(t, files)
 	mux.HandleFunc("/7.tar.gz", func(w http.ResponseWriter, r *http.Request) { w.Write(b) })
 	s := httptest.NewUnstartedServer(mux)
 	pair, err := tls.LoadX509KeyPair(ca.cert, ca.key)

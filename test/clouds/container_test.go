@@ -197,7 +197,7 @@ func TestPods(t *testing.T) {
 // packed is a context whose base lies in the cloud, too.
 func packed(t *testing.T, host string) []byte {
 	t.Helper()
-	return archiveOf(t, map[string]string{"Dockerfile": "FROM " + host + "/library/busybox\nWORKDIR /workspace\nCOPY f .\nRUN cat f >made\n", "f": "made\n"})
+	return rig.Archive(t, map[string]string{"Dockerfile": "FROM " + host + "/library/busybox\nWORKDIR /workspace\nCOPY f .\nRUN cat f >made\n", "f": "made\n"})
 }
 
 // testGoogle is the Job of kaniko's users, from our examples.

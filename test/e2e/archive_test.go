@@ -1,9 +1,7 @@
 package e2e
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"encoding/pem"
 	"fmt"
@@ -19,29 +17,6 @@ import (
 
 	"kaniko-build/test/rig"
 )
-
-// archive is a tar.gz of files.
-func archive(t *testing.T, files map[string]string) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	w := tar.NewWriter(z)
-	for name, text := range files {
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(text))}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write([]byte(text)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
 
 // A context may be an archive on the web: what is in it counts, not when it came. With its
 // digest nobody is asked for it twice.
@@ -81,7 +56,7 @@ func TestContextFromTheWeb(t *testing.T) {
 		return out
 	}
 	files := map[string]string{"src-1/Dockerfile": "FROM scratch\nCOPY main /\n", "src-1/main": "one", "src-1/notes": "1"}
-	serve(archive(t, files))
+	serve(rig.Archive(t, files))
 	manifest(web.URL + "/src.tar.gz#:src-1")
 	must("1 built", "apply", "--progress", "plain")
 	must("0 built", "apply", "--progress", "plain")
@@ -89,10 +64,10 @@ func TestContextFromTheWeb(t *testing.T) {
 		t.Errorf("the archive was sent %d times", n)
 	}
 	files["src-1/notes"] = "2" // which nothing copies
-	serve(archive(t, files))
+	serve(rig.Archive(t, files))
 	must("0 built", "apply", "--progress", "plain")
 	files["src-1/main"] = "two"
-	serve(archive(t, files))
+	serve(rig.Archive(t, files))
 	must("1 built", "apply", "--progress", "plain")
 
 	// As print writes it, it is the same for ever, and needs nobody.
@@ -111,7 +86,7 @@ func TestContextFromTheWeb(t *testing.T) {
 	}
 
 	// What is not what it says, or leads out of itself, is a mistake with its place.
-	serve(archive(t, files))
+	serve(rig.Archive(t, files))
 	for _, c := range []struct {
 		fragment string
 		files    map[string]string
@@ -121,7 +96,7 @@ func TestContextFromTheWeb(t *testing.T) {
 		{"", map[string]string{"../evil": "x"}, `"../evil" leads out of the archive`},
 		{"#:none", files, "does not exist"},
 	} {
-		serve(archive(t, c.files))
+		serve(rig.Archive(t, c.files))
 		manifest(web.URL + "/other.tar.gz" + c.fragment)
 		if out, err := call("plan"); err == nil || !strings.Contains(out, c.want) || !strings.Contains(out, "kaniko-build.yaml:3:") {
 			t.Errorf("%s: %v, want %q in\n%s", c.fragment, err, c.want, out)

@@ -289,22 +289,6 @@ targets:
 	return dir
 }
 
-// top is the digest that a tag stands for.
-func top(t *testing.T, reg *rig.Registry, repo, tag string) string {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodHead, "http://"+reg.Addr+"/v2/"+repo+"/manifests/"+tag, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Accept", "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	return resp.Header.Get("Docker-Content-Digest")
-}
-
 // Attestations go wherever the image goes, and are the same as long as it is.
 func TestAttestationsGoWithTheImage(t *testing.T) {
 	rig.NeedRoot(t)
@@ -327,12 +311,12 @@ func TestAttestationsGoWithTheImage(t *testing.T) {
 	}
 	counts("at/one", "one", 1, 1)
 	counts("at/two", "one", 2, 1)
-	one, two := top(t, reg, "at/one", "one"), top(t, reg, "at/two", "one")
+	one, two := rig.Tagged(t, reg.Addr, "at/one", "one"), rig.Tagged(t, reg.Addr, "at/two", "one")
 
 	// Warm, nothing is made again and nothing sent.
 	sent := len(reg.Requests(t, `"PUT /v2/at/`))
 	m.must("apply", "--push")
-	if n := len(reg.Requests(t, `"PUT /v2/at/`)) - sent; n != 0 || top(t, reg, "at/one", "one") != one || top(t, reg, "at/two", "one") != two {
+	if n := len(reg.Requests(t, `"PUT /v2/at/`)) - sent; n != 0 || rig.Tagged(t, reg.Addr, "at/one", "one") != one || rig.Tagged(t, reg.Addr, "at/two", "one") != two {
 		t.Errorf("warm, %d requests put something", n)
 	}
 	// What was remembered may go: the same is made again.
@@ -340,7 +324,7 @@ func TestAttestationsGoWithTheImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.must("apply", "--push")
-	if top(t, reg, "at/one", "one") != one || top(t, reg, "at/two", "one") != two {
+	if rig.Tagged(t, reg.Addr, "at/one", "one") != one || rig.Tagged(t, reg.Addr, "at/two", "one") != two {
 		t.Error("made again, attestations differ")
 	}
 
@@ -368,7 +352,7 @@ func TestAttestationsGoWithTheImage(t *testing.T) {
 
 	// Published is published with them; an image without is none.
 	o := m.fresh().must("apply", "--push", "--var", "skip=published", "--var", "tag=two")
-	if !strings.Contains(o.All(), "2 skipped") || top(t, reg, "at/one", "two") != one {
+	if !strings.Contains(o.All(), "2 skipped") || rig.Tagged(t, reg.Addr, "at/one", "two") != one {
 		t.Errorf("it was not found\n%s", o.Tail(20))
 	}
 	m.fresh().must("apply", "--push", "--provenance=false")
@@ -400,7 +384,7 @@ func TestAttestationsAreReproducible(t *testing.T) {
 		m := newMachine(t, rig.Superuser, attestedRepo(t, reg))
 		tag := fmt.Sprintf("tag=t%d", i)
 		m.must("apply", "--push", "--reproducible", "--no-cache", "--sbom=true", "--set", "*.tags=[same]", "--var", tag)
-		tops = append(tops, top(t, reg, "at/one", "same"), top(t, reg, "at/two", "same"))
+		tops = append(tops, rig.Tagged(t, reg.Addr, "at/one", "same"), rig.Tagged(t, reg.Addr, "at/two", "same"))
 	}
 	if tops[0] != tops[2] || tops[1] != tops[3] {
 		t.Errorf("they differ: %v", tops)
@@ -494,14 +478,14 @@ targets:
 
 	// Warm, it is neither made nor sent again, and made again without what was
 	// remembered it is the same.
-	before := top(t, reg, "sbom/changed", "latest")
+	before := rig.Tagged(t, reg.Addr, "sbom/changed", "latest")
 	if err := os.RemoveAll(filepath.Join(m.state, "past")); err != nil {
 		t.Fatal(err)
 	}
 	sent := len(reg.Requests(t, `"PUT /v2/sbom/`))
 	m.must("apply", "--push")
 	m.must("apply", "--push")
-	if n := len(reg.Requests(t, `"PUT /v2/sbom/`)) - sent; n != 0 || top(t, reg, "sbom/changed", "latest") != before {
+	if n := len(reg.Requests(t, `"PUT /v2/sbom/`)) - sent; n != 0 || rig.Tagged(t, reg.Addr, "sbom/changed", "latest") != before {
 		t.Errorf("warm, %d requests put something", n)
 	}
 }

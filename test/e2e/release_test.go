@@ -129,20 +129,7 @@ func (l *releaseLab) tags() map[string]string {
 	out := map[string]string{}
 	for _, n := range l.names() {
 		repo, tag, _ := strings.Cut(n, ":")
-		req, err := http.NewRequestWithContext(l.Context(), http.MethodGet, "http://"+l.reg.Addr+"/v2/"+repo+"/manifests/"+tag, nil)
-		if err != nil {
-			l.Fatal(err)
-		}
-		req.Header.Set("Accept", "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json")
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			l.Fatal(err)
-		}
-		resp.Body.Close()
-		out[n] = resp.Header.Get("Docker-Content-Digest")
-		if resp.StatusCode == http.StatusNotFound {
-			out[n] = ""
-		}
+		out[n] = rig.Tagged(l.T, l.reg.Addr, repo, tag)
 	}
 	return out
 }

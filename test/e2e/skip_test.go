@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"net/http"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -36,20 +35,7 @@ targets:
 	})
 	first := newMachine(t, rig.Superuser, dir)
 	first.must("apply", "--push", "one", "two")
-	digest := func(repo, tag string) string {
-		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+reg.Addr+"/v2/skip/"+repo+"/manifests/"+tag, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Accept", "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json")
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		return resp.Header.Get("Docker-Content-Digest")
-	}
+	digest := func(repo, tag string) string { return rig.Tagged(t, reg.Addr, "skip/"+repo, tag) }
 	other := first.fresh()
 	o := other.must("apply", "--push", "--var", "tag=two", "one", "two")
 	if strings.Contains(o.All(), "ran") || !strings.Contains(o.All(), "2 skipped") {

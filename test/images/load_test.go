@@ -2,7 +2,6 @@ package images
 
 import (
 	"encoding/json"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,15 +19,9 @@ func TestLoad(t *testing.T) {
 	rig.Write(t, dir, map[string]string{
 		"kaniko-build.yaml": "version: 1\ntargets:\n  app: {context: ., image: example.test/load/app, tags: [\"1\", latest], labels: {who: us}}\n" +
 			"  both: {context: ., dockerfileInline: \"FROM scratch\\nARG TARGETARCH\\nCOPY Dockerfile /$TARGETARCH\\n\", image: example.test/load/both, platforms: [linux/amd64, linux/arm64], attest: {provenance: min}}\n",
+		"busybox":    rig.Busybox(t),
 		"Dockerfile": "FROM scratch\nCOPY --chmod=755 busybox /bin/sh\nRUN echo \"made here\" > /said\nENTRYPOINT [\"/bin/sh\", \"-c\", \"cat /said\"]\n",
 	})
-	program, err := os.ReadFile("/bin/busybox")
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "busybox"), program, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 	root := rig.NewAccount(t, rig.Superuser)
 	env := append(d.Env(), "KANIKO_BUILD_STATE="+filepath.Join(rig.Space(t, root), "state"), "CONTAINERD_ADDRESS="+d.Containerd())
 	call := func(args ...string) rig.Output {

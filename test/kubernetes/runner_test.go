@@ -3,7 +3,6 @@ package kubernetes
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -38,18 +37,12 @@ groups: {default: [base, api]}
 		"ctx/api.Dockerfile": "FROM " + registry + "/shop/base\nCOPY f sub /s/\n" +
 			// A pod holds no token of an account and nothing of the caller.
 			"RUN --mount=type=secret,id=word test -s /run/secrets/word && cat /answer /s/f /s/deep/g > /both && test ! -e /var/run/secrets/kubernetes.io && test ! -e " + dir + "\nUSER 1000\nRUN cat /both > /tmp/x\n",
+		"ctx/busybox":          rig.Busybox(t),
 		"ctx/fails.Dockerfile": "FROM " + registry + "/shop/base\nRUN echo last words; exit 42\n",
 		// Faster than anybody can look: the kernel ends it.
 		"ctx/greedy.Dockerfile": "FROM " + registry + "/shop/base\nRUN x=0123456789abcdef; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do x=$x$x; done\n",
 		"ctx/stuck.Dockerfile":  "FROM " + registry + "/shop/base\nRUN echo it runs; while :; do :; done\n",
 	})
-	b, err := os.ReadFile("/bin/busybox")
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "ctx", "busybox"), b, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 	return dir
 }
 
@@ -75,21 +68,7 @@ func (u *user) apply(t *testing.T, args ...string) rig.Output {
 
 func (u *user) digests(t *testing.T) map[string]string {
 	t.Helper()
-	var m map[string]struct {
-		Digest string `json:"containerimage.digest"`
-	}
-	b, err := os.ReadFile(filepath.Join(u.dir, "meta.json"))
-	if err == nil {
-		err = json.Unmarshal(b, &m)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]string{}
-	for name, one := range m {
-		out[name] = one.Digest
-	}
-	return out
+	return rig.Digests(t, filepath.Join(u.dir, "meta.json"))
 }
 
 // config writes a kubeconfig for a service account.

@@ -3,7 +3,6 @@ package reproducible
 import (
 	"archive/tar"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -152,16 +151,7 @@ func (l *lab) build(dir, state string, w way) built {
 	archive, meta := filepath.Join(out, "app.tar"), filepath.Join(out, "meta.json")
 	argv := append([]string{l.binary, "apply", "app", "--progress", "plain", "-o", "type=oci,dest=" + archive, "--metadata-file", meta}, w.flags...)
 	w.account.Must(l.T, rig.Call{Dir: dir, Umask: w.umask, Env: append([]string{"KANIKO_BUILD_STATE=" + state}, w.env...)}, argv...)
-	var targets map[string]struct {
-		Digest string `json:"containerimage.digest"`
-	}
-	text, err := os.ReadFile(meta)
-	l.must(err)
-	l.must(json.Unmarshal(text, &targets))
-	b := built{digests: map[string]string{}}
-	for name, t := range targets {
-		b.digests[name] = t.Digest
-	}
+	b := built{digests: rig.Digests(l.T, meta)}
 	img, err := image.Open(archive, "")
 	l.must(err)
 	defer img.Close()

@@ -15,11 +15,7 @@ func busyboxArchive(t *testing.T) string {
 	t.Helper()
 	dir := Space(t, nil)
 	Write(t, dir, map[string]string{"Dockerfile": "FROM scratch\nCOPY busybox /bin/busybox\nCOPY busybox /bin/sh\nENTRYPOINT [\"/bin/sh\",\"-c\"]\n"})
-	b, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "busybox"), b, 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "busybox"), []byte(Busybox(t)), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	a := NewAccount(t, Superuser)

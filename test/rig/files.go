@@ -1,6 +1,10 @@
 package rig
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,4 +60,34 @@ func touch(t testing.TB, p string) {
 	if err := os.Chtimes(p, Epoch, Epoch); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Busybox is Debian's static busybox: all that a RUN needs in an image made of nothing.
+func Busybox(t testing.TB) string {
+	t.Helper()
+	b, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// Archive is a tar.gz of files, name -> content, which have the time Epoch.
+func Archive(t testing.TB, files map[string]string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	w := tar.NewWriter(z)
+	for name, text := range files {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(text)), ModTime: Epoch}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"kaniko-build/test/image"
+
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // Registry is Debian's docker-registry, listening on loopback.
@@ -83,6 +85,28 @@ func (r *Registry) Push(t testing.TB, layout string) {
 	if _, err := image.Push(t.Context(), layout, r.Addr); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Tagged is the digest of the manifest or index that a tag stands for in the registry
+// at addr; "" if there is no such tag.
+func Tagged(t testing.TB, addr, repo, tag string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodHead, "http://"+addr+"/v2/"+repo+"/manifests/"+tag, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []types.MediaType{types.OCIManifestSchema1, types.OCIImageIndex, types.DockerManifestSchema2, types.DockerManifestList} {
+		req.Header.Add("Accept", string(kind))
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound {
+		return ""
+	}
+	return resp.Header.Get("Docker-Content-Digest")
 }
 
 // Requests lists the lines of the access log that hold every one of words.

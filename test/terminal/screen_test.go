@@ -66,11 +66,7 @@ func open(t *testing.T, width, height int, files map[string]string, env ...strin
 	rig.Need(t, "tmux", "tmux")
 	s := &screen{t: t, dir: t.TempDir()}
 	rig.Write(t, s.dir, files)
-	busybox, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(s.dir, "busybox"), busybox, 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(s.dir, "busybox"), []byte(rig.Busybox(t)), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink(rig.Binary(t), filepath.Join(s.dir, "kaniko-build")); err != nil {

@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"os"
 	"strings"
 	"testing"
 
@@ -16,10 +15,6 @@ func TestARealEngine(t *testing.T) {
 		name, value, _ := strings.Cut(e, "=")
 		t.Setenv(name, value)
 	}
-	program, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := prepare(t, map[string]string{
 		"kaniko-build.yaml": `version: 1
 targets:
@@ -31,7 +26,7 @@ targets:
         - {paths: ["src/**"], action: sync, to: /app/src, via: "docker:watched-web", exec: "cat /app/src/*.js >> /told"}
 `,
 		"web/Dockerfile": "FROM scratch\nCOPY --chmod=755 busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\nCOPY main src /app/src/\nCOPY main /app/\nCMD [\"cat\"]\n",
-		"web/busybox":    string(program), "web/main": "one", "web/src/a.js": "first\n",
+		"web/busybox":    rig.Busybox(t), "web/main": "one", "web/src/a.js": "first\n",
 	})
 	s.run("--load-to", "docker")
 	s.until("watch watching")

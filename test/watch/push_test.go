@@ -3,7 +3,6 @@ package watch
 import (
 	"io"
 	"net"
-	"net/http"
 	"os/exec"
 	"strings"
 	"sync"
@@ -72,25 +71,6 @@ func (d *door) shut() {
 	d.over.Wait()
 }
 
-// tag is the digest of a tag in a registry; "" is none.
-func tag(t testing.TB, addr, name, tag string) string {
-	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodHead, "http://"+addr+"/v2/"+name+"/manifests/"+tag, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Accept", "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json")
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusNotFound {
-		return ""
-	}
-	return resp.Header.Get("Docker-Content-Digest")
-}
-
 // TestPushing puts tags in a registry after each save, those of a run all or none, and waits for
 // a registry that is away.
 func TestPushing(t *testing.T) {
@@ -119,7 +99,7 @@ func TestPushing(t *testing.T) {
 	same := func(what string, want map[string]string) {
 		t.Helper()
 		for _, name := range []string{"a", "b"} {
-			if got := tag(t, reg.Addr, name, "latest"); got != want[name] || got == "" {
+			if got := rig.Tagged(t, reg.Addr, name, "latest"); got != want[name] || got == "" {
 				t.Errorf("%s: the tag of %s is %q, want %q", what, name, got, want[name])
 			}
 		}

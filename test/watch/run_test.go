@@ -1,21 +1,17 @@
 package watch
 
 import (
-	"os"
+	"kaniko-build/test/rig"
 	"strings"
 	"testing"
 )
 
 // served is a target whose image is run: it says what its file holds, and waits.
 func served(t testing.TB) map[string]string {
-	busybox, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
 	return map[string]string{
 		"kaniko-build.yaml": "version: 1\ntargets:\n  api: {context: api, image: example.test/api}\n",
 		"api/Dockerfile":    "FROM scratch\nCOPY --chmod=755 busybox /bin/busybox\nENV WORD=said\nWORKDIR /work\nENTRYPOINT [\"/bin/busybox\", \"sh\", \"-c\"]\nCMD [\"exit 3\"]\nCOPY text /text\n",
-		"api/busybox":       string(busybox), "api/text": "one",
+		"api/busybox":       rig.Busybox(t), "api/text": "one",
 	}
 }
 

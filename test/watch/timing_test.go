@@ -2,6 +2,7 @@ package watch
 
 import (
 	"fmt"
+	"kaniko-build/test/rig"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -65,14 +66,10 @@ func (g *gate) waits(t *testing.T, name string) {
 
 // held is targets slow and other, whose RUNs wait at the gate for what their files say.
 func held(t *testing.T, g *gate) map[string]string {
-	busybox, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
 	files := map[string]string{"kaniko-build.yaml": "version: 1\nrun: {jobs: 4}\ntargets:\n"}
 	for _, name := range []string{"slow", "other"} {
 		files["kaniko-build.yaml"] += fmt.Sprintf("  %s: {context: %s, image: example.test/%[1]s}\n", name, name)
-		files[name+"/busybox"] = string(busybox)
+		files[name+"/busybox"] = rig.Busybox(t)
 		files[name+"/f"] = name + "-1"
 		files[name+"/Dockerfile"] = "FROM scratch\nCOPY --chmod=755 busybox /bin/busybox\nCOPY f /f\nRUN [\"/bin/busybox\", \"sh\", \"-c\", \"busybox wget -qO /dev/null " + g.URL + "/$(busybox cat /f); busybox cp /f /made\"]\n"
 	}
