@@ -182,6 +182,8 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (done co
 		if d.Step != nil {
 			if full := (*MemoryError)(nil); errors.As(exit, &full) {
 				d.Step.Err = errors.Join(d.Step.Err, full)
+			} else if d.Step.Starved {
+				d.Step.Err = errors.Join(d.Step.Err, errStarved)
 			}
 			return coreResult{}, d.Step
 		}

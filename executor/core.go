@@ -335,7 +335,7 @@ func (c *core) step(ctx context.Context, st *jobStage, s *jobStep, top []rootfs.
 		e := &StepError{Node: c.job.Node, Stage: st.Title, Pos: s.Pos, Text: s.Text, Err: err}
 		var exit *exitError
 		if errors.As(err, &exit) {
-			e.Exit, e.Tail = exit.code, exit.tail
+			e.Exit, e.Tail, e.Starved = exit.code, exit.tail, exit.starved
 		}
 		c.event(st, s, Event{Kind: StepFailed, Text: err.Error(), Elapsed: time.Since(started)})
 		return made{}, e
@@ -654,9 +654,10 @@ func (c *core) commit(ctx context.Context, top []rootfs.Layer, base *stack, up *
 
 // exitError is a process that ended with a code other than 0.
 type exitError struct {
-	code int
-	argv []string
-	tail []string
+	code    int
+	argv    []string
+	tail    []string
+	starved bool // the kernel ended processes meanwhile, as memoryEnds counts them
 }
 
 func (e *exitError) Error() string {

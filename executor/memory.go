@@ -2,7 +2,11 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -87,4 +91,21 @@ func (w *memoryWatch) most() int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.peak
+}
+
+// errStarved explains the end of a RUN that the kernel has probably a part in.
+var errStarved = errors.New("while it ran, the kernel ended a process on this machine for want of memory, probably one of this RUN\n  hint: raise the memory of its resources, or of the machine or container that builds, or have fewer images built at once with -j")
+
+// memoryEnds is how many processes the kernel has ended for want of memory since it
+// began, on the whole machine: also for the limits of cgroups, which a process cannot
+// see from everywhere. It is 0 where /proc has no such number (before Linux 4.13).
+func memoryEnds() int64 {
+	b, err := os.ReadFile("/proc/vmstat")
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(b), "\noom_kill ")
+	line, _, _ := strings.Cut(rest, "\n")
+	n, _ := strconv.ParseInt(line, 10, 64) // 0 where there is none
+	return n
 }

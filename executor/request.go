@@ -180,6 +180,9 @@ type StepError struct {
 	Exit  int    // of a RUN's process; 0 when it was something else
 	Err   error
 	Tail  []string // the last lines of the step's output
+	// Starved says that the kernel ended processes of this machine for want of memory
+	// while it ran: maybe one of the RUN's.
+	Starved bool
 }
 
 func (e *StepError) Error() string { return e.Pos.String() + ": " + e.Err.Error() }
@@ -188,7 +191,7 @@ func (e *StepError) Unwrap() error { return e.Err }
 
 // MarshalJSON lets the error cross from the core to its caller.
 func (e *StepError) MarshalJSON() ([]byte, error) {
-	p := plainStepError{Node: e.Node, Stage: e.Stage, Pos: e.Pos, Text: e.Text, Exit: e.Exit, Tail: e.Tail}
+	p := plainStepError{Node: e.Node, Stage: e.Stage, Pos: e.Pos, Text: e.Text, Exit: e.Exit, Tail: e.Tail, Starved: e.Starved}
 	if e.Err != nil {
 		p.Err = e.Err.Error()
 	}
@@ -201,7 +204,7 @@ func (e *StepError) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &p); err != nil {
 		return err
 	}
-	*e = StepError{Node: p.Node, Stage: p.Stage, Pos: p.Pos, Text: p.Text, Exit: p.Exit, Tail: p.Tail, Err: textError(p.Err)}
+	*e = StepError{Node: p.Node, Stage: p.Stage, Pos: p.Pos, Text: p.Text, Exit: p.Exit, Tail: p.Tail, Starved: p.Starved, Err: textError(p.Err)}
 	return nil
 }
 
@@ -212,6 +215,7 @@ type plainStepError struct {
 	Exit        int
 	Err         string
 	Tail        []string
+	Starved     bool
 }
 
 type textError string

@@ -92,6 +92,7 @@ func runSpec(r *dockerfile.Run, user copier.User, out io.Writer) (sandbox.RunSpe
 func (c *core) command(ctx context.Context, spec sandbox.RunSpec, out *lines) (sandbox.Result, error) {
 	ctx, stop := c.memory.during(ctx)
 	defer stop()
+	ends := memoryEnds()
 	res, err := c.box.Run(ctx, spec)
 	out.flush()
 	var exec *sandbox.ExecError
@@ -99,7 +100,7 @@ func (c *core) command(ctx context.Context, spec sandbox.RunSpec, out *lines) (s
 	case errors.As(err, &exec):
 		return res, &exitError{code: exec.Code, argv: spec.Argv, tail: append(out.tail, exec.Text)}
 	case err == nil && res.Exit != 0:
-		return res, &exitError{code: res.Exit, argv: spec.Argv, tail: out.tail}
+		return res, &exitError{code: res.Exit, argv: spec.Argv, tail: out.tail, starved: memoryEnds() > ends}
 	}
 	return res, err
 }

@@ -33,6 +33,7 @@ func testSteps(t *testing.T, d *rig.Docker) {
 	t.Run("skaffold", p.testSkaffold)
 	t.Run("killed", p.testKilled)
 	t.Run("daemon", p.testDaemon)
+	t.Run("memory", p.testMemory)
 	t.Run("run_in_docker.sh", p.testScript)
 }
 
@@ -430,6 +431,25 @@ ps -o args | grep '[s]leep 100' | grep -v executor | sort`
 	o := r.Exec(t, rig.Call{}, append([]string{"/busybox/sh", "-c", script, "sh", "/kaniko/executor"}, p.args("daemon:1", "--context", "/src")...)...)
 	if want := "/busybox/sleep 1004\n/sleep 1003\n"; o.Stdout != want {
 		t.Errorf("there runs %s, want %s", o.All(), want)
+	}
+}
+
+// testMemory has a step that wants more memory than the container has: what the kernel
+// does to it is said, whatever the step makes of it.
+func (p *pod) testMemory(t *testing.T) {
+	const grow = "x=0123456789abcdef; for i in $(seq 25); do x=$x$x; done"
+	for _, c := range []struct {
+		run  string
+		code int
+	}{
+		{grow, 137},
+		{"sh -c '" + grow + "' || exit 2", 2},
+	} {
+		dir := p.context(t, map[string]string{"Dockerfile": "FROM busybox\nRUN " + c.run + "\n"})
+		o := p.d.Run(t, rig.Container{Image: executor, Args: p.args("memory:1", "--no-push"), Memory: 256 << 20, Mounts: []rig.Mount{{Source: dir, Target: "/workspace"}}})
+		if want := fmt.Sprintf("exit code: %d\nwhile it ran, the kernel ended a process on this machine for want of memory", c.code); o.Code != c.code || !strings.Contains(o.All(), want) {
+			t.Errorf("%s ends with code %d\n%s", c.run, o.Code, o.Tail(20))
+		}
 	}
 }
 
