@@ -144,7 +144,7 @@ func (x *Executor) startAfar(ctx context.Context, s *server, at Site) error {
 	})
 	defer stop()
 	s.serveAfar(ctx, conn)
-	if len(s.done) > 0 && !s.killed() {
+	if len(s.done) > 0 {
 		container.Kill()
 		return nil
 	}
@@ -160,14 +160,6 @@ func (x *Executor) startAfar(ctx context.Context, s *server, at Site) error {
 	return err
 }
 
-// killed tells whether the core is done with a step that was killed, as the kernel does
-// where memory is short: then the end of the container is of interest.
-func (s *server) killed() bool {
-	d := <-s.done
-	s.done <- d // has room for one
-	return d.Step != nil && d.Step.Exit == 128+9
-}
-
 // serveAfar answers a node over its connection until that ends.
 func (s *server) serveAfar(ctx context.Context, conn net.Conn) {
 	mux := http.NewServeMux()
@@ -179,13 +171,9 @@ func (s *server) serveAfar(ctx context.Context, conn net.Conn) {
 	mux.HandleFunc("POST /"+afarEnded, func(_ http.ResponseWriter, r *http.Request) {
 		_ = readFrame(r.Body, &s.ended) // then the end of the container says why
 	})
-	plain := new(http.Protocols)
-	plain.SetUnencryptedHTTP2(true)
-	srv := &http.Server{
-		Handler: mux, Protocols: plain, ReadHeaderTimeout: time.Minute,
-		BaseContext: func(net.Listener) context.Context { return ctx },
-		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: 1000, MaxReadFrameSize: afarFrame, MaxReceiveBufferPerConnection: 4<<20 - 1, MaxReceiveBufferPerStream: 4<<20 - 1, SendPingTimeout: afarPing},
-	}
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute, BaseContext: func(net.Listener) context.Context { return ctx }}
+	srv.Protocols, srv.HTTP2 = afarHTTP()
+	srv.HTTP2.MaxConcurrentStreams = 1000
 	l := &oneConn{conn: make(chan net.Conn, 1), end: make(chan struct{})}
 	watched := &closeTold{Conn: conn, closed: make(chan struct{})}
 	l.conn <- watched
@@ -197,12 +185,15 @@ func (s *server) serveAfar(ctx context.Context, conn net.Conn) {
 	_ = srv.Close()
 }
 
-// afarPing is how long a connection may be silent before it is asked whether it is
-// there: what lies between often drops those that say nothing for a minute.
-const afarPing = 20 * time.Second
-
-// afarFrame is how many bytes of a file go at a time: each time passes several processes.
-const afarFrame = 256 << 10
+// afarHTTP is how both ends speak HTTP/2 over their one connection. What lies between
+// often drops connections that are silent for a minute: such a one is asked before. A
+// file goes in large frames, as each passes several processes.
+func afarHTTP() (*http.Protocols, *http.HTTP2Config) {
+	const frame, buffer = 256 << 10, 4<<20 - 1 // bytes
+	plain := new(http.Protocols)
+	plain.SetUnencryptedHTTP2(true)
+	return plain, &http.HTTP2Config{MaxReadFrameSize: frame, MaxReceiveBufferPerConnection: buffer, MaxReceiveBufferPerStream: buffer, SendPingTimeout: 20 * time.Second}
+}
 
 // oneConn is a listener that somebody has come to already.
 type oneConn struct {
@@ -258,9 +249,7 @@ func (s *server) afarCall(w http.ResponseWriter, r *http.Request) {
 			content, err = s.openBlob(r.Context(), l)
 		}
 	default:
-		if reply, content, err = s.afarFile(r.Context(), method, arg); content != nil {
-			defer content.Close()
-		}
+		reply, content, err = s.afarFile(r.Context(), method, arg)
 	}
 	a := afarAnswer{Err: wire.FaultOf(err)}
 	if err == nil && reply != nil {

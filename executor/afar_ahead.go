@@ -85,7 +85,7 @@ func (a *ahead) selection(ctx context.Context, name string, sel copier.Select) {
 
 // note sends the answer to a call, once.
 func (a *ahead) note(method string, arg pathArg, reply any, err error) {
-	if key := method + "\x00" + arg.Tree + "\x00" + string(arg.Path); !a.told[key] && a.err == nil {
+	if key := aheadKey(method, arg); !a.told[key] && a.err == nil {
 		a.told[key] = true
 		r := afarRead{Method: method, Arg: arg, Answer: afarAnswer{Err: wire.FaultOf(err)}}
 		if err == nil {
@@ -105,7 +105,8 @@ func (t aheadTree) call(ctx context.Context, method, name string) (reply any, fi
 	if t.err != nil {
 		return nil, nil, t.err
 	}
-	raw, err := json.Marshal(pathArg{t.name, []byte(name)})
+	arg := pathArg{t.name, []byte(name)}
+	raw, err := json.Marshal(arg)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -114,7 +115,7 @@ func (t aheadTree) call(ctx context.Context, method, name string) (reply any, fi
 		file = files[0]
 	}
 	if method != callOpen {
-		t.note(method, pathArg{t.name, []byte(name)}, reply, err)
+		t.note(method, arg, reply, err)
 	}
 	return reply, file, err
 }
@@ -158,7 +159,8 @@ func (t aheadTree) Open(ctx context.Context, name string) (io.ReadCloser, error)
 
 // send sends the content of a file, once.
 func (t aheadTree) send(ctx context.Context, name string) (err error) {
-	key := callOpen + "\x00" + t.name + "\x00" + name
+	arg := pathArg{t.name, []byte(name)}
+	key := aheadKey(callOpen, arg)
 	if t.told[key] {
 		return nil
 	}
@@ -172,7 +174,7 @@ func (t aheadTree) send(ctx context.Context, name string) (err error) {
 		return fmt.Errorf("look at %s: %w", name, err)
 	}
 	t.told[key] = true
-	r := afarRead{Method: callOpen, Arg: pathArg{t.name, []byte(name)}, Size: fi.Size(), Answer: afarAnswer{Files: 1}}
+	r := afarRead{Method: callOpen, Arg: arg, Size: fi.Size(), Answer: afarAnswer{Files: 1}}
 	if t.ahead.err = writeFrame(t.w, r); t.ahead.err == nil {
 		_, t.ahead.err = io.CopyN(t.w, f, fi.Size())
 	}

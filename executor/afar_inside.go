@@ -32,13 +32,9 @@ import (
 // there too. It returns when the core has ended and conn may be closed.
 func ServeAfar(ctx context.Context, conn net.Conn, dir string, r Runner) error {
 	watched := &closeTold{Conn: conn, closed: make(chan struct{})}
-	plain := new(http.Protocols)
-	plain.SetUnencryptedHTTP2(true)
-	t := &http.Transport{
-		Protocols:   plain,
-		DialContext: func(context.Context, string, string) (net.Conn, error) { return watched, nil },
-		HTTP2:       &http.HTTP2Config{StrictMaxConcurrentRequests: true, MaxReadFrameSize: afarFrame, MaxReceiveBufferPerConnection: 4<<20 - 1, MaxReceiveBufferPerStream: 4<<20 - 1, SendPingTimeout: afarPing},
-	}
+	t := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return watched, nil }}
+	t.Protocols, t.HTTP2 = afarHTTP()
+	t.HTTP2.StrictMaxConcurrentRequests = true
 	line, err := t.NewClientConn(ctx, "http", "outside:80")
 	if err != nil {
 		return fmt.Errorf("talk to who started this container: %w", err)
