@@ -69,8 +69,16 @@ func dockerCluster(t *testing.T, d *rig.Docker) *clustertest.Cluster {
 			}
 		}
 		run := d.Command(ctx, append([]string{"exec", "--interactive", p.Name()}, command...)...)
-		run.Stdin, run.Stdout, run.Stderr = in, out, errs
-		return run.Run()
+		run.Stdout, run.Stderr = out, errs
+		stdin, err := run.StdinPipe() // Wait would wait for what Stdin is copied from
+		if err != nil {
+			return err
+		}
+		if err := run.Start(); err != nil {
+			return err
+		}
+		go func() { _, _ = io.Copy(stdin, in); stdin.Close() }()
+		return run.Wait()
 	}
 	c.Start(t)
 	return c
