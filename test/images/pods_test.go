@@ -1,13 +1,11 @@
 package images
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -157,25 +155,7 @@ groups: {default: [base, one]}
 		t.Errorf("without the image: code %d\n%s", o.Code, o.Tail(30))
 	}
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		cmd := root.Command(ctx, rig.Call{Dir: dir, Env: env(there)}, rig.Binary(t), "apply", "--progress", "interleaved", "stuck")
-		out, err := cmd.StderrPipe()
-		if err == nil {
-			err = cmd.Start()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		for s := bufio.NewScanner(out); s.Scan(); {
-			if strings.Contains(s.Text(), "it runs") && !strings.Contains(s.Text(), "RUN") {
-				_ = syscall.Kill(cmd.Process.Pid, signal)
-			}
-		}
-		var exit *exec.ExitError
-		if err := cmd.Wait(); !errors.As(err, &exit) || signal == syscall.SIGINT && exit.ExitCode() != 130 {
-			t.Errorf("%v: %v", signal, err)
-		}
-		cancel()
+		signalStuck(t, root, rig.Call{Dir: dir, Env: env(there)}, signal, "stuck")
 		if left := c.Pods(); signal == syscall.SIGINT && len(left) != 0 {
 			t.Errorf("interrupted: pods %v are still there", left)
 		}

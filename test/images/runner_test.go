@@ -20,6 +20,30 @@ func starved(o rig.Output) bool {
 	return strings.Contains(o.All(), "64 MiB are allowed") || strings.Contains(o.All(), "for want of memory, probably one of this RUN")
 }
 
+// signalStuck applies args with a step that says that it runs, and does until the signal.
+func signalStuck(t *testing.T, a *rig.Account, call rig.Call, signal syscall.Signal, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := a.Command(ctx, call, append([]string{rig.Binary(t), "apply", "--progress", "interleaved"}, args...)...)
+	out, err := cmd.StderrPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for s := bufio.NewScanner(out); s.Scan(); {
+		if strings.Contains(s.Text(), "it runs") && !strings.Contains(s.Text(), "RUN") {
+			_ = syscall.Kill(cmd.Process.Pid, signal)
+		}
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || signal == syscall.SIGINT && exit.ExitCode() != 130 {
+		t.Errorf("%v: %v", signal, err)
+	}
+}
+
 // TestRunnerDocker builds nodes in default containers of a real engine: with the digests
 // that this machine's own isolation gives, each in a root of its own, with what
 // containers must not see out of sight, and nothing left of them.
@@ -91,25 +115,7 @@ groups: {default: [base, one, two]}
 		t.Errorf("without the image: code %d\n%s", o.Code, o.Tail(30))
 	}
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		cmd := root.Command(ctx, rig.Call{Dir: dir, Env: env(there)}, rig.Binary(t), "apply", "--progress", "interleaved", "--runner", "docker", "stuck")
-		out, err := cmd.StderrPipe()
-		if err == nil {
-			err = cmd.Start()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		for s := bufio.NewScanner(out); s.Scan(); {
-			if strings.Contains(s.Text(), "it runs") && !strings.Contains(s.Text(), "RUN") {
-				syscall.Kill(cmd.Process.Pid, signal)
-			}
-		}
-		var exit *exec.ExitError
-		if err := cmd.Wait(); !errors.As(err, &exit) || signal == syscall.SIGINT && exit.ExitCode() != 130 {
-			t.Errorf("%v: %v", signal, err)
-		}
-		cancel()
+		signalStuck(t, root, rig.Call{Dir: dir, Env: env(there)}, signal, "--runner", "docker", "stuck")
 		id := strings.TrimSpace(d.Client(t, "ps", "--quiet").Stdout)
 		if id != "" && signal == syscall.SIGINT {
 			t.Errorf("interrupted: container %s is still there", id)
