@@ -172,6 +172,9 @@ func (t *Target) Without(old Target) {
 			}
 		}
 	}
+	if len(old.ExtraArgs) > 0 && len(t.ExtraArgs) == 0 {
+		t.Executor = append(t.Executor, Entry{Key: "extraArgs", Text: Text{Null: true}})
+	}
 	for _, f := range []struct {
 		key      string
 		now, was bool
@@ -182,6 +185,7 @@ func (t *Target) Without(old Target) {
 		{"ssh", len(t.SSH) > 0, len(old.SSH) > 0},
 		{"noCache", t.NoCache || len(t.NoStages) > 0, old.NoCache || len(old.NoStages) > 0},
 		{"cache", t.Cache != nil, old.Cache != nil},
+		{"outputs", len(t.Outputs) > 0, len(old.Outputs) > 0},
 		{"hooks", len(t.Before)+len(t.After) > 0, len(old.Before)+len(old.After) > 0},
 		{"watch", len(t.Rules) > 0, len(old.Rules) > 0},
 	} {

@@ -109,6 +109,20 @@ func (y YAML) Text() string {
 	return y.node.Value
 }
 
+// Part is a text at the place of y, null if there is none.
+func (y YAML) Part(text string, is bool) YAML {
+	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text, Line: y.Pos().Line, Column: y.Pos().Col}
+	if !is {
+		n.Tag, n.Value = "!!null", ""
+	}
+	return YAML{y.file, n}
+}
+
+// Map is an empty mapping at the place of y.
+func (y YAML) Map() YAML {
+	return YAML{y.file, &yaml.Node{Kind: yaml.MappingNode, Line: y.Pos().Line, Column: y.Pos().Col}}
+}
+
 // True tells whether it says yes.
 func (y YAML) True() bool { return strings.EqualFold(y.Text(), "true") }
 

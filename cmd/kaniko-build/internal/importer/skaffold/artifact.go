@@ -45,12 +45,17 @@ func (p *project) artifact(c config, a importer.YAML) (t importer.Target, ok boo
 		t.Context = importer.Plain(at)
 	}
 	p.docker(&t, docker)
-	p.kaniko(&t, kaniko)
+	p.kaniko(&t, kaniko, hostOf(text.Value))
+	for _, path := range p.ignored {
+		t.ExtraArgs = append(t.ExtraArgs, "--ignore-path="+path)
+	}
 	platforms := a.Get("platforms")
 	if !platforms.Is() {
 		platforms = c.doc.At("build", "platforms")
 	}
-	t.Platforms = importer.Plains(platforms.Texts())
+	if platforms.Is() {
+		t.Platforms = importer.Plains(platforms.Texts())
+	}
 	for _, r := range a.Get("requires").Items() {
 		p.required(&t, r)
 	}
@@ -75,12 +80,16 @@ func (p *project) required(t *importer.Target, r importer.YAML) {
 	t.Args = append(t.Args, importer.Entry{Key: alias, Text: importer.Text{Value: parent}})
 }
 
-// args adds build arguments.
-func (p *project) args(t *importer.Target, v importer.YAML) {
+// args adds build arguments. Those without a value have that of env, else of the
+// environment.
+func (p *project) args(t *importer.Target, v importer.YAML, env map[string]string) {
 	for _, pair := range v.Pairs() {
 		e := importer.Entry{Key: pair.Key, Text: p.template(pair.Value)}
 		if pair.Value.IsNull() {
 			e.Value = "${env." + pair.Key + ":-}"
+			if known, ok := env[pair.Key]; ok {
+				e.Value = importer.Literal(known)
+			}
 		}
 		t.Args = append(t.Args, e)
 	}
@@ -102,7 +111,7 @@ func (p *project) docker(t *importer.Target, docker importer.YAML) {
 		case "target":
 			t.Stage = p.template(v)
 		case "buildArgs":
-			p.args(t, v)
+			p.args(t, v, nil)
 		case "network":
 			if n := strings.ToLower(v.Text()); n == "none" || n == "host" {
 				t.Network = importer.Plain(n)
@@ -149,84 +158,6 @@ func (p *project) secret(t *importer.Target, s importer.YAML) {
 		p.draft.Secrets = append(p.draft.Secrets, made)
 	}
 	t.Secrets = append(t.Secrets, importer.Grant{ID: p.secrets[key], As: id})
-}
-
-func (p *project) kaniko(t *importer.Target, kaniko importer.YAML) {
-	truth := func(v importer.YAML, flag string) {
-		if v.True() {
-			t.ExtraArgs = append(t.ExtraArgs, flag)
-		}
-	}
-	for _, pair := range kaniko.Pairs() {
-		v := pair.Value
-		switch pair.Key {
-		case "dockerfile", "dockerfilePath":
-			p.fileOf(t, v)
-		case "target":
-			t.Stage = p.template(v)
-		case "buildArgs":
-			p.args(t, v)
-		case "contextSubPath": // a part of the context
-		case "cache":
-			t.Cache = &importer.Cache{Repo: p.template(v.Get("repo")), TTL: v.Get("ttl").Text()}
-			if v.Get("cacheCopyLayers").Is() && !v.Get("cacheCopyLayers").True() {
-				t.Cache.Copy = "false"
-			}
-			if h := v.Get("hostPath"); h.Is() {
-				p.draft.Tell(h.Pos(), "", "image %q: base images are kept in the store, not in %s", t.Name, h.Text())
-			}
-		case "reproducible":
-			if v.True() {
-				t.Executor = append(t.Executor, importer.Entry{Key: "reproducible", Text: importer.Plain("true")})
-			}
-		case "snapshotMode":
-			t.Executor = append(t.Executor, importer.Entry{Key: "snapshotMode", Text: importer.Plain(v.Text())})
-		case "singleSnapshot":
-			truth(v, "--single-snapshot")
-		case "whitelistVarRun", "ignoreVarRun":
-		case "ignorePaths":
-			for _, one := range v.Texts() {
-				t.ExtraArgs = append(t.ExtraArgs, "--ignore-path="+one)
-			}
-		case "label":
-			for _, l := range v.Pairs() {
-				t.Labels = append(t.Labels, importer.Entry{Key: l.Key, Text: p.template(l.Value)})
-			}
-		case "insecure", "insecurePull", "skipTLS", "skipTLSVerifyPull":
-			if v.True() {
-				p.draft.Drop(pair.Pos, "registries: {HOST: {insecure: true}}", "image %q: kaniko.%s, which names no registry", t.Name, pair.Key)
-			}
-		case "insecureRegistry", "skipTLSVerifyRegistry":
-			for _, host := range v.Texts() {
-				p.insecure(host)
-			}
-		case "registryMirror":
-			for _, mirror := range v.Texts() {
-				i := slices.IndexFunc(p.draft.Registries, func(r importer.Registry) bool { return r.Host == "docker.io" })
-				if i < 0 {
-					p.draft.Registries = append(p.draft.Registries, importer.Registry{Host: "docker.io"})
-					i = len(p.draft.Registries) - 1
-				}
-				if r := &p.draft.Registries[i]; !slices.Contains(r.Mirrors, mirror) {
-					r.Mirrors = append(r.Mirrors, mirror)
-				}
-			}
-		case "registryCertificate":
-			for _, c := range v.Pairs() {
-				p.draft.Registries = append(p.draft.Registries, importer.Registry{Host: c.Key, CA: c.Value.Text()})
-			}
-		case "pushRetry":
-			t.ExtraArgs = append(t.ExtraArgs, "--push-retry="+v.Text())
-		case "flags":
-			t.ExtraArgs = append(t.ExtraArgs, v.Texts()...)
-		case "noPush", "noPushCache", "skipUnusedStages", "skipPushPermission", "tarPath", "ociLayoutPath", "skipTLSVerify",
-			"image", "initImage", "verbosity", "logFormat", "logTimestamp", "digestFile", "imageNameWithDigestFile", "imageNameTagWithDigestFile",
-			"cleanup", "force", "useNewRun", "copyMaxRetries", "copyTimeout":
-			p.draft.Tell(pair.Pos, "", "image %q: kaniko.%s changes nothing in the image", t.Name, pair.Key)
-		default:
-			p.draft.Drop(pair.Pos, "", "image %q: kaniko.%s", t.Name, pair.Key)
-		}
-	}
 }
 
 // sync is files that are copied to where the image runs.

@@ -23,11 +23,11 @@ func (p *project) profiles() {
 	}
 }
 
-func (p *project) profile(c config, profile importer.YAML, base map[string]importer.Target) {
+// artifacts are those of a config, as a profile of it has them.
+func (p *project) artifacts(c config, profile importer.YAML) []importer.YAML {
 	name := importer.Name(profile.Get("name").Text())
-	build := profile.Get("build")
 	list := c.doc.At("build", "artifacts").Items()
-	if own := build.Get("artifacts"); own.Is() {
+	if own := profile.At("build", "artifacts"); own.Is() {
 		list = own.Items()
 	}
 	for _, patch := range profile.Get("patches").Items() {
@@ -55,6 +55,13 @@ func (p *project) profile(c config, profile importer.YAML, base map[string]impor
 			list[n] = list[n].With(keys[3:], op, patch.Get("value"))
 		}
 	}
+	return list
+}
+
+func (p *project) profile(c config, profile importer.YAML, base map[string]importer.Target) {
+	name, build := importer.Name(profile.Get("name").Text()), profile.Get("build")
+	list := p.artifacts(c, profile)
+	policy := p.tagPolicy(c.doc.At("build", "tagPolicy"))
 	if v := build.Get("tagPolicy"); v.Is() {
 		p.draft.Drop(v.Pos(), "", "profile %q: its tagPolicy", name)
 	}
@@ -71,7 +78,11 @@ func (p *project) profile(c config, profile importer.YAML, base map[string]impor
 			continue
 		}
 		old, known := base[t.Name]
-		t.Tags = old.Tags
+		given := old.Tags
+		if len(given) > 0 { // names of its own may be among them
+			given = orLatest(policy)
+		}
+		t.Tags = whole(given, policy, t.Tags)
 		if known {
 			t.Without(old)
 		}

@@ -34,6 +34,7 @@ type project struct {
 	names   importer.Names
 	ours    map[string]string // targets by image
 	secrets map[string]string // ids by what they are made of
+	ignored []string          // paths that some image ignores, which hold for a run
 	ids     importer.Names
 }
 
@@ -60,6 +61,7 @@ func Import(name string, text []byte, paths *importer.Paths, read ReadFile) (*im
 			p.name(a)
 		}
 	}
+	p.ignore()
 	for _, c := range p.configs {
 		p.config(c)
 	}
@@ -147,6 +149,7 @@ func (p *project) config(c config) {
 	}
 	build := c.doc.Get("build")
 	tags := p.tagPolicy(build.Get("tagPolicy"))
+	policy := tags
 	p.environment(build)
 	if p.draft.Defaults == nil && len(p.configs) == 1 && len(tags) > 0 {
 		p.draft.Defaults = &importer.Target{Tags: tags}
@@ -155,10 +158,27 @@ func (p *project) config(c config) {
 	list := build.Get("artifacts")
 	for _, a := range list.Items() {
 		if t, ok := p.artifact(c, a); ok {
-			t.Tags = tags
+			t.Tags = whole(tags, policy, t.Tags)
 			p.draft.Targets = append(p.draft.Targets, t)
 		}
 	}
+}
+
+// whole is the tags of an image that has names of its own: these behind what the
+// policy says. One without has those that are given.
+func whole(given, policy, own []importer.Tag) []importer.Tag {
+	if len(own) == 0 {
+		return given
+	}
+	return append(orLatest(policy), own...)
+}
+
+// orLatest is a policy's tags, written out.
+func orLatest(policy []importer.Tag) []importer.Tag {
+	if len(policy) == 0 {
+		return []importer.Tag{{Text: importer.Text{Value: "latest"}}}
+	}
+	return slices.Clone(policy)
 }
 
 // environment is where skaffold builds, and with which registries.
@@ -176,6 +196,8 @@ func (p *project) environment(build importer.YAML) {
 			p.draft.Runner = append(p.draft.Runner, importer.Entry{Key: pair.Key, Text: p.template(pair.Value)})
 		case "dockerConfig", "pullSecretName", "pullSecret", "pullSecretPath", "pullSecretMountPath":
 			p.draft.Tell(pair.Pos, "kaniko-build login, or the docker config of this machine", "cluster.%s: credentials are those of who runs the program", pair.Key)
+		case "HTTP_PROXY", "HTTPS_PROXY":
+			p.draft.Tell(pair.Pos, "set it where the program runs; args: {"+pair.Key+": ...} for RUN", "cluster.%s: proxies are those of who runs the program", pair.Key)
 		case "concurrency", "randomPullSecret", "randomDockerConfigSecret", "timeout":
 			p.draft.Tell(pair.Pos, "", "cluster.%s has no counterpart", pair.Key)
 		default:
@@ -187,11 +209,17 @@ func (p *project) environment(build importer.YAML) {
 	}
 }
 
-func (p *project) insecure(host string) {
-	if !slices.ContainsFunc(p.draft.Registries, func(r importer.Registry) bool { return r.Host == host }) {
-		p.draft.Registries = append(p.draft.Registries, importer.Registry{Host: host, Insecure: true})
+// registry is what the manifest says of a host.
+func (p *project) registry(host string) *importer.Registry {
+	i := slices.IndexFunc(p.draft.Registries, func(r importer.Registry) bool { return r.Host == host })
+	if i < 0 {
+		i = len(p.draft.Registries)
+		p.draft.Registries = append(p.draft.Registries, importer.Registry{Host: host})
 	}
+	return &p.draft.Registries[i]
 }
+
+func (p *project) insecure(host string) { p.registry(host).Insecure = true }
 
 // tagPolicy is the tags that a policy gives.
 func (p *project) tagPolicy(v importer.YAML) []importer.Tag {
