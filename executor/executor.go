@@ -29,6 +29,7 @@ import (
 // Options say where and how an Executor works. State and Runner are required.
 type Options struct {
 	State      string // directory of the store; made if absent
+	Passing    bool   // nobody opens it after us: Close removes the blobs
 	Runner     Runner
 	Jobs       int // steps that execute at once, over all nodes; 0 is as many as their Resources leave CPUs for
 	Registries []Registry
@@ -279,6 +280,9 @@ func (x *Executor) Close(ctx context.Context) error {
 	err := errors.Join(x.sweep(ctx), x.release(), x.hashers.save())
 	if x.listings.any() || x.listed.Load() {
 		err = errors.Join(err, x.store.TrimListings(ctx))
+	}
+	if x.opts.Passing {
+		err = errors.Join(err, x.store.Abandon())
 	}
 	if e := x.store.Close(); e != nil {
 		err = errors.Join(err, fmt.Errorf("close the store: %w", e))

@@ -1,9 +1,12 @@
 package images
 
 import (
+	"archive/tar"
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -34,6 +37,7 @@ func testSteps(t *testing.T, d *rig.Docker) {
 	t.Run("killed", p.testKilled)
 	t.Run("daemon", p.testDaemon)
 	t.Run("memory", p.testMemory)
+	t.Run("restarted", p.testRestarted)
 	t.Run("run_in_docker.sh", p.testScript)
 }
 
@@ -450,6 +454,62 @@ func (p *pod) testMemory(t *testing.T) {
 		if want := fmt.Sprintf("exit code: %d\nwhile it ran, the kernel ended a process on this machine for want of memory", c.code); o.Code != c.code || !strings.Contains(o.All(), want) {
 			t.Errorf("%s ends with code %d\n%s", c.run, o.Code, o.Tail(20))
 		}
+	}
+}
+
+// testRestarted has a container that ends leave nothing large, which its engine would write
+// to disk first, and build the same when it is started once more.
+func (p *pod) testRestarted(t *testing.T) {
+	dir := p.context(t, map[string]string{"Dockerfile": "FROM busybox\nRUN head -c 3000000 /dev/zero >/large && echo small >/small\nRUN test -s /large && cat /small >/made\n"})
+	args := append(p.args("restarted:1", "--context", "/src"), "--reproducible")
+	id, err := p.d.Create(t.Context(), rig.Container{Image: executor, Args: args, Mounts: []rig.Mount{{Source: dir, Target: "/src"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := p.d.Remove(context.WithoutCancel(t.Context()), id); err != nil {
+			t.Error(err)
+		}
+	}()
+	var pushed []string
+	for range 2 {
+		if o := p.d.Client(t, "start", "--attach", id); o.Code != 0 {
+			t.Fatal(o.All())
+		}
+		pushed = append(pushed, rig.Tagged(t, p.reg.Addr, "restarted", "1"))
+		archive := filepath.Join(rig.Space(t, nil), "files.tar")
+		if o := p.d.Client(t, "export", "--output", archive, id); o.Code != 0 {
+			t.Fatal(o.All())
+		}
+		for name, size := range filesOf(t, archive) {
+			if size >= 1<<20 && name != "kaniko/executor" {
+				t.Errorf("%s is left, with %d bytes", name, size)
+			}
+		}
+	}
+	if pushed[0] == "" || pushed[0] != pushed[1] {
+		t.Errorf("it pushed %s, and then %s", pushed[0], pushed[1])
+	}
+}
+
+// filesOf are the sizes of the files in a tar.
+func filesOf(t *testing.T, archive string) map[string]int64 {
+	t.Helper()
+	f, err := os.Open(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	out := map[string]int64{}
+	for r := tar.NewReader(f); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return out
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[h.Name] = h.Size
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -167,7 +168,8 @@ func sweep(dir, name string, at *spot, discard func(p string) error) error {
 }
 
 // leave gives the directory back: what is ours goes, what was its own returns.
-// ends says that what goes need not be deleted.
+// ends says that what goes need not be deleted: but for what is large, as the end of the
+// container would wait until that is written to disk.
 func leave(dir, hide string, s *spot, ends bool) error {
 	j, ok, err := readJournal(hide)
 	if err != nil {
@@ -175,7 +177,7 @@ func leave(dir, hide string, s *spot, ends bool) error {
 	}
 	remove := func() error { return os.RemoveAll(hide) }
 	if ends {
-		remove = func() error { return nil }
+		remove = func() error { dropLarge(filepath.Join(hide, "gone")); return nil }
 	}
 	if !ok {
 		return remove()
@@ -207,6 +209,21 @@ func leave(dir, hide string, s *spot, ends bool) error {
 		return wrap(err)
 	}
 	return keepTime(dir+"/", remove)
+}
+
+const largeFile = 1 << 20 // bytes
+
+// dropLarge deletes the large files below dir, as far as it can.
+func dropLarge(dir string) {
+	_ = filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return nil
+		}
+		if st, err := e.Info(); err == nil && st.Size() >= largeFile {
+			_ = os.Remove(p)
+		}
+		return nil
+	})
 }
 
 // bringBack moves what is in from back into to, with mv, and gives to the attributes of

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -543,8 +544,8 @@ func TestMountsAreImitatedAndLeaveNothing(t *testing.T) {
 	}
 }
 
-// TestAnEndingContainerKeepsWhatWouldBeDeleted has its own files back all the same,
-// and the rest is gone when it is started once more.
+// TestAnEndingContainerKeepsWhatWouldBeDeleted, but for what is large, has its own files
+// back all the same, and the rest is gone when it is started once more.
 func TestAnEndingContainerKeepsWhatWouldBeDeleted(t *testing.T) {
 	p := newPlace(t)
 	before := p.dump()
@@ -552,12 +553,21 @@ func TestAnEndingContainerKeepsWhatWouldBeDeleted(t *testing.T) {
 	p.opts.Ends = true
 	r := p.root()
 	p.bring(r, base)
-	p.bring(r, p.layer("f other x"))
+	p.bring(r, base, p.layer("f other x", "f bin/large "+strings.Repeat("0123456789abcdef", 1<<16)))
 	if err := errors.Join(r.Close(), inplace.Recover(p.opts)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(p.opts.Hide, "gone")); err != nil {
+	kept := map[string]bool{}
+	if err := filepath.WalkDir(filepath.Join(p.opts.Hide, "gone"), func(_ string, e fs.DirEntry, err error) error {
+		if err == nil {
+			kept[e.Name()] = true
+		}
+		return err
+	}); err != nil {
 		t.Errorf("it was deleted: %v", err)
+	}
+	if !kept["sh"] || kept["large"] {
+		t.Errorf("kept are %v", kept)
 	}
 	p.opts.Ends = false
 	if err := inplace.Recover(p.opts); err != nil {

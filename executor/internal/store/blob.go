@@ -284,3 +284,16 @@ func (s *Store) RemoveBlob(d digest.Digest) error {
 	}
 	return nil
 }
+
+// Abandon removes all blobs, of a store that nobody is to open again: what was not
+// written to disk yet need not be. Who does open it finds none of them.
+func (s *Store) Abandon() error {
+	list, err := fs.ReadDir(s.root.FS(), dirBlobs)
+	for _, e := range list {
+		err = errors.Join(err, s.root.Remove(dirBlobs+"/"+e.Name()))
+	}
+	if err != nil {
+		return fmt.Errorf("abandon the store: %w", err)
+	}
+	return nil
+}

@@ -234,6 +234,7 @@ func (p Program) open(ctx context.Context, c *common, log *logger, kanikoDir str
 	if o.State, err = p.stateDir(kanikoDir); err != nil {
 		return nil, err
 	}
+	o.Passing = passing(o.State)
 	if o.Registries, o.Others, err = c.registry.registries(destinations, log); err != nil {
 		return nil, err
 	}

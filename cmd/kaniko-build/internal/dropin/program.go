@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"kaniko-build/executor"
 )
@@ -118,4 +119,21 @@ func (p Program) stateDir(kanikoDir string) (string, error) {
 		}
 	}
 	return p.State()
+}
+
+// passing tells whether the store goes when this process ends: it is the first one of a
+// container of our images, and the store lies in that and in no volume.
+func passing(state string) bool {
+	if os.Getpid() != 1 || !InImage() {
+		return false
+	}
+	var root, there unix.Stat_t
+	for dir := state; ; dir = filepath.Dir(dir) { // it may not have been made yet
+		if err := unix.Stat(dir, &there); err == nil {
+			break
+		} else if dir == filepath.Dir(dir) {
+			return false
+		}
+	}
+	return unix.Stat("/", &root) == nil && root.Dev == there.Dev
 }
