@@ -252,7 +252,7 @@ func (t Target) node() node {
 	if len(t.Executor) > 0 || len(t.ExtraArgs) > 0 {
 		executor := entries(t.Executor)
 		for i := 1; i < len(executor.Content); i += 2 {
-			if v := executor.Content[i]; v.Value == "true" {
+			if v := executor.Content[i]; v.Value == "true" || executor.Content[i-1].Value == "compressionLevel" {
 				v.Tag, v.Style = "", 0
 			}
 		}

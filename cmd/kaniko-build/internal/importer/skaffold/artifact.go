@@ -54,7 +54,9 @@ func (p *project) artifact(c config, a importer.YAML) (t importer.Target, ok boo
 		platforms = c.doc.At("build", "platforms")
 	}
 	if platforms.Is() {
-		t.Platforms = importer.Plains(platforms.Texts())
+		if list := platforms.Texts(); len(list) > 0 { // else a flag of kaniko's may say it
+			t.Platforms = importer.Plains(list)
+		}
 	}
 	for _, r := range a.Get("requires").Items() {
 		p.required(&t, r)
@@ -141,8 +143,12 @@ func (p *project) docker(t *importer.Target, docker importer.YAML) {
 }
 
 func (p *project) secret(t *importer.Target, s importer.YAML) {
-	id := s.Get("id").Text()
-	made := importer.Secret{Env: s.Get("env").Text(), File: s.Get("src").Text()}
+	p.grant(t, importer.Secret{ID: s.Get("id").Text(), Env: s.Get("env").Text(), File: s.Get("src").Text()})
+}
+
+// grant lets a target use a secret, by the id that its Dockerfile has.
+func (p *project) grant(t *importer.Target, made importer.Secret) {
+	id := made.ID
 	switch {
 	case made.Env != "":
 		made.File = ""

@@ -83,6 +83,24 @@ func (p *project) field(t *importer.Target, pair importer.Pair, host string, env
 		for _, l := range v.Pairs() {
 			t.Labels = append(t.Labels, importer.Entry{Key: l.Key, Text: p.template(l.Value)})
 		}
+	case "annotation":
+		for _, l := range v.Pairs() {
+			t.Annotated = append(t.Annotated, importer.Entry{Key: l.Key, Text: p.template(l.Value)})
+		}
+	case "secret":
+		p.secretFlag(t, pair)
+	case "imageFormat":
+		if !slices.Contains([]string{"oci", "docker"}, v.Text()) {
+			drop("oci and docker are there", " "+v.Describe())
+			return
+		}
+		t.Executor = append(t.Executor, importer.Entry{Key: "imageFormat", Text: importer.Plain(v.Text())})
+	case "compressionLevel":
+		if n, err := strconv.Atoi(v.Text()); err != nil || n > 22 {
+			drop("", " "+v.Describe()+" is no level")
+		} else if n > 0 { // others mean that of the library
+			t.Executor = append(t.Executor, importer.Entry{Key: "compressionLevel", Text: importer.Plain(strconv.Itoa(n))})
+		}
 	case "noPush":
 		if v.True() {
 			t.Outputs = append(t.Outputs, importer.Output{Type: "none"})
@@ -114,8 +132,14 @@ func (p *project) field(t *importer.Target, pair importer.Pair, host string, env
 		}
 	case "registryMirror":
 		for _, mirror := range v.Texts() {
-			if r := p.registry("docker.io"); !slices.Contains(r.Mirrors, mirror) {
-				r.Mirrors = append(r.Mirrors, mirror)
+			p.mirror("docker.io", mirror)
+		}
+	case "registryMap":
+		for m := range strings.SplitSeq(v.Text(), ";") {
+			if from, to, ok := strings.Cut(m, "="); ok {
+				p.mirror(from, to)
+			} else {
+				drop("HOST=OTHER", " "+v.Describe())
 			}
 		}
 	case "registryCertificate":
@@ -178,11 +202,34 @@ func (p *project) cache(t *importer.Target, pair importer.Pair, host string) {
 	if h := v.Get("hostPath"); h.Is() {
 		p.draft.Tell(h.Pos(), "", "image %q: base images are kept in the store, not in %s", t.Name, h.Text())
 	}
+	if v.Get("noPushCache").True() {
+		made.Write = "never"
+	}
 	if made.Repo.Value == "" && host == "" {
 		p.draft.Tell(pair.Pos, "cache: {repo: REGISTRY/NAME} keeps results outside this machine", "image %q: cache: its repository would follow from the image, which names no registry", t.Name)
 		return
 	}
 	t.Cache = &made
+}
+
+// secretFlag is a secret by kaniko's words: id=ID[,src=FILE][,env=NAME].
+func (p *project) secretFlag(t *importer.Target, pair importer.Pair) {
+	var made importer.Secret
+	for field := range strings.SplitSeq(pair.Value.Text(), ",") {
+		switch k, v, _ := strings.Cut(field, "="); k {
+		case "id":
+			made.ID = v
+		case "src", "source":
+			made.File = v
+		case "env":
+			made.Env = v
+		}
+	}
+	if made.ID == "" {
+		p.draft.Drop(pair.Pos, "secrets: {ID: {file: FILE}}", "image %q: kaniko.secret %s", t.Name, pair.Value.Describe())
+		return
+	}
+	p.grant(t, made)
 }
 
 // env says what becomes of the pod's environment.
@@ -213,11 +260,11 @@ func hostOf(image string) string {
 var fieldOf = map[string]string{
 	"skip-tls-verify": "skipTLS", "skip-tls-verify-pull": "skipTLSVerifyPull", "skip-tls-verify-registry": "skipTLSVerifyRegistry",
 	"ignore-path": "ignorePaths", "image-fs-extract-retry": "imageFSExtractRetry", "snapshotMode": "snapshotMode", "tarPath": "tarPath",
-	"oci-layout-path": "ociLayoutPath", "build-arg": "buildArgs",
+	"oci-layout-path": "ociLayoutPath", "build-arg": "buildArgs", "v": "verbosity", "f": "dockerfile", "d": "destination",
 }
 
 // pairFlags are those whose value is NAME=VALUE.
-var pairFlags = []string{"buildArgs", "label", "registryCertificate"}
+var pairFlags = []string{"annotation", "buildArgs", "label", "registryCertificate"}
 
 // boolFlags have a value only behind "=".
 var boolFlags = []string{
@@ -252,7 +299,7 @@ func (p *project) flags(t *importer.Target, list importer.YAML) []importer.Pair 
 		}
 		text := item.Part(value, true)
 		switch key {
-		case "cache", "cacheRepo", "cacheDir", "cacheTtl", "cacheCopyLayers", "cacheRunLayers":
+		case "cache", "cacheRepo", "cacheDir", "cacheTtl", "cacheCopyLayers", "cacheRunLayers", "noPushCache":
 			if !cache.Is() {
 				cacheAt = item.Pos()
 				cache = item.Map()

@@ -209,14 +209,32 @@ func (p *project) environment(build importer.YAML) {
 	}
 }
 
-// registry is what the manifest says of a host.
+// registry is what the manifest says of a host, of which kaniko takes addresses and
+// more names for the hub than one.
 func (p *project) registry(host string) *importer.Registry {
+	host = strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(host, "https://"), "http://"), "/")
+	if host == "index.docker.io" || host == "registry-1.docker.io" {
+		host = "docker.io"
+	}
 	i := slices.IndexFunc(p.draft.Registries, func(r importer.Registry) bool { return r.Host == host })
 	if i < 0 {
 		i = len(p.draft.Registries)
 		p.draft.Registries = append(p.draft.Registries, importer.Registry{Host: host})
 	}
 	return &p.draft.Registries[i]
+}
+
+// mirror adds a registry that is asked before a host.
+func (p *project) mirror(host, mirror string) {
+	if plain, ok := strings.CutPrefix(mirror, "http://"); ok {
+		mirrored, _, _ := strings.Cut(plain, "/")
+		p.insecure(mirrored)
+		mirror = plain
+	}
+	mirror = strings.TrimSuffix(strings.TrimPrefix(mirror, "https://"), "/")
+	if r := p.registry(host); !slices.Contains(r.Mirrors, mirror) {
+		r.Mirrors = append(r.Mirrors, mirror)
+	}
 }
 
 func (p *project) insecure(host string) { p.registry(host).Insecure = true }
