@@ -131,7 +131,9 @@ func pack(ctx context.Context, w io.Writer, p *packer, o PackOptions, find func(
 	if err = find(p); err != nil {
 		cancel(err)
 	}
-	p.out.close()
+	if cerr := p.out.close(ctx); err == nil {
+		err = cerr
+	}
 	if werr := <-written; werr != nil {
 		err = werr // it came first, or is the same
 	}

@@ -14,47 +14,62 @@ import (
 	"kaniko-build/executor/internal/tree"
 )
 
-// pipeline writes the entries that a packer finds, while it finds more. Small files are
-// read by others ahead of their turn; what is large is read as it is written.
+// pipeline writes the entries that a packer finds, while it finds more. They go in runs:
+// the small files of one are read by one of the readers, ahead of their turn. What is
+// large is read as it is written.
 //
-//	packer ─add─> entries in order ────────────────> write
-//	                    └─> read, side by side ─┘
+//	packer ─add─> runs in order ────────────────> write
+//	                  └─> read, side by side ─┘
 type pipeline struct {
 	p    *packer
 	w    io.Writer
 	each func(h *tar.Header, content []byte) // may be nil
 
-	entries chan *packed
-	read    chan *packed
+	filling *run
+	runs    chan *run
+	read    chan *run
 	readers sync.WaitGroup
-	free    sync.Pool // of *[]byte with room for a small file
+	free    sync.Pool // of *[]byte with room for the small files of a run
 }
 
 const (
-	smallFile  = 64 << 10 // bytes
-	aheadFiles = 128      // files that are read, or about to be: 8 MB
+	smallFile  = 64 << 10  // bytes
+	runBytes   = 512 << 10 // of the small files of a run
+	runEntries = 64
+	aheadRuns  = 4 // that are read, or about to be
 )
+
+// run is entries that follow one another.
+type run struct {
+	entries []packed
+	small   int           // bytes of small files
+	buf     *[]byte       // nil without any
+	done    chan struct{} // closed when they have been read
+}
 
 // packed is an entry on its way.
 type packed struct {
 	name string
 	h    *tar.Header
 	when time.Time
-	// Of a small file: its content, once done is closed.
-	small bool
-	done  chan struct{}
-	buf   *[]byte
-	data  []byte
-	err   error
+	// Of a small file, once its run is done: its content. Before that data is the place
+	// for it.
+	data []byte
+	err  error
+}
+
+// small tells whether an entry is a file whose content comes with it.
+func (e *packed) small() bool {
+	return e.h.Typeflag == tar.TypeReg && e.h.Size > 0 && e.h.Size <= smallFile
 }
 
 func newPipeline(p *packer, w io.Writer, each func(h *tar.Header, content []byte)) *pipeline {
-	o := &pipeline{p: p, w: w, each: each, entries: make(chan *packed, aheadFiles), read: make(chan *packed, aheadFiles)}
-	o.free.New = func() any { b := make([]byte, smallFile); return &b }
+	o := &pipeline{p: p, w: w, each: each, filling: &run{}, runs: make(chan *run, aheadRuns), read: make(chan *run, aheadRuns)}
+	o.free.New = func() any { b := make([]byte, runBytes); return &b }
 	for range max(2, runtime.GOMAXPROCS(0)) {
 		o.readers.Go(func() {
-			for e := range o.read {
-				o.readSmall(e)
+			for r := range o.read {
+				o.readRun(r)
 			}
 		})
 	}
@@ -63,40 +78,76 @@ func newPipeline(p *packer, w io.Writer, each func(h *tar.Header, content []byte
 
 // add puts an entry at the end. It waits while many are under way.
 func (o *pipeline) add(ctx context.Context, name string, h *tar.Header, when time.Time) error {
-	e := &packed{name: name, h: h, when: when}
-	if h.Typeflag == tar.TypeReg && h.Size > 0 && h.Size <= smallFile {
-		e.small, e.done = true, make(chan struct{})
+	e := packed{name: name, h: h, when: when}
+	size := 0
+	if e.small() {
+		size = int(h.Size)
+	}
+	if o.filling.small+size > runBytes {
+		if err := o.send(ctx); err != nil {
+			return err
+		}
+	}
+	r := o.filling
+	if size > 0 {
+		if r.buf == nil {
+			r.buf = o.free.Get().(*[]byte)
+		}
+		e.data = (*r.buf)[r.small : r.small+size : r.small+size]
+		r.small += size
+	}
+	r.entries = append(r.entries, e)
+	if large := h.Typeflag == tar.TypeReg && h.Size > smallFile; !large && len(r.entries) < runEntries {
+		return nil
+	}
+	return o.send(ctx)
+}
+
+// send has the run that is being filled read and written.
+func (o *pipeline) send(ctx context.Context) error {
+	r := o.filling
+	if len(r.entries) == 0 {
+		return nil
+	}
+	o.filling, r.done = &run{entries: make([]packed, 0, runEntries)}, make(chan struct{})
+	if r.buf == nil {
+		close(r.done)
+	} else {
+		select {
+		case o.read <- r:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	select {
-	case o.entries <- e:
+	case o.runs <- r:
+		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if e.small {
-		select {
-		case o.read <- e:
-		case <-ctx.Done():
-			e.err = context.Cause(ctx)
-			close(e.done)
-			return e.err
-		}
-	}
-	return nil
 }
 
 // close says that nothing more comes.
-func (o *pipeline) close() {
+func (o *pipeline) close(ctx context.Context) error {
+	err := o.send(ctx)
 	close(o.read)
-	close(o.entries)
+	close(o.runs)
+	return err
 }
 
 // write writes all entries, until an error. It ends after close.
 func (o *pipeline) write() error {
 	tw := tar.NewWriter(o.w)
 	buf := make([]byte, 128<<10)
-	for e := range o.entries {
-		if err := o.entry(tw, e, buf); err != nil {
-			return fmt.Errorf("%s: %w", e.name, err)
+	for r := range o.runs {
+		<-r.done
+		for i := range r.entries {
+			if err := o.entry(tw, &r.entries[i], buf); err != nil {
+				return fmt.Errorf("%s: %w", r.entries[i].name, err)
+			}
+		}
+		if r.buf != nil {
+			o.free.Put(r.buf)
 		}
 	}
 	if err := context.Cause(o.p.ctx); err != nil {
@@ -109,11 +160,8 @@ func (o *pipeline) entry(tw *tar.Writer, e *packed, buf []byte) error {
 	if err := context.Cause(o.p.ctx); err != nil {
 		return err
 	}
-	if e.small {
-		<-e.done
-		if e.err != nil {
-			return e.err
-		}
+	if e.err != nil {
+		return e.err
 	}
 	if err := tw.WriteHeader(e.h); err != nil {
 		return fmt.Errorf("write header: %w", err)
@@ -124,10 +172,8 @@ func (o *pipeline) entry(tw *tar.Writer, e *packed, buf []byte) error {
 		o.each(&h, e.data)
 	}
 	switch {
-	case e.small:
-		_, err := tw.Write(e.data)
-		o.free.Put(e.buf)
-		if err != nil {
+	case e.small():
+		if _, err := tw.Write(e.data); err != nil {
 			return fmt.Errorf("write content: %w", err)
 		}
 	case e.h.Typeflag == tar.TypeReg && e.h.Size > 0:
@@ -136,21 +182,29 @@ func (o *pipeline) entry(tw *tar.Writer, e *packed, buf []byte) error {
 	return nil
 }
 
-func (o *pipeline) readSmall(e *packed) {
-	defer close(e.done)
-	if e.err = context.Cause(o.p.ctx); e.err != nil {
-		return
-	}
-	e.buf = o.free.Get().(*[]byte)
-	b := (*e.buf)[:e.h.Size]
-	var n int
-	if o.p.drawn != nil {
-		n, e.err = tree.ReadFile(o.p.ctx, o.p.drawn, e.name, b)
-	} else {
-		n, e.err = o.p.readSmall(e.name, b)
-	}
-	if e.data = b[:n]; e.err == nil && n < len(b) {
-		e.err = errShrank
+// readRun reads the small files of a run.
+func (o *pipeline) readRun(r *run) {
+	defer close(r.done)
+	for i := range r.entries {
+		e := &r.entries[i]
+		if !e.small() {
+			continue
+		}
+		if e.err = context.Cause(o.p.ctx); e.err != nil {
+			return
+		}
+		var n int
+		if o.p.drawn != nil {
+			n, e.err = tree.ReadFile(o.p.ctx, o.p.drawn, e.name, e.data)
+		} else {
+			n, e.err = o.p.readSmall(e.name, e.data)
+		}
+		if e.err == nil && n < len(e.data) {
+			e.err = errShrank
+		}
+		if e.err != nil {
+			return // nothing after it is written
+		}
 	}
 }
 

@@ -260,7 +260,7 @@ func (d *Dir) OpenRegular(name string) (*os.File, error) {
 		return nil, &os.PathError{Op: "stat", Path: name, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, &os.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
+		return nil, &os.PathError{Op: "open", Path: name, Err: errNotRegular}
 	}
 	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(int(p.Fd())), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -340,27 +340,13 @@ func (d *Dir) ReadFile(_ context.Context, name string, b []byte) (int, error) {
 	return n, err
 }
 
-// ReadFileStat is ReadFile that tells what the file was after it was read.
+// ReadFileStat is ReadFile that tells what the file was after it was read. It is for what
+// was a regular file a moment ago: what another has put in its place is opened, without
+// waiting for anything, and read before it is an error.
 func (d *Dir) ReadFileStat(name string, b []byte) (n int, st unix.Stat_t, err error) {
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | unix.O_NOFOLLOW, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
-	at := -1
-	for at < 0 {
-		switch at, err = unix.Openat2(int(d.root.Fd()), name, &how); {
-		case err == unix.EINTR || err == unix.EAGAIN: // EAGAIN: a rename raced with the walk
-		case err != nil:
-			return 0, st, &os.PathError{Op: "open", Path: name, Err: err}
-		}
-	}
-	defer unix.Close(at)
-	if err := unix.Fstat(at, &st); err != nil {
-		return 0, st, &os.PathError{Op: "stat", Path: name, Err: err}
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return 0, st, &os.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
-	}
-	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(at), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := d.openFast(name)
 	if err != nil {
-		return 0, st, &os.PathError{Op: "open", Path: name, Err: err}
+		return 0, st, err
 	}
 	defer unix.Close(fd)
 	for n < len(b) {
@@ -376,13 +362,36 @@ func (d *Dir) ReadFileStat(name string, b []byte) (n int, st unix.Stat_t, err er
 		}
 		n += got
 	}
-	if err := unix.Fstat(fd, &st); err != nil {
+	switch err := unix.Fstat(fd, &st); {
+	case err != nil:
 		return n, st, &os.PathError{Op: "stat", Path: name, Err: err}
-	}
-	if st.Size > int64(n) {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return 0, st, &os.PathError{Op: "open", Path: name, Err: errNotRegular}
+	case st.Size > int64(n):
 		return n, st, &os.PathError{Op: "read", Path: name, Err: ErrLarger}
 	}
 	return n, st, nil
+}
+
+var errNotRegular = errors.New("not a regular file")
+
+// openFast opens a file for reading by one system call, in most cases.
+func (d *Dir) openFast(name string) (int, error) {
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC | unix.O_NOFOLLOW, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := unix.Openat2(int(d.root.Fd()), name, &how)
+	if err == nil {
+		return fd, nil
+	}
+	// A rename raced with the walk, or somebody has a lease on the file; or this is an error.
+	f, err := d.OpenRegular(name)
+	if err != nil {
+		return -1, err
+	}
+	defer f.Close()
+	if fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		return -1, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return fd, nil
 }
 
 // SetTime sets when name was last changed. No link is followed.

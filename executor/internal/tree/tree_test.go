@@ -176,3 +176,52 @@ func TestOverrideCountsWhereOnlyRootCouldHaveMadeIt(t *testing.T) {
 		}
 	}
 }
+
+// TestReadFile has what was a regular file when it was looked at, and may be anything now:
+// nothing is waited for, and no link is followed.
+func TestReadFile(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("file", "content")
+	write("outside", "secret")
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "root"), 0o755), unix.Mkfifo(filepath.Join(dir, "root/fifo"), 0o600),
+		os.Symlink("../outside", filepath.Join(dir, "root/link")), os.Symlink("..", filepath.Join(dir, "root/up"))); err != nil {
+		t.Fatal(err)
+	}
+	write("root/file", "content")
+	d, err := tree.OpenDir(filepath.Join(dir, "root"), tree.DirOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for _, c := range []struct {
+		name string
+		room int
+		want string
+		err  error // nil: any, if want is ""
+	}{
+		{"file", 7, "content", nil},
+		{"file", 9, "content", nil},
+		{"file", 4, "cont", tree.ErrLarger},
+		{"gone", 4, "", fs.ErrNotExist},
+		{"fifo", 4, "", nil},
+		{"link", 4, "", nil},
+		{"up/outside", 4, "", nil},
+		{"../outside", 4, "", nil},
+		{".", 4, "", nil},
+	} {
+		b := make([]byte, c.room)
+		n, st, err := d.ReadFileStat(c.name, b)
+		switch {
+		case string(b[:n]) != c.want, c.err != nil && !errors.Is(err, c.err), c.err == nil && (err == nil) != (c.want != ""):
+			t.Errorf("%s: %q, %v", c.name, b[:n], err)
+		case err == nil && st.Size != 7:
+			t.Errorf("%s has %d bytes", c.name, st.Size)
+		}
+	}
+}
