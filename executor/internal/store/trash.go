@@ -32,6 +32,8 @@ func (r Removal) mark() string {
 type Trash struct {
 	s      *Store
 	top    *os.File // the store's directory, for the gate
+	queue  *os.File // and that for temporary files, for the queue at it
+	wait   time.Duration
 	name   string
 	unlock func()
 	n      int
@@ -51,13 +53,19 @@ func (s *Store) Trash(spare string) (*Trash, error) {
 		unlock()
 		return nil, fmt.Errorf("make a place for what goes: %w", err)
 	}
-	return &Trash{s: s, top: top, name: name, unlock: unlock, spare: spare, live: map[string]time.Time{}}, nil
+	queue, err := s.root.Open(dirTemp)
+	if err != nil {
+		unlock()
+		return nil, errors.Join(fmt.Errorf("make a place for what goes: %w", err), top.Close())
+	}
+	return &Trash{s: s, top: top, queue: queue, wait: gatePatience, name: name, unlock: unlock, spare: spare, live: map[string]time.Time{}}, nil
 }
 
 // Close gives what was taken to the next Sweep.
 func (t *Trash) Close() {
 	t.unlock()
 	t.top.Close()
+	t.queue.Close()
 }
 
 // HeldSince is when the oldest live session began that counts. What was used
@@ -104,9 +112,16 @@ func (t *Trash) HeldSince() (time.Time, error) {
 var never = time.Unix(1<<40, 0)
 
 // Take moves a thing away, unless it is held or was used after r.Used. One that
-// is absent is not taken.
+// is absent is not taken, nor one while others have the gate for long: who has it may be
+// stopped, so the next call does not wait for them again.
 func (t *Trash) Take(r Removal) (bool, error) {
-	defer shut(t.top)()
+	open, ok := shut(t.top, t.queue, t.wait)
+	if !ok {
+		t.wait = 0
+		return false, nil
+	}
+	defer open()
+	t.wait = gatePatience
 	if held, err := t.held(r, r.mark()); held || err != nil {
 		return false, err
 	}

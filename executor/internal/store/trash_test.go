@@ -10,11 +10,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 // age sets the last use of everything in the store back.
@@ -173,6 +175,72 @@ func TestTrashLeavesWhatWasUsedSince(t *testing.T) {
 	}
 	if err := trash.giveBack("tmp/none", "blobs/none"); err == nil {
 		t.Error("something was put back from nothing")
+	}
+}
+
+// Whoever waits at the gate passes before it is shut again, however soon that is.
+func TestTheGateIsShutAfterThoseWhoWait(t *testing.T) {
+	s := testOpen(t, t.TempDir())
+	trash, err := s.Trash("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer trash.Close()
+	again := func() (open func()) {
+		t.Helper()
+		open, ok := shut(trash.top, trash.queue, time.Minute)
+		if !ok {
+			t.Fatal("the gate cannot be shut")
+		}
+		return open
+	}
+	for range 20 {
+		open := again()
+		var passed atomic.Bool
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			out := s.pass()
+			passed.Store(true)
+			out()
+		}()
+		for deadline := time.Now().Add(10 * time.Second); flock(trash.queue, unix.LOCK_EX) == nil; { // until it waits
+			_ = unix.Flock(int(trash.queue.Fd()), unix.LOCK_UN)
+			if time.Now().After(deadline) {
+				t.Fatal("nobody waits at a gate that is shut")
+			}
+		}
+		open()
+		open = again()
+		if !passed.Load() {
+			t.Error("the gate was shut again before those who waited")
+		}
+		open()
+		<-done
+	}
+}
+
+// What cannot be looked at alone stays, and is not waited for twice.
+func TestTrashLeavesWhatItCannotLookAtAlone(t *testing.T) {
+	s := testOpen(t, t.TempDir())
+	if _, err := s.PutBlob([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	age(t, s, 2*time.Hour)
+	thing := things(t, s)[0]
+	trash, err := s.Trash("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer trash.Close()
+	out := s.pass()
+	trash.wait = time.Millisecond
+	if ok, err := trash.Take(thing.Removal()); ok || err != nil || trash.wait != 0 {
+		t.Errorf("while somebody is in the gate: taken %v, %v; waits %v the next time", ok, err, trash.wait)
+	}
+	out()
+	if ok, err := trash.Take(thing.Removal()); !ok || err != nil || trash.wait != gatePatience {
+		t.Errorf("after that: taken %v, %v; waits %v the next time", ok, err, trash.wait)
 	}
 }
 
