@@ -14,6 +14,9 @@ import (
 // Unmounted is the secrets and agents that the request grants and no step mounts, by
 // their ids.
 func (n *Node) Unmounted() (secrets, agents []string) {
+	if n.broken != nil {
+		return nil, nil
+	}
 	mounted := map[string]bool{}
 	for i := range n.program.Stages {
 		for _, step := range n.program.Stages[i].Steps {
@@ -47,6 +50,9 @@ var errFresh = errors.New("something of it runs in every build (noCache), so tha
 // without the labels of the request. It is known once the node is inspected, and the
 // same on every machine. An image of which something runs afresh has none.
 func (n *Node) InputDigest() (string, error) {
+	if n.broken != nil {
+		return "", n.broken
+	}
 	if n.fresh {
 		return "", errFresh
 	}

@@ -40,6 +40,7 @@ type Node struct {
 	finalKey store.Key // of the target stage
 	fresh    bool      // something of the target stage runs afresh
 	parents  map[string]*Node
+	broken   error          // why it cannot be built, of InspectEach
 	going    func(*Process) // of a process that goes on: called when it can be reached; may be nil
 
 	mu      sync.Mutex
@@ -181,6 +182,61 @@ const inspectedAtOnce = 64
 // InspectBeside is Inspect of some nodes where others are known, by their IDs: they
 // may be parents of the requests without being among them.
 func (x *Executor) InspectBeside(ctx context.Context, requests []Request, known map[string]*Node) ([]*Node, error) {
+	nodes, errs, err := x.inspectAll(ctx, requests, known)
+	if err != nil {
+		return nil, err
+	}
+	var l diag.List
+	var other []error
+	for i, err := range errs {
+		switch {
+		case err == nil, errors.Is(err, errParent):
+		case isMistake(err):
+			l.AddErr(diag.Pos{}, err)
+		default:
+			other = append(other, fmt.Errorf("%s: %w", nodes[i].ID, err))
+		}
+	}
+	if err := errors.Join(append([]error{l.Err()}, other...)...); err != nil {
+		return nil, err
+	}
+	return nodes, x.ready(ctx, nodes)
+}
+
+// InspectEach is Inspect where a mistake in one node leaves the others as they are.
+// broken has the errors of nodes that cannot be built, by ID, and of those that stand on
+// them; these are among the nodes, and nothing may be asked of them but what they are
+// called, how many steps they have (none) and InputDigest, which is the error.
+func (x *Executor) InspectEach(ctx context.Context, requests []Request) (nodes []*Node, broken map[string]error, err error) {
+	nodes, errs, err := x.inspectAll(ctx, requests, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	broken = map[string]error{}
+	var good []*Node
+	for i, n := range nodes {
+		if errs[i] == nil {
+			good = append(good, n)
+			continue
+		}
+		n.broken, broken[n.ID] = errs[i], errs[i]
+		n.job, n.program = job{}, nil
+	}
+	return nodes, broken, x.ready(ctx, good)
+}
+
+// ready tells what the linter found, and looks for results outside the machine.
+func (x *Executor) ready(ctx context.Context, nodes []*Node) error {
+	for _, n := range nodes {
+		for _, w := range n.Warnings {
+			x.opts.Sink(w)
+		}
+	}
+	return x.findAhead(ctx, nodes)
+}
+
+// inspectAll inspects nodes, with the error of each.
+func (x *Executor) inspectAll(ctx context.Context, requests []Request, known map[string]*Node) ([]*Node, []error, error) {
 	nodes := make([]*Node, len(requests))
 	byID := maps.Clone(known)
 	if byID == nil {
@@ -238,36 +294,9 @@ func (x *Executor) InspectBeside(ctx context.Context, requests []Request, known 
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	var l diag.List
-	var other []error
-	for i, err := range errs {
-		var one *diag.Problem
-		var many diag.Problems
-		switch {
-		case err == nil, errors.Is(err, errParent):
-		case errors.As(err, &many), errors.As(err, &one):
-			l.AddErr(diag.Pos{}, err)
-		default:
-			other = append(other, fmt.Errorf("%s: %w", nodes[i].ID, err))
-		}
-	}
-	if err := errors.Join(append([]error{l.Err()}, other...)...); err != nil {
-		return nil, err
-	}
-	for _, n := range nodes {
-		for _, w := range n.Warnings {
-			x.opts.Sink(w)
-		}
-	}
-	if err := x.findAhead(ctx, nodes); err != nil {
-		return nil, err
-	}
-	return nodes, nil
+	return nodes, errs, context.Cause(ctx)
 }
 
 var errParent = errors.New("a parent has mistakes")
@@ -432,6 +461,31 @@ func placed(err error, pos diag.Pos) error {
 	return &diag.Problem{Pos: pos, What: err.Error(), Hint: hint}
 }
 
+// placedSources is an error of a step with its place: where a source that is not there
+// is written, else the step's.
+func placedSources(err error, s *dockerfile.Step) error {
+	var wrong copier.Mistakes
+	if s.Copy == nil || !errors.As(err, &wrong) {
+		return placed(err, s.Pos)
+	}
+	var l diag.List
+	for _, m := range wrong {
+		pos := s.Pos
+		if m.Pattern < len(s.Copy.Places) {
+			pos = s.Copy.Places[m.Pattern]
+		}
+		l.Add(pos, m.Problem.Hint, "%s", m.Problem.What)
+	}
+	return l.Err()
+}
+
+// isMistake tells whether an error is one of what users wrote.
+func isMistake(err error) bool {
+	var one *diag.Problem
+	var many diag.Problems
+	return errors.As(err, &many) || errors.As(err, &one)
+}
+
 // parentOf is the node that makes an image, nil if none does.
 func (n *Node) parentOf(name string, p ocispec.Platform) *Node {
 	if one := n.parents[name+"::"+platforms.Format(platforms.Normalize(p))]; one != nil {
@@ -516,6 +570,7 @@ func (x *Executor) plan(ctx context.Context, n *Node) error {
 	n.job = job{Node: n.ID, Images: map[string][]baseLayer{}, Encode: n.Format.Compression, Epoch: n.clamp(), Ahead: n.Ahead && len(n.Names) > 0 && !n.Format.Single}
 	keys := make([]store.Key, len(n.program.Stages)) // after the last step
 	afresh := make([]bool, len(n.program.Stages))    // something of it runs even when it is known
+	var wrong diag.List
 	for i := range n.program.Stages {
 		st := &n.program.Stages[i]
 		js := jobStage{Title: st.Title, Base: jobBase{Stage: -1}}
@@ -532,7 +587,10 @@ func (x *Executor) plan(ctx context.Context, n *Node) error {
 			step := jobStep{Step: st.Steps[k], Number: k + 1, Of: len(st.Steps), Fresh: fresh}
 			if step.Copy != nil || step.Run != nil || step.Workdir != nil {
 				if err := x.stepKey(ctx, n, st, &step, parent, keys); err != nil {
-					return placed(err, step.Pos)
+					if err = placedSources(err, &step.Step); !isMistake(err) {
+						return err
+					}
+					wrong.AddErr(step.Pos, err) // and look at the other steps, for all mistakes at once
 				}
 				parent = step.over(parent)
 				for _, src := range stepSources(&step.Step) {
@@ -547,7 +605,7 @@ func (x *Executor) plan(ctx context.Context, n *Node) error {
 		n.job.Stages = append(n.job.Stages, js)
 	}
 	n.finalKey, n.fresh = keys[len(keys)-1], afresh[len(keys)-1]
-	return nil
+	return wrong.Err()
 }
 
 // afresh tells whether what a source shows is made anew in this run.

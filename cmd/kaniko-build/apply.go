@@ -65,6 +65,7 @@ func (f *applyFlags) run(c *cobra.Command, t terminal, selection []string) error
 	if err != nil {
 		return err
 	}
+	w.keepGoing = f.keepGoing || !c.Flags().Changed("keep-going") && w.manifest.Run.KeepGoing
 	p, err := w.plan(selection)
 	if err != nil {
 		return err

@@ -147,13 +147,18 @@ func (r *run) known(ctx context.Context) error {
 	return nil
 }
 
+// isBroken tells whether a node has mistakes, or joins one that has.
+func (r *run) isBroken(n *plan.Node) bool {
+	return r.broken[string(n.ID)] != nil || slices.ContainsFunc(n.Index, func(part graph.ID) bool { return r.broken[string(part)] != nil })
+}
+
 // nameByInputs completes the names of images that tell what they are made of.
 func (r *run) nameByInputs() error {
 	in := r.inputs
 	for i := range r.plan.Nodes {
 		n := &r.plan.Nodes[i]
 		id := string(n.ID)
-		if n.Joined || r.only != nil && !r.only[id] {
+		if n.Joined || r.only != nil && !r.only[id] || r.isBroken(n) {
 			continue
 		}
 		names, err := in.refs(n)

@@ -44,7 +44,8 @@ type run struct {
 	found   map[string]*executor.Found // of idle nodes, what the registry has
 	spare   map[string]bool            // idle nodes that are only there for others, which are idle too
 	lines   map[string]string          // by node, what is remembered of its inputs when it is built
-	unready map[string]error           // nodes whose hooks before the build failed
+	unready map[string]error           // nodes whose hooks before the build failed, and those of broken
+	broken  map[string]error           // nodes with mistakes, and what stands on them
 	digests string                     // directory for a file with the digest of each image; "" writes none
 
 	// What only watch sets: the nodes that this run is about, of those that are known,
@@ -82,7 +83,7 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 	for i := range requests {
 		requests[i].Ahead = r.flags.push && !r.private[requests[i].ID]
 	}
-	nodes, err := r.x.Inspect(ctx, requests)
+	nodes, err := r.inspect(ctx, requests)
 	if err != nil {
 		return nil, errors.Join(r.places.err(err), r.view.Close())
 	}
@@ -149,6 +150,25 @@ func (r *run) all(ctx context.Context, requests []executor.Request, g *graph.Gra
 		}
 	}
 	return r.results, errors.Join(err, r.failure(ctx, out))
+}
+
+// inspect looks at the nodes. To keep going is to leave those with mistakes, which then
+// fail as soon as it is their turn, and take what stands on them along.
+func (r *run) inspect(ctx context.Context, requests []executor.Request) ([]*executor.Node, error) {
+	if !r.keep {
+		return r.x.Inspect(ctx, requests)
+	}
+	nodes, broken, err := r.x.InspectEach(ctx, requests)
+	r.broken = broken
+	for id, err := range broken {
+		if r.unready == nil {
+			r.unready = map[string]error{}
+		}
+		if r.unready[id] == nil {
+			r.unready[id] = r.places.err(err)
+		}
+	}
+	return nodes, err
 }
 
 // begin tells of the run and its nodes.

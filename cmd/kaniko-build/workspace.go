@@ -53,6 +53,8 @@ type workspace struct {
 	root     string
 	manifest *schema.Manifest
 	brought  checkouts
+	// keepGoing leaves mistakes in a Dockerfile to its node, which fails by them.
+	keepGoing bool
 }
 
 func (f *manifestFlags) read(ctx context.Context) (*workspace, error) {
@@ -351,6 +353,9 @@ func (d dockerfiles) References(t schema.Target, platform string) ([]plan.Refere
 		return nil, err
 	}
 	refs, err := d.texts.References(r)
+	if err != nil && d.w.keepGoing {
+		return nil, nil // its node will fail by it, and leave the others alone
+	}
 	if err != nil {
 		return nil, d.at.err(err)
 	}

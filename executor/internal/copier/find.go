@@ -48,17 +48,53 @@ type filter struct {
 	prefixes         []string // of include, if none has a wildcard: each with "/" at its end
 }
 
-// Find looks up what the patterns mean in src, in their order. A name that is
-// not there is a *diag.Problem in BuildKit's words; a pattern that matches
-// nothing is no error.
+// Mistakes are what is wrong with patterns. As an error it is those of all of them,
+// and errors.As finds the first *diag.Problem.
+type Mistakes []Mistake
+
+// Mistake is what is wrong with one pattern.
+type Mistake struct {
+	Pattern int // in Select.Patterns
+	Problem *diag.Problem
+}
+
+func (m Mistakes) Error() string {
+	lines := make([]string, len(m))
+	for i := range m {
+		lines[i] = m[i].Problem.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns the problems.
+func (m Mistakes) Unwrap() []error {
+	out := make([]error, len(m))
+	for i := range m {
+		out[i] = m[i].Problem
+	}
+	return out
+}
+
+// Find looks up what the patterns mean in src, in their order. Names that are
+// not there are Mistakes, in BuildKit's words; a pattern that matches nothing is no
+// error.
 func Find(ctx context.Context, src tree.Tree, s Select) ([]Item, error) {
 	var out []Item
-	for _, p := range s.Patterns {
+	var wrong Mistakes
+	for i, p := range s.Patterns {
 		items, err := find(ctx, src, p, s)
+		var problem *diag.Problem
+		if errors.As(err, &problem) {
+			wrong = append(wrong, Mistake{i, problem})
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, items...)
+	}
+	if wrong != nil {
+		return nil, wrong
 	}
 	return out, nil
 }

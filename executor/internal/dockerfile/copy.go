@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	mode "github.com/tonistiigi/dchapes-mode"
+
+	"kaniko-build/schema/diag"
 )
 
 func (r *stageRun) doCopy(c *instructions.CopyCommand, cmd *command, step *Step) error {
@@ -61,7 +64,8 @@ func (r *stageRun) copy(out *Copy, c instructions.Command, words instructions.So
 	if out.Chmod != "" {
 		text += " --chmod=" + out.Chmod
 	}
-	for _, src := range words.SourcePaths {
+	places := r.g.f.sourcePlaces(step.Pos, c, words.SourcePaths)
+	for i, src := range words.SourcePaths {
 		text += " " + src
 		remote, isRemote, err := remoteSource(src, &checksum, keepGitDir, out.Add)
 		if err != nil {
@@ -75,7 +79,7 @@ func (r *stageRun) copy(out *Copy, c instructions.Command, words instructions.So
 		if out.From.Kind == FromContext && out.From.Context == "" {
 			r.g.f.lintIgnored(src, out.Add, c, r.lint)
 		}
-		out.Sources = append(out.Sources, src)
+		out.Sources, out.Places = append(out.Sources, src), append(out.Places, places[i])
 	}
 	for _, h := range words.SourceContents {
 		text += " <<" + h.Path
@@ -90,6 +94,46 @@ func (r *stageRun) copy(out *Copy, c instructions.Command, words instructions.So
 	step.Copy, step.Empty = out, false
 	step.CreatedBy = text + " " + words.DestPath + " # buildkit"
 	return nil
+}
+
+// sourcePlaces finds where the sources of an instruction at pos are written, in their
+// order. Those that stand there otherwise, as variables do, are where the instruction is.
+func (f *File) sourcePlaces(pos diag.Pos, c instructions.Command, sources []string) []diag.Pos {
+	out := slices.Repeat([]diag.Pos{pos}, len(sources))
+	if len(c.Location()) == 0 || pos.File != f.name || pos.Line != c.Location()[0].Start.Line {
+		return out
+	}
+	line, end := pos.Line, min(c.Location()[len(c.Location())-1].End.Line, len(f.source))
+	col := pos.Col - 1 + len(c.Name()) // where on the line to go on
+	for i, src := range sources {
+		for n, from := line, col; n <= end && src != ""; n, from = n+1, 0 {
+			if at := wholeWord(f.source[n-1], from, src); at >= 0 {
+				out[i].Line, out[i].Col = n, at+1
+				line, col = n, at+len(src)
+				break
+			}
+		}
+	}
+	return out
+}
+
+// wholeWord is where a word stands in a line by itself, bare or in quotes, from an
+// offset on; -1 if it does not.
+func wholeWord(line string, from int, word string) int {
+	const ends = " \t\",[]"
+	for from <= len(line) {
+		i := strings.Index(line[min(from, len(line)):], word)
+		if i < 0 {
+			return -1
+		}
+		i += from
+		end := i + len(word)
+		if (i == 0 || strings.IndexByte(ends, line[i-1]) >= 0) && (end == len(line) || strings.IndexByte(ends+"\\`\r", line[end]) >= 0) {
+			return i
+		}
+		from = i + 1
+	}
+	return -1
 }
 
 // copyDest is a destination seen from the working directory. That it names a

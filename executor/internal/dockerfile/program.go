@@ -223,6 +223,7 @@ type Copy struct {
 	Add     bool         `json:"add,omitempty"`
 	From    Source       `json:"from"`
 	Sources []string     `json:"sources,omitempty"` // patterns in From, expanded; with their pivot "/./" if Parents
+	Places  []diag.Pos   `json:"-"`                 // where Sources are written, or their instruction
 	Remote  []Remote     `json:"remote,omitempty"`
 	Inline  []InlineFile `json:"inline,omitempty"` // copied after Sources and Remote
 	// Dest is absolute and clean; it ends in "/" or "/." if that was written.
