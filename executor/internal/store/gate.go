@@ -13,16 +13,17 @@ import (
 // takes the thing away. So what was found is not away for a moment, until the Trash has
 // looked at the mark once more and put it back.
 //
-// A Trash takes one thing after the other, and on a busy machine those who look now and then
-// whether the gate is open would find it shut each time. So they stand in a queue meanwhile,
-// a lock of the directory for temporary files that they share, and a Trash waits until
-// nobody is in it.
+// Who shares it comes and goes all the time, and a Trash takes one thing after the other:
+// neither would find a gap on a machine where the other is busy. So there is a queue, a lock of the
+// directory for temporary files. Whoever shares the gate stands in it, with others, until
+// they are in; a Trash waits until nobody does, and lets nobody in until it has the gate.
 //
 // Neither is waited for longer than gatePatience: who has it may be stopped. A Trash that has
 // waited leaves the thing; whoever marks one goes on, and there may be such a moment.
 type gate struct {
-	mu sync.Mutex
-	n  int // who share it through this store
+	mu    sync.Mutex
+	n     int      // who share it through this store
+	queue *os.File // nil until it is needed
 }
 
 const gatePatience = 2 * time.Second
@@ -45,19 +46,33 @@ func (s *Store) pass() (done func()) {
 	}
 }
 
-// enter takes the gate to share it, and stands in the queue while it is shut.
+// enter takes the gate to share it. The caller has the lock of s.gate.
 func (s *Store) enter() bool {
-	if flock(s.top, unix.LOCK_SH) == nil {
-		return true
-	}
-	if fd, err := s.openat(dirTemp); err == nil {
-		queue := os.NewFile(uintptr(fd), dirTemp)
-		defer queue.Close()
-		if flockIn(queue, unix.LOCK_SH, gatePatience) {
-			defer func() { _ = unix.Flock(int(queue.Fd()), unix.LOCK_UN) }() // a process that is just starting has the file too
+	g := &s.gate
+	if g.queue == nil {
+		fd, err := s.openat(dirTemp)
+		if err != nil {
+			return flockIn(s.top, unix.LOCK_SH, gatePatience)
 		}
+		g.queue = os.NewFile(uintptr(fd), dirTemp)
+	}
+	if flockIn(g.queue, unix.LOCK_SH, gatePatience) {
+		defer func() { _ = unix.Flock(int(g.queue.Fd()), unix.LOCK_UN) }()
 	}
 	return flockIn(s.top, unix.LOCK_SH, gatePatience)
+}
+
+// closeGate gives back what enter opened.
+func (s *Store) closeGate() error {
+	g := &s.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.queue == nil {
+		return nil
+	}
+	err := g.queue.Close()
+	g.queue = nil
+	return err
 }
 
 // shut has the gate alone, once nobody is in the queue, until done is called. Both are

@@ -330,7 +330,7 @@ func (s *Store) Close() error {
 			err = errors.Join(err, s.flush())
 		}
 	}
-	return errors.Join(err, s.root.Close(), s.top.Close())
+	return errors.Join(err, s.closeGate(), s.root.Close(), s.top.Close())
 }
 
 func (s *Store) flush() error {
