@@ -192,6 +192,7 @@ func (d *loader) includeGit(u *unit, item *value, prefix string) {
 			d.problems.Add(file.pos, "", "no file of %s matches include %q", at.text, file.text)
 		}
 	}
+	d.decode(names)
 	for _, name := range names {
 		known := d.units[name] != nil
 		d.includeFile(u, name, u.prefix+prefix, file.pos, item.get("optional").isTrue())
