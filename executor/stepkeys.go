@@ -82,8 +82,6 @@ func (x *Executor) startKey(ctx context.Context, n *Node, st *dockerfile.Stage, 
 			return store.Key{}, placed(err, st.Pos)
 		}
 		return b.key(platform), nil
-	case dockerfile.FromContext:
-		return store.Key{}, &diag.Problem{Pos: st.Pos, What: fmt.Sprintf("the named context %q is a directory, which cannot be a base image", st.Base.Context), Hint: "begin FROM scratch and COPY --from=" + st.Base.Context + " / /"}
 	default:
 		return hashLines(startLines(platform, nil)), nil
 	}

@@ -381,23 +381,32 @@ func TestNamedContexts(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
 		contexts   []string
-		base, from string
+		base       string
+		from       []string // of the copies; a stage that begins with a directory copies that first
 	}{
-		{"before a stage", "FROM nowhere AS files\nRUN false\nFROM scratch\nCOPY --from=files / /\n", []string{"files"}, `{"kind":"scratch"}`, `{"context":"files"}`},
-		{"before a stage, by number", "FROM nowhere AS files\nRUN false\nFROM scratch\nCOPY --from=0 / /\n", []string{"files"}, `{"kind":"scratch"}`, `{"context":"files"}`},
-		{"as base of a stage", "FROM nowhere AS files\nFROM files\nCOPY a /\n", []string{"files"}, `{"context":"files"}`, `{}`},
-		{"before an image", "FROM alpine\nCOPY --from=docker.io/library/alpine:latest / /\n", []string{"alpine"}, `{"context":"alpine"}`, `{"context":"alpine"}`},
-		{"with a tag", "FROM alpine:3\nCOPY a /\n", []string{"alpine:3"}, `{"context":"alpine:3"}`, `{}`},
-		{"one for the platform first", "FROM x\nCOPY a /\n", []string{"x", "x::linux/amd64"}, `{"context":"x::linux/amd64"}`, `{}`},
-		{"not for scratch", "FROM scratch\nCOPY --from=scratch / /\n", []string{"scratch"}, `{"kind":"scratch"}`, `{"kind":"scratch"}`},
+		{"before a stage", "FROM nowhere AS files\nRUN false\nFROM scratch\nCOPY --from=files / /\n", []string{"files"}, `{"kind":"scratch"}`, []string{`{"context":"files"}`}},
+		{"before a stage, by number", "FROM nowhere AS files\nRUN false\nFROM scratch\nCOPY --from=0 / /\n", []string{"files"}, `{"kind":"scratch"}`, []string{`{"context":"files"}`}},
+		{"as base of a stage", "FROM nowhere AS files\nFROM files\nCOPY a /\n", []string{"files"}, `{"kind":"scratch"}`, []string{`{"context":"files"}`, `{}`}},
+		{"before an image", "FROM alpine\nCOPY --from=docker.io/library/alpine:latest / /\n", []string{"alpine"}, `{"kind":"scratch"}`, []string{`{"context":"alpine"}`, `{"context":"alpine"}`}},
+		{"with a tag", "FROM alpine:3\nCOPY a /\n", []string{"alpine:3"}, `{"kind":"scratch"}`, []string{`{"context":"alpine:3"}`, `{}`}},
+		{"one for the platform first", "FROM x\nCOPY a /\n", []string{"x", "x::linux/amd64"}, `{"kind":"scratch"}`, []string{`{"context":"x::linux/amd64"}`, `{}`}},
+		{"an image", "FROM img-busybox\nCOPY a /\n", []string{"img-busybox"}, `{"context":"img-busybox"}`, []string{`{}`}},
+		{"not for scratch", "FROM scratch\nCOPY --from=scratch / /\n", []string{"scratch"}, `{"kind":"scratch"}`, []string{`{"kind":"scratch"}`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			st := target(t, c.text, dockerfile.Options{Contexts: c.contexts})
 			if got := show(t, st.Base); got != c.base {
 				t.Errorf("base is %s, want %s", got, c.base)
 			}
-			if got := show(t, st.Steps[0].Copy.From); got != c.from {
-				t.Errorf("COPY is from %s, want %s", got, c.from)
+			var from []string
+			for _, s := range st.Steps {
+				from = append(from, show(t, s.Copy.From))
+			}
+			if !slices.Equal(from, c.from) {
+				t.Errorf("copies are from %q, want %q", from, c.from)
+			}
+			if len(st.History) != st.BaseHistory+len(st.Steps) {
+				t.Errorf("%d records for %d steps on %d of the base", len(st.History), len(st.Steps), st.BaseHistory)
 			}
 		})
 	}

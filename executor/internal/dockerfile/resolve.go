@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -117,6 +118,7 @@ func (g *graph) load(s *state, load Loader) error {
 		}
 		return g.imageProblem(s, err)
 	}
+	s.files = img == nil
 	switch {
 	case s.replaced:
 		s.done = true
@@ -201,9 +203,12 @@ func likeBase(img, target, build ocispec.Platform) ocispec.Platform {
 func (f *File) finish(p *Program, g *graph) {
 	t := g.target
 	if t.replaced {
+		out := Stage{Name: t.name, Title: t.title, Pos: t.pos, Base: Source{Context: t.context}, Platform: g.platformOf(t), BaseHistory: t.baseHistory}
+		if t.files {
+			t.image.History = append(t.image.History, out.layDirectory(f.time()))
+		}
 		t.index = len(p.Stages)
-		p.Stages = append(p.Stages, Stage{Name: t.name, Title: t.title, Pos: t.pos, Base: Source{Context: t.context},
-			Platform: g.platformOf(t), BaseHistory: t.baseHistory})
+		p.Stages = append(p.Stages, out)
 	}
 	img := cloneImage(t.image)
 	if len(f.opts.Labels) > 0 {
@@ -345,6 +350,21 @@ func (r *stageRun) begin() {
 		s.dir = "/"
 	}
 	r.out = Stage{Name: s.name, Title: s.title, Pos: s.pos, Base: r.g.baseOf(s), Platform: *s.platform}
+	if r.out.Base.Kind == FromContext && (s.files || s.parent != nil && s.parent.files) {
+		s.image.History = append(s.image.History, r.out.layDirectory(r.g.f.time()))
+	}
+}
+
+// layDirectory makes a stage that begins with a directory one that begins with nothing
+// and copies that directory first: its files are a layer of the image, as BuildKit has
+// it. It returns the record of that layer, which BuildKit puts behind all others.
+func (st *Stage) layDirectory(created *time.Time) ocispec.History {
+	from := st.Base
+	st.Base = Source{Kind: FromScratch}
+	text := "FROM " + from.Context
+	st.Steps = append(st.Steps, Step{Pos: st.Pos, EndLine: st.Pos.Line, Text: text, CreatedBy: text, Comment: historyComment, Dir: "/",
+		Copy: &Copy{From: from, Sources: []string{"/"}, Places: []diag.Pos{st.Pos}, Dest: "/"}})
+	return ocispec.History{CreatedBy: text, Comment: historyComment, Created: created}
 }
 
 // dispatch expands a command and does it. It is false for a command that leaves no record.

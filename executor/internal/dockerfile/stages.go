@@ -48,6 +48,7 @@ type state struct {
 	platform *ocispec.Platform
 	context  string // the named context that stands for the stage or its base
 	replaced bool   // context stands for the stage: none of its commands runs
+	files    bool   // context is a directory, no image
 	parent   *state // the stage that FROM names
 	deps     []dep
 	cmds     []command
