@@ -5,10 +5,17 @@ package schema
 
 // What the enumerations of the language may say.
 var (
-	varTypes       = []string{"string", "int", "bool", "list", "map"}
-	failureModes   = []string{"stop", "continue"}
-	publishModes   = []string{string(PublishTogether), string(PublishEach)}
-	lintLevels     = []string{"warning", "error"}
+	varTypes     = []string{"string", "int", "bool", "list", "map"}
+	failureModes = []string{"stop", "continue"}
+	publishModes = []string{string(PublishTogether), string(PublishEach)}
+	lintLevels   = []string{"warning", "error"}
+	lintRules    = []string{ // BuildKit's, as of the version in go.mod
+		"all", "ConsistentInstructionCasing", "CopyIgnoredFile", "DuplicateStageName", "ExposeInvalidFormat", "ExposeProtoCasing",
+		"FromAsCasing", "FromPlatformFlagConstDisallowed", "InvalidBaseImagePlatform", "InvalidDefaultArgInFrom",
+		"InvalidDefinitionDescription", "JSONArgsRecommended", "LegacyKeyValueFormat", "MaintainerDeprecated",
+		"MultipleInstructionsDisallowed", "NoEmptyContinuation", "RedundantTargetPlatform", "ReservedStageName",
+		"SecretsUsedInArgOrEnv", "StageNameCasing", "UndefinedArgInFrom", "UndefinedVar", "WorkdirRelativePath",
+	}
 	policyLevels   = []string{string(LevelOff), string(LevelWarn), string(LevelError)}
 	compressions   = []string{"gzip", "zstd", "none"}
 	imageFormats   = []string{"oci", "docker"}
@@ -136,7 +143,7 @@ var bodyShape = &shape{what: "a mapping", body: true, fields: []field{
 	{name: "groups", shape: namesShape, own: true, about: "Groups that the target is in."},
 	{name: "internal", shape: boolShape, own: true, dflt: "false", about: "Built when something needs it, never pushed."},
 	{name: "platforms", shape: &shape{what: "a list of platforms", list: textShape}, about: "Platforms to build for, such as linux/amd64. Default: this machine's."},
-	{name: "secrets", shape: &shape{what: "a list of secrets", list: grantShape}, byID: true, about: "Secrets that RUN may mount."},
+	{name: "secrets", shape: &shape{what: "a list of secrets", list: grantShape}, byID: true, about: "Secrets that RUN may mount, and that ADD shows to their hosts: GIT_AUTH_TOKEN, HTTP_AUTH_TOKEN_HOST and others of BuildKit's."},
 	{name: "ssh", shape: namesShape, byID: true, about: "ssh agents that RUN may mount."},
 	{name: "network", shape: &shape{what: "default, none or host", text: true, words: networks}, about: "Network of RUN steps that do not choose."},
 	{name: "noCache", shape: &shape{what: "true, false or a list of stages", bool: true, list: textShape}, about: "Run every step, or those of some stages, whatever is known."},
@@ -291,7 +298,7 @@ var policyShape = &shape{what: "a mapping such as {pinBases: warn}", fields: []f
 }}
 
 var lintShape = &shape{what: "a mapping such as {skip: [RULE], fail: warning}", fields: []field{
-	{name: "skip", shape: &shape{what: "a list of rules", list: textShape}, about: "Rules that are left out, by BuildKit's names, or all."},
+	{name: "skip", shape: &shape{what: "a list of rules", list: &shape{what: "a rule", text: true, words: lintRules}}, about: "Rules that are left out, by BuildKit's names, or all."},
 	{name: "fail", shape: &shape{what: "warning or error", text: true, words: lintLevels}, dflt: `"error"`, about: "warning: what a rule finds is a mistake."},
 }}
 

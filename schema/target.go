@@ -2,6 +2,7 @@ package schema
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"math"
 	"path"
@@ -280,9 +281,20 @@ func (d decoder) executor() Executor {
 	}
 	if level := b.get("compressionLevel"); level != nil {
 		e.CompressionLevel, _ = strconv.Atoi(level.text) // the shape lets only short numbers through
+		kind := cmp.Or(e.Compression, compressions[0])
+		switch most := mostCompression[kind]; {
+		case most == 0:
+			d.problems.Add(level.pos, "leave it out", "compression %s has no level", kind)
+		case e.CompressionLevel < 1 || e.CompressionLevel > most:
+			d.problems.Add(level.pos, fmt.Sprintf("write 1 to %d, or leave it out", most), "%s has no compression level %s", kind, level.text)
+		}
 	}
 	return e
 }
+
+// mostCompression is the highest level of a compression; the lowest is 1. none has no
+// levels.
+var mostCompression = map[string]int{"gzip": 9, "zstd": 22}
 
 // cache sets where results are kept outside. Any mapping turns it on.
 func (d decoder) cache(t *Target) {

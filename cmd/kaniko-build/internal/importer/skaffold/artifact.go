@@ -104,16 +104,28 @@ func (p *project) fileOf(t *importer.Target, v importer.YAML) {
 	}
 }
 
+// shared reads a field that docker's and kaniko's artifacts have, if it is one.
+func (p *project) shared(t *importer.Target, pair importer.Pair, env map[string]string) bool {
+	switch pair.Key {
+	case "dockerfile", "dockerfilePath":
+		p.fileOf(t, pair.Value)
+	case "target":
+		t.Stage = p.template(pair.Value)
+	case "buildArgs":
+		p.args(t, pair.Value, env)
+	default:
+		return false
+	}
+	return true
+}
+
 func (p *project) docker(t *importer.Target, docker importer.YAML) {
 	for _, pair := range docker.Pairs() {
+		if p.shared(t, pair, nil) {
+			continue
+		}
 		v := pair.Value
 		switch pair.Key {
-		case "dockerfile", "dockerfilePath":
-			p.fileOf(t, v)
-		case "target":
-			t.Stage = p.template(v)
-		case "buildArgs":
-			p.args(t, v, nil)
 		case "network":
 			if n := strings.ToLower(v.Text()); n == "none" || n == "host" {
 				t.Network = importer.Plain(n)

@@ -40,6 +40,20 @@ func (p *project) kaniko(t *importer.Target, kaniko importer.YAML, host string) 
 	for _, pair := range slices.Concat(kaniko.Pairs(), p.flags(t, kaniko.Get("flags"))) {
 		p.field(t, pair, host, env)
 	}
+	p.level(t, kaniko.Pos())
+}
+
+// level leaves out a compression level that only zstd has.
+func (p *project) level(t *importer.Target, at diag.Pos) {
+	zstd := slices.ContainsFunc(t.Executor, func(e importer.Entry) bool { return e.Key == "compression" && e.Value == "zstd" })
+	t.Executor = slices.DeleteFunc(t.Executor, func(e importer.Entry) bool {
+		n, err := strconv.Atoi(e.Value)
+		high := e.Key == "compressionLevel" && err == nil && n > 9 && !zstd
+		if high {
+			p.draft.Drop(at, "1 to 9 are there", "image %q: kaniko.compressionLevel %d of gzip", t.Name, n)
+		}
+		return high
+	})
 }
 
 // field reads one field.
@@ -51,13 +65,10 @@ func (p *project) field(t *importer.Target, pair importer.Pair, host string, env
 	tell := func(hint, what string) {
 		p.draft.Tell(pair.Pos, hint, "image %q: kaniko.%s%s", t.Name, pair.Key, what)
 	}
+	if p.shared(t, pair, env) {
+		return
+	}
 	switch pair.Key {
-	case "dockerfile", "dockerfilePath":
-		p.fileOf(t, v)
-	case "target":
-		t.Stage = p.template(v)
-	case "buildArgs":
-		p.args(t, v, env)
 	case "contextSubPath", "flags": // a part of the context; read as fields
 	case "cache":
 		p.cache(t, pair, host)
