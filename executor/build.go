@@ -504,8 +504,8 @@ func (n *Node) grants(getenv func(string) string) error {
 
 const maxSecret = 500 << 10 // bytes, as with BuildKit
 
-func (n *Node) secret(id string) ([]byte, bool) {
-	for _, s := range n.Secrets {
+func (r Request) secret(id string) ([]byte, bool) {
+	for _, s := range r.Secrets {
 		if s.ID == id {
 			return s.value, true
 		}

@@ -217,10 +217,16 @@ func parentsOf(r Request, byID map[string]*Node) (map[string]*Node, error) {
 }
 
 func (x *Executor) inspect(ctx context.Context, n *Node, shared *contexts) error {
+	if n.Mistake != nil {
+		return n.Mistake
+	}
 	if err := n.Format.Check(); err != nil {
 		return err
 	}
 	if err := n.Attest.check(n.Format); err != nil {
+		return err
+	}
+	if err := n.grants(x.opts.Getenv); err != nil {
 		return err
 	}
 	if err := x.resolve(ctx, n, shared); err != nil {
@@ -235,9 +241,6 @@ func (x *Executor) inspect(ctx context.Context, n *Node, shared *contexts) error
 		if _, err := x.image(ctx, n, r); err != nil { // what only COPY --from or a mount names
 			return placed(err, r.Pos)
 		}
-	}
-	if err := n.grants(x.opts.Getenv); err != nil {
-		return err
 	}
 	if err := x.plan(ctx, n); err != nil {
 		return err

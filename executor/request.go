@@ -37,6 +37,7 @@ type Request struct {
 	Resources  Resources
 	ExtraHosts []ExtraHost // lines for /etc/hosts of RUN steps
 	ShmSize    int64       // of /dev/shm of RUN steps, in bytes; 0 is 64 MB
+	Mistake    error       // why there is nothing to build, known to whoever asks: inspecting it gives this
 }
 
 // ExtraHost is a name that RUN steps find an address for.

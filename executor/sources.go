@@ -238,15 +238,16 @@ func (s *sources) remote(ctx context.Context, name string, r dockerfile.Remote, 
 	var t tree.Tree
 	var line string
 	var made material
+	fetcher := s.fetcher(r)
 	if r.Git != nil {
 		repo := gitRepo(r.Git)
-		commit, err := s.x.fetcher.Commit(ctx, repo)
+		commit, err := fetcher.Commit(ctx, repo)
 		if err != nil {
-			return nil, err
+			return nil, refused(err, r)
 		}
-		d, err := s.x.fetcher.Checkout(ctx, repo, commit)
+		d, err := fetcher.Checkout(ctx, repo, commit)
 		if err != nil {
-			return nil, err
+			return nil, refused(err, r)
 		}
 		s.onClose(d.Close)
 		made = material{Redacted(repo.Remote) + fragment(repo.Ref), map[string]string{"sha1": commit.Digest()}}
@@ -255,9 +256,9 @@ func (s *sources) remote(ctx context.Context, name string, r dockerfile.Remote, 
 		}
 		t, line = d, fmt.Sprintf("git %s subdir %s keep-git-dir %v submodules %v", commit.ID, repo.Subdir, repo.KeepGitDir, !repo.NoSubmodules)
 	} else {
-		f, err := s.x.fetcher.Get(ctx, r.URL, r.Name, r.Checksum)
+		f, err := fetcher.Get(ctx, r.URL, r.Name, r.Checksum)
 		if err != nil {
-			return nil, err
+			return nil, refused(err, r)
 		}
 		if t, err = f.Tree(); err != nil {
 			return nil, err
@@ -306,24 +307,25 @@ func (s *sources) onClose(f func() error) {
 
 // remoteEpoch is the time of a remote source that SOURCE_DATE_EPOCH names.
 func (s *sources) remoteEpoch(ctx context.Context, r dockerfile.Remote) (*int64, error) {
+	fetcher := s.fetcher(r)
 	if r.Git != nil {
 		repo := gitRepo(r.Git)
 		repo.CommitTimes = true
-		commit, err := s.x.fetcher.Commit(ctx, repo)
+		commit, err := fetcher.Commit(ctx, repo)
 		if err != nil {
-			return nil, err
+			return nil, refused(err, r)
 		}
-		d, err := s.x.fetcher.Checkout(ctx, repo, commit)
+		d, err := fetcher.Checkout(ctx, repo, commit)
 		if err != nil {
-			return nil, err
+			return nil, refused(err, r)
 		}
 		e, err := d.Lstat(ctx, "")
 		at := e.ModTime.Unix()
 		return &at, errors.Join(err, d.Close())
 	}
-	f, err := s.x.fetcher.Get(ctx, r.URL, r.Name, r.Checksum)
+	f, err := fetcher.Get(ctx, r.URL, r.Name, r.Checksum)
 	if err != nil || f.ModTime.Unix() == 0 {
-		return nil, err
+		return nil, refused(err, r)
 	}
 	at := f.ModTime.Unix()
 	return &at, nil

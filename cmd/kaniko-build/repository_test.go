@@ -44,12 +44,27 @@ func TestRepositories(t *testing.T) {
 					http.Error(w, "stopped", http.StatusServiceUnavailable)
 					return
 				}
+				if rest, ok := strings.CutPrefix(r.URL.Path, "/closed"); ok {
+					_, password, _ := r.BasicAuth()
+					switch header := r.Header.Get("Authorization"); {
+					case rest == "/file" && (header == "Bearer sesame" || header == "Open sesame"):
+						_, _ = w.Write([]byte("for those who ask\n"))
+						return
+					case password != "sesame":
+						w.Header().Set("WWW-Authenticate", `Basic realm="closed"`)
+						http.Error(w, "closed", http.StatusUnauthorized)
+						return
+					}
+					r.URL.Path = rest
+				}
 				backend.ServeHTTP(w, r)
 			}))
 			e.Defer(s.Close)
 			e.Values["stopped"] = off
 			e.Setenv("REPO", s.URL+"/images/.git")
 			e.Setenv("COMMIT", commits[0])
+			e.Setenv("CLOSED", s.URL+"/closed")
+			e.Setenv("PORT", s.URL[strings.LastIndexByte(s.URL, ':')+1:])
 			return nil
 		},
 	})

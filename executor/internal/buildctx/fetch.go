@@ -68,6 +68,16 @@ type Fetched struct {
 	file string
 }
 
+// StatusError is an answer that is no file.
+type StatusError struct {
+	Code    int
+	Host    string // that was asked, without port
+	problem *diag.Problem
+}
+
+func (e *StatusError) Error() string { return e.problem.What }
+func (e *StatusError) Unwrap() error { return e.problem }
+
 // answer is what is remembered of a URL.
 type answer struct {
 	URL         string    `json:"url"`
@@ -130,7 +140,8 @@ func (f *Fetcher) get(ctx context.Context, rawURL, name, checksum string) (Fetch
 	case resp.StatusCode == http.StatusNotModified && req.Header.Get("If-None-Match") != "":
 		return f.fetched(old, rawURL, name), nil
 	case resp.StatusCode < 200 || resp.StatusCode >= 400 || resp.StatusCode == http.StatusNotModified:
-		return Fetched{}, &diag.Problem{What: fmt.Sprintf("fetch %s: invalid response status %d", redact(rawURL), resp.StatusCode), Hint: "open the address in a browser to see what it says"}
+		return Fetched{}, &StatusError{Code: resp.StatusCode, Host: req.URL.Hostname(), problem: &diag.Problem{
+			What: fmt.Sprintf("fetch %s: invalid response status %d", redact(rawURL), resp.StatusCode), Hint: "open the address in a browser to see what it says"}}
 	}
 	a, err := f.keep(resp, rawURL, check, checksum)
 	if err != nil {

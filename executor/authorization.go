@@ -1,0 +1,93 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+
+	"kaniko-build/executor/internal/buildctx"
+	"kaniko-build/executor/internal/dockerfile"
+	"kaniko-build/schema/diag"
+)
+
+// Secrets that ADD shows to hosts, by the ids that BuildKit has for them.
+const (
+	webHeader = "HTTP_AUTH_HEADER_" // and a host without port: a whole Authorization header
+	webToken  = "HTTP_AUTH_TOKEN_"  // the same: a bearer token; it counts more
+	gitHeader = "GIT_AUTH_HEADER"   // "." and a host with its port may follow, which counts more
+	gitToken  = "GIT_AUTH_TOKEN"    // the same
+)
+
+// fetcher is how a source of ADD is had, with what the secrets and agents of the request
+// let it show to the host of that source.
+func (s *sources) fetcher(r dockerfile.Remote) *buildctx.Fetcher {
+	f := *s.x.fetcher
+	if r.Git == nil {
+		f.Auth = s.req.webAuthorization
+		return &f
+	}
+	f.Auth = s.req.gitAuthorization
+	for _, a := range s.req.SSH {
+		if a.ID != "default" || len(a.Paths) != 1 {
+			continue
+		}
+		if fi, err := os.Stat(a.Paths[0]); err == nil && fi.Mode()&os.ModeSocket != 0 {
+			f.SSHAgent = a.Paths[0]
+		}
+	}
+	return &f
+}
+
+// webAuthorization is the Authorization header for an address, "" for none.
+func (r Request) webAuthorization(at string) string {
+	u, err := url.Parse(at)
+	if err != nil {
+		return ""
+	}
+	if token := r.secretText(webToken + u.Hostname()); token != "" {
+		return "Bearer " + token
+	}
+	return r.secretText(webHeader + u.Hostname())
+}
+
+// gitAuthorization is the Authorization header for a git remote, "" for none.
+func (r Request) gitAuthorization(remote string) string {
+	u, err := url.Parse(remote)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
+		return ""
+	}
+	for _, of := range []string{"." + u.Host, ""} {
+		if header := r.secretText(gitHeader + of); header != "" {
+			return header
+		}
+		if token := r.secretText(gitToken + of); token != "" {
+			return buildctx.TokenAuth(token)
+		}
+	}
+	return ""
+}
+
+// secretText is a secret as one line, "" if it is not granted.
+func (r Request) secretText(id string) string {
+	value, _ := r.secret(id)
+	return strings.TrimSpace(string(value))
+}
+
+// refused gives an error of a source of ADD the way to show its host who asks, where the
+// host wants to know that.
+func refused(err error, r dockerfile.Remote) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	if r.Git != nil && (strings.Contains(text, "could not read Username") || strings.Contains(text, "Authentication failed") || strings.Contains(text, "authentication required")) {
+		return &diag.Problem{What: text, Hint: "for a repository that is not public grant the secret " + gitToken}
+	}
+	var status *buildctx.StatusError
+	if errors.As(err, &status) && (status.Code == 401 || status.Code == 403) {
+		return &diag.Problem{What: text, Hint: fmt.Sprintf("for a file that is not public grant the secret %s%s, or %s%s with the whole header", webToken, status.Host, webHeader, status.Host)}
+	}
+	return err
+}
