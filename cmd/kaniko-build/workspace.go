@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,7 +54,8 @@ type workspace struct {
 	root     string
 	manifest *schema.Manifest
 	brought  checkouts
-	// keepGoing leaves mistakes in a Dockerfile to its node, which fails by them.
+	// keepGoing leaves the mistakes of a target to its nodes, which fail by them: those in
+	// its Dockerfile, and in what it names that is not there.
 	keepGoing bool
 }
 
@@ -349,7 +351,7 @@ type dockerfiles struct {
 
 func (d dockerfiles) References(t schema.Target, platform string) ([]plan.Reference, error) {
 	r, err := d.w.request(&t, platform)
-	if err != nil {
+	if err != nil || r.Mistake != nil {
 		return nil, err
 	}
 	refs, err := d.texts.References(r)
@@ -368,6 +370,16 @@ func (d dockerfiles) References(t schema.Target, platform string) ([]plan.Refere
 
 // request is a target as the executor takes it, without its parents.
 func (w *workspace) request(t *schema.Target, platform string) (executor.Request, error) {
+	r, err := w.wellFormed(t, platform)
+	if err != nil && w.keepGoing {
+		r.Mistake, err = err, nil
+	}
+	return r, err
+}
+
+// wellFormed is the request of a target without mistakes; with one it is what there was
+// of it so far.
+func (w *workspace) wellFormed(t *schema.Target, platform string) (executor.Request, error) {
 	r := executor.Request{
 		ID: t.Name, Context: w.path(t.Context), Stage: t.Stage, Platform: platform,
 		Labels: t.Labels, NoCache: t.NoCache, NoCacheFor: t.NoCacheStages, Names: t.RefNames(),
@@ -595,7 +607,12 @@ func (w *workspace) edges() (map[string][]string, error) {
 func (w *workspace) granted(p *plan.Plan, requests []executor.Request) error {
 	var l diag.List
 	for i := range requests {
-		l.AddErr(diag.Pos{}, w.grant(&requests[i], p.Node(graph.ID(requests[i].ID)).Target))
+		err := w.grant(&requests[i], p.Node(graph.ID(requests[i].ID)).Target)
+		if w.keepGoing {
+			requests[i].Mistake = cmp.Or(requests[i].Mistake, err)
+		} else {
+			l.AddErr(diag.Pos{}, err)
+		}
 	}
 	return l.Err()
 }
