@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"kaniko-build/test/clouds/hosts"
 	"kaniko-build/test/githttp"
 	"kaniko-build/test/rig"
 )
@@ -89,7 +90,7 @@ func TestGoogleBucket(t *testing.T) {
 	data := rig.Space(t, nil)
 	b := string(rig.Archive(t, files))
 	rig.Write(t, data, map[string]string{"shop/context.tar.gz": b, "shop/builds/7 of 9.tar.gz": b})
-	addr := start(t, nil, emulator(t, "fake-gcs-server"), "-backend", "memory", "-data", data, "-scheme", "http", "-host", "127.0.0.1", "-port", "%s")
+	addr := hosts.StartEmulator(t, nil, hosts.Emulator(t, "fake-gcs-server"), "-backend", "memory", "-data", data, "-scheme", "http", "-host", "127.0.0.1", "-port", "%s")
 	env := []string{"STORAGE_EMULATOR_HOST=" + addr}
 	missing := []string{"--context", "gs://shop/other.tar.gz"}
 	m.builds(t, env, []string{"--bucket", "shop"}, missing, "gs://shop/other.tar.gz: the server answers 404 Not Found")
@@ -99,7 +100,7 @@ func TestGoogleBucket(t *testing.T) {
 
 func TestS3Bucket(t *testing.T) {
 	m := newMachine(t)
-	addr := start(t, nil, emulator(t, "node_modules/.bin/s3rver"), "-d", rig.Space(t, nil), "-a", "127.0.0.1", "-p", "%s", "--configure-bucket", "shop")
+	addr := hosts.StartEmulator(t, nil, hosts.Emulator(t, "node_modules/.bin/s3rver"), "-d", rig.Space(t, nil), "-a", "127.0.0.1", "-p", "%s", "--configure-bucket", "shop")
 	client := s3.New(s3.Options{
 		BaseEndpoint: aws.String("http://" + addr), UsePathStyle: true, Region: "us-east-1",
 		Credentials: credentials.NewStaticCredentialsProvider("S3RVER", "S3RVER", ""),
@@ -125,10 +126,10 @@ func TestAzureBlob(t *testing.T) {
 	m := newMachine(t)
 	const host = "shop.blob.core.windows.net"
 	key := base64.StdEncoding.EncodeToString([]byte("the key of an account"))
-	ca := newAuthority(t, host)
-	addr := start(t, []string{"AZURITE_ACCOUNTS=shop:" + key}, emulator(t, "node_modules/.bin/azurite-blob"), "--blobHost", "127.0.0.1", "--blobPort", "%s",
-		"--location", rig.Space(t, nil), "--disableTelemetry", "--silent", "--skipApiVersionCheck", "--cert", ca.cert, "--key", ca.key)
-	proxy := startTunnel(t, addr)
+	ca := hosts.NewAuthority(t, host)
+	addr := hosts.StartEmulator(t, []string{"AZURITE_ACCOUNTS=shop:" + key}, hosts.Emulator(t, "node_modules/.bin/azurite-blob"), "--blobHost", "127.0.0.1", "--blobPort", "%s",
+		"--location", rig.Space(t, nil), "--disableTelemetry", "--silent", "--skipApiVersionCheck", "--cert", ca.Cert, "--key", ca.Key)
+	proxy := hosts.StartTunnel(t, addr)
 	at, err := url.Parse(proxy)
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +138,7 @@ func TestAzureBlob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &http.Transport{Proxy: http.ProxyURL(at), TLSClientConfig: &tls.Config{RootCAs: ca.pool(t)}}
+	transport := &http.Transport{Proxy: http.ProxyURL(at), TLSClientConfig: &tls.Config{RootCAs: ca.Pool(t)}}
 	t.Cleanup(transport.CloseIdleConnections)
 	opts := &azblob.ClientOptions{}
 	opts.Transport = &http.Client{Transport: transport}
@@ -151,7 +152,7 @@ func TestAzureBlob(t *testing.T) {
 	if _, err := client.UploadBuffer(t.Context(), "builds", "app/7.tar.gz", rig.Archive(t, files), nil); err != nil {
 		t.Fatal(err)
 	}
-	env := []string{"HTTPS_PROXY=" + proxy, "SSL_CERT_FILE=" + ca.cert, "AZURE_STORAGE_ACCESS_KEY=" + key}
+	env := []string{"HTTPS_PROXY=" + proxy, "SSL_CERT_FILE=" + ca.Cert, "AZURE_STORAGE_ACCESS_KEY=" + key}
 	blob := "https://" + host + "/builds/app/7.tar.gz"
 	m.builds(t, env, []string{"--context", blob}, []string{"--context", blob + ".old"}, blob+".old: the server answers 404")
 	m.builds(t, env, []string{"--context", blob}, []string{"--context", "https://" + host + "/builds"}, "names no blob")
@@ -166,19 +167,19 @@ func TestAzureBlob(t *testing.T) {
 
 func TestWebArchive(t *testing.T) {
 	m := newMachine(t)
-	ca := newAuthority(t, "localhost")
+	ca := hosts.NewAuthority(t, "localhost")
 	mux := http.NewServeMux()
 	b := rig.Archive(t, files)
 	mux.HandleFunc("/7.tar.gz", func(w http.ResponseWriter, r *http.Request) { w.Write(b) })
 	s := httptest.NewUnstartedServer(mux)
-	pair, err := tls.LoadX509KeyPair(ca.cert, ca.key)
+	pair, err := tls.LoadX509KeyPair(ca.Cert, ca.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 	s.StartTLS()
 	t.Cleanup(s.Close)
-	m.builds(t, []string{"SSL_CERT_FILE=" + ca.cert}, []string{"--context", s.URL + "/7.tar.gz"}, []string{"--context", s.URL + "/8.tar.gz"}, "404")
+	m.builds(t, []string{"SSL_CERT_FILE=" + ca.Cert}, []string{"--context", s.URL + "/7.tar.gz"}, []string{"--context", s.URL + "/8.tar.gz"}, "404")
 	if o, _ := m.executor(t, nil, "--context", s.URL+"/7.tar.gz"); o.Code == 0 || !strings.Contains(o.Stderr, "certificate") {
 		t.Errorf("an unknown certificate ends with %d\n%s", o.Code, o.Tail(20))
 	}

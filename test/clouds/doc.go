@@ -8,7 +8,7 @@
 //	TLS server      ── https://….tar.gz ┘
 //
 // TestPods runs whole pods in Docker's default container, beside clouds that also give tokens
-// and keep images.
+// and keep images: hosts, which a real cluster has too, in test/kubernetes.
 //
 // `make emulators` puts them into .cache/emulators.
 package clouds

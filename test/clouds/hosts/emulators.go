@@ -1,4 +1,4 @@
-package clouds
+package hosts
 
 import (
 	"bytes"
@@ -20,8 +20,8 @@ import (
 	"kaniko-build/test/rig"
 )
 
-// emulator finds a program that `make emulators` made.
-func emulator(t *testing.T, name string) string {
+// Emulator finds a program that `make emulators` made.
+func Emulator(t testing.TB, name string) string {
 	t.Helper()
 	p := filepath.Join(rig.Root(t), ".cache/emulators", name)
 	if _, err := os.Stat(p); err != nil {
@@ -30,8 +30,8 @@ func emulator(t *testing.T, name string) string {
 	return p
 }
 
-// start runs an emulator until the test ends. argv has %s for its port.
-func start(t *testing.T, env []string, argv ...string) (addr string) {
+// StartEmulator runs an emulator until the test ends. argv has %s for its port.
+func StartEmulator(t testing.TB, env []string, argv ...string) (addr string) {
 	t.Helper()
 	var log *bytes.Buffer
 	t.Cleanup(func() {
@@ -52,20 +52,21 @@ func start(t *testing.T, env []string, argv ...string) (addr string) {
 	}, rig.Listens)
 }
 
-// authority is a certificate that signs itself, for some hosts.
-type authority struct {
-	cert, key string // PEM files
+// Authority is a certificate that signs itself, for some hosts.
+type Authority struct {
+	Cert, Key string // PEM files
 }
 
-func newAuthority(t *testing.T, hosts ...string) authority {
+// NewAuthority makes one.
+func NewAuthority(t testing.TB, hosts ...string) Authority {
 	t.Helper()
 	cert, key, err := certificate.New(hosts...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := rig.Space(t, nil)
-	a := authority{filepath.Join(dir, "ca.pem"), filepath.Join(dir, "key.pem")}
-	for file, text := range map[string][]byte{a.cert: cert, a.key: key} {
+	a := Authority{filepath.Join(dir, "ca.pem"), filepath.Join(dir, "key.pem")}
+	for file, text := range map[string][]byte{a.Cert: cert, a.Key: key} {
 		if err := os.WriteFile(file, text, 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -73,10 +74,10 @@ func newAuthority(t *testing.T, hosts ...string) authority {
 	return a
 }
 
-// pool holds the one authority.
-func (a authority) pool(t *testing.T) *x509.CertPool {
+// Pool holds the one authority.
+func (a Authority) Pool(t testing.TB) *x509.CertPool {
 	t.Helper()
-	b, err := os.ReadFile(a.cert)
+	b, err := os.ReadFile(a.Cert)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,9 +86,9 @@ func (a authority) pool(t *testing.T) *x509.CertPool {
 	return p
 }
 
-// startTunnel is a proxy that leads every CONNECT to addr, whatever host was
+// StartTunnel is a proxy that leads every CONNECT to addr, whatever host was
 // asked for, as the names of a cloud's servers lead nowhere here.
-func startTunnel(t *testing.T, addr string) (url string) {
+func StartTunnel(t testing.TB, addr string) (url string) {
 	t.Helper()
 	var pipes sync.WaitGroup
 	ctx, stop := context.WithCancel(context.Background())
