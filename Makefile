@@ -102,9 +102,9 @@ test: packages dist emulators $(PARTS)
 unit: $(PARTS)
 	KANIKO_BUILD_TEST_KUBERNETES_PARTS=$(CURDIR)/$(PARTS) go test -timeout 20m $$(go list ./... | grep -v '^kaniko-build/test')
 
-# The runner kubernetes with a real cluster of one node: API server, scheduler, kubelet.
+# The runner kubernetes, and the Jobs of the examples, with a real cluster of one node: API server, scheduler, kubelet.
 # To build it takes 15 to 25 minutes on two CPUs, once on a machine; the tests take one.
-test-kubernetes: packages
+test-kubernetes: packages emulators
 	test/install containerd containernetworking-plugins iproute2 runc
 	program=$$(test/k8s/hyper/build) && $(SUDO) env "PATH=$$PATH" KANIKO_BUILD_TEST_KUBERNETES=$$program \
 		go test -timeout 15m -count=1 -v ./test/kubernetes

@@ -206,6 +206,9 @@ users: [{name: u, user: {token: %s}}]
 `, c.api, c.dir, namespace, token)
 }
 
+// executorHere is rig.ExecutorImage by a name that no kubelet pulls again by itself.
+const executorHere = "localhost:5000/test/executor:1"
+
 // images makes the archives of the images that the node has from the start.
 func (c *cluster) images(t *testing.T) {
 	t.Helper()
@@ -224,7 +227,7 @@ func (c *cluster) images(t *testing.T) {
 	env := rig.Call{Env: []string{"KANIKO_BUILD_STATE=" + filepath.Join(a.Home, "state")}}
 	a.Must(t, env, rig.Binary(t), "build", "-t", "localhost:5000/test/pause:1", "--image-format", "docker", "-o", "type=docker,dest="+filepath.Join(c.dir, "pause.tar"), files)
 	a.Must(t, env, rig.Binary(t), "build", "-f", filepath.Join(rig.Root(t), "images", "executor", "Dockerfile"), "--target", "executor",
-		"-t", rig.ExecutorImage, "--image-format", "docker", "-o", "type=docker,dest="+filepath.Join(c.dir, "executor.tar"), files)
+		"-t", rig.ExecutorImage, "-t", executorHere, "--image-format", "docker", "-o", "type=docker,dest="+filepath.Join(c.dir, "executor.tar"), files)
 }
 
 // ready waits until the API server answers.

@@ -82,8 +82,13 @@ func (c *cluster) config(t *testing.T, namespace, account string) string {
 	return name
 }
 
-func TestRunner(t *testing.T) {
+func TestCluster(t *testing.T) {
 	c := startCluster(t)
+	t.Run("runner", func(t *testing.T) { testRunner(t, c) })
+	t.Run("examples", func(t *testing.T) { testExamples(t, c) })
+}
+
+func testRunner(t *testing.T, c *cluster) {
 	registry := rig.StartRegistry(t)
 	role, err := os.ReadFile(filepath.Join(rig.Root(t), "examples", "kubernetes", "role.yaml"))
 	if err != nil {
