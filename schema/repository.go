@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"net/url"
@@ -48,16 +49,24 @@ func rootOf(name string) string {
 
 // Open opens a file of the workspace or of a repository.
 func (r *repositories) Open(name string) (fs.File, error) {
+	files, inside := r.place(name)
+	return files.Open(inside)
+}
+
+// Stat looks at a file without opening it, where its file system can.
+func (r *repositories) Stat(name string) (fs.FileInfo, error) {
+	files, inside := r.place(name)
+	return fs.Stat(files, inside)
+}
+
+// place is the file system that a file lies in, and its name there.
+func (r *repositories) place(name string) (fs.FS, string) {
 	root := rootOf(name)
 	files := r.files[root]
 	if files == nil {
-		return r.FS.Open(name)
+		return r.FS, name
 	}
-	inside := strings.TrimPrefix(strings.TrimPrefix(name, root), "/")
-	if inside == "" {
-		inside = "."
-	}
-	return files.Open(inside)
+	return files, cmp.Or(strings.TrimPrefix(strings.TrimPrefix(name, root), "/"), ".")
 }
 
 // root brings a commit of a repository, once, and answers with its root.

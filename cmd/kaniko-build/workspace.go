@@ -244,6 +244,9 @@ func owners(name string) ([]uint32, error) {
 	if err := unix.Lstat(name, &own); err != nil {
 		return nil, &os.PathError{Op: "lstat", Path: name, Err: err}
 	}
+	if own.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return []uint32{own.Uid}, nil
+	}
 	if err := unix.Stat(name, &target); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: name, Err: err}
 	}
