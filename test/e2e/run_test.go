@@ -141,14 +141,9 @@ func (c *container) start(t *testing.T, env []string, args ...string) (wait func
 	}
 }
 
-func freePort(t *testing.T) string {
+func heldPort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
+	_, port, _ := net.SplitHostPort(rig.HoldPort(t))
 	return port
 }
 
@@ -179,7 +174,7 @@ func TestTheRigRunsImages(t *testing.T) {
 	ref := reg.Addr + "/library/busybox:latest"
 	accepted(t, ref)
 	c := pull(t, ref)
-	port := freePort(t)
+	port := heldPort(t)
 	rig.Write(t, filepath.Join(c.dir, "rootfs"), map[string]string{"www/index.html": "it runs\n"})
 	c.start(t, nil, "busybox", "httpd", "-f", "-p", "127.0.0.1:"+port, "-h", "/www")
 	answers(t, port, "/", "it runs")

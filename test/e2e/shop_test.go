@@ -62,14 +62,14 @@ func TestShop(t *testing.T) {
 				}
 			}
 
-			port := freePort(t)
+			port := heldPort(t)
 			pull(t, s.ref("api")).start(t, []string{"PORT=" + port})
 			answers(t, port, "/", "tea 3.49 EUR")
 			answers(t, port, "/health", "ok")
-			port = freePort(t)
+			port = heldPort(t)
 			pull(t, s.ref("cart")).start(t, []string{"PORT=" + port})
 			answers(t, port, "/?n=2", "2 teas: 6.98 EUR")
-			port = freePort(t)
+			port = heldPort(t)
 			pull(t, s.ref("web")).start(t, nil, "entrypoint", "httpd", "-f", "-p", "127.0.0.1:"+port, "-h", "/srv/www")
 			answers(t, port, "/", "<h1>Tea</h1>")
 			answers(t, port, "/shop.css", "font-family")

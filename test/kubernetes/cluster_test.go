@@ -11,8 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -134,7 +134,7 @@ func startCluster(t *testing.T) *cluster {
 		rig.Need(t, program, pkg)
 	}
 	c := &cluster{dir: rig.Space(t, nil)}
-	ports := freePorts(t, 7)
+	ports := heldPorts(t, 7)
 	c.api = fmt.Sprintf("127.0.0.1:%d", ports[2])
 	c.admin = filepath.Join(c.dir, "admin")
 	key, public := signingKey(t)
@@ -287,16 +287,11 @@ func (c *cluster) apply(t *testing.T, text string) {
 	}
 }
 
-func freePorts(t *testing.T, n int) []int {
+func heldPorts(t *testing.T, n int) []int {
 	t.Helper()
 	var out []int
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // all are taken at once, so that they differ
-		out = append(out, l.Addr().(*net.TCPAddr).Port)
+		out = append(out, int(netip.MustParseAddrPort(rig.HoldPort(t)).Port()))
 	}
 	return out
 }

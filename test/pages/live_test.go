@@ -113,7 +113,8 @@ func TestAWatchIsSeenInABrowser(t *testing.T) {
 		target("api", "backend", "FROM example.test/base", "COPY f /f", run("printf '%s\\n' '"+strings.ReplaceAll(hostile, "'", `"`)+"'; echo f holds; /bin/busybox cat /f")) +
 		target("web", "frontend", "FROM example.test/api", "COPY g /g")
 	dir := repository(t, map[string]string{"kaniko-build.yaml": manifest, "f": "one\n", "g": "one\n"})
-	w := serve(t, dir)
+	addr := rig.HoldPort(t)
+	w := serve(t, dir, "--serve", addr)
 	b := openBrowser(t)
 	page := b.open(w.url)
 	page.until(is("base", "built", "cached") + " && " + is("api", "built") + " && " + is("web", "built"))
@@ -192,11 +193,7 @@ func TestAWatchIsSeenInABrowser(t *testing.T) {
 	// It ends with the watch, and the port is free.
 	w.end()
 	page.until(`document.getElementById("outcome").innerText === "the watch has ended"`)
-	at2, err := url.Parse(w.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", at2.Host)
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Errorf("the port is not free: %v", err)
 	} else {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 	"time"
 
 	"kaniko-build/test/certificate"
+	"kaniko-build/test/port"
 )
 
 // Program is what Run starts.
@@ -82,7 +82,8 @@ func Start(t testing.TB, o Options) *Registry {
 	return r
 }
 
-// Run starts a registry and waits until it answers.
+// Run starts a registry and waits until it answers. Its port stays its own after Stop,
+// while the process lives: nobody answers there then.
 func Run(ctx context.Context, o Options) (r *Registry, err error) {
 	tmp, err := os.MkdirTemp("", "registrytest-")
 	if err != nil {
@@ -94,32 +95,26 @@ func Run(ctx context.Context, o Options) (r *Registry, err error) {
 			err = errors.Join(err, os.RemoveAll(tmp))
 		}
 	}()
+	held, err := port.Hold()
+	if err != nil {
+		return nil, fmt.Errorf("start registry: %w", err)
+	}
+	r.Host = held.Addr.String()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, held.Close())
+		}
+	}()
 	if r.Dir == "" {
 		r.Dir = filepath.Join(tmp, "data")
 	}
-	var errs []error
-	for range 5 { // the port may be taken between our look and its start
-		err := r.start(ctx, o)
-		if err == nil {
-			return r, nil
-		}
-		errs = append(errs, err)
-		if ctx.Err() != nil {
-			break
-		}
+	if err := r.start(ctx, o); err != nil {
+		return nil, fmt.Errorf("start registry: %w\n%s", err, r.log)
 	}
-	return nil, fmt.Errorf("start registry: %w\n%s", errors.Join(errs...), r.log)
+	return r, nil
 }
 
 func (r *Registry) start(ctx context.Context, o Options) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	r.Host = l.Addr().String()
-	if err := l.Close(); err != nil {
-		return err
-	}
 	config, err := r.config(o)
 	if err != nil {
 		return err
@@ -195,9 +190,9 @@ func (r *Registry) config(o Options) (string, error) {
 	return b.String(), nil
 }
 
-// ready waits for an answer, for ten seconds at most.
+// ready waits for an answer, for a minute at most.
 func (r *Registry) ready(ctx context.Context, o Options) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	t := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // only to see that it answers
 	defer t.CloseIdleConnections()

@@ -58,9 +58,9 @@ http: {addr: %q}
 }
 
 // WaitRegistry returns when a registry answers at addr, or an error when it
-// does not within ten seconds or done is closed.
+// does not within a minute or done is closed.
 func WaitRegistry(addr string, done <-chan struct{}) error {
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		resp, err := http.Get("http://" + addr + "/v2/")
 		if err == nil {

@@ -22,7 +22,7 @@ type door struct {
 }
 
 func newDoor(t testing.TB, to string) *door {
-	d := &door{TB: t, addr: "127.0.0.1:0", to: to, open: map[net.Conn]bool{}}
+	d := &door{TB: t, addr: rig.HoldPort(t), to: to, open: map[net.Conn]bool{}}
 	d.unlock()
 	t.Cleanup(d.shut)
 	return d
@@ -34,7 +34,7 @@ func (d *door) unlock() {
 	if err != nil {
 		d.Fatal(err)
 	}
-	d.listener, d.addr = l, l.Addr().String()
+	d.listener = l
 	d.over.Go(func() {
 		for {
 			c, err := l.Accept()

@@ -20,7 +20,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -31,6 +30,7 @@ import (
 	"kaniko-build/test/bench"
 	"kaniko-build/test/image"
 	"kaniko-build/test/mirror"
+	"kaniko-build/test/port"
 	"kaniko-build/test/rig"
 )
 
@@ -241,12 +241,12 @@ func withRegistry(ctx context.Context, dir string, layouts []string, fn func(reg
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	held, err := port.Hold()
 	if err != nil {
 		return err
 	}
-	addr := l.Addr().String()
-	l.Close()
+	defer func() { err = errors.Join(err, held.Close()) }()
+	addr := held.Addr.String()
 	conf := filepath.Join(dir, "config.yml")
 	if err := os.WriteFile(conf, []byte(rig.RegistryConfig(addr, filepath.Join(dir, "data"))), 0o644); err != nil {
 		return err

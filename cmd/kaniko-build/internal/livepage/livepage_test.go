@@ -18,6 +18,7 @@ import (
 	"kaniko-build/cmd/kaniko-build/internal/progress"
 	"kaniko-build/executor"
 	"kaniko-build/graph"
+	"kaniko-build/test/port"
 	"kaniko-build/watch"
 )
 
@@ -419,9 +420,14 @@ func TestTooManyBrowsersAreRefused(t *testing.T) {
 
 // TestNothingIsLeft closes a page that browsers look at.
 func TestNothingIsLeft(t *testing.T) {
+	held, err := port.Hold()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
 	before := runtime.NumGoroutine()
 	p := New()
-	s, err := Serve(t.Context(), "127.0.0.1:0", p, Options{})
+	s, err := Serve(t.Context(), held.Addr.String(), p, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -439,8 +445,7 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	stop()
 	stopLogs()
-	at, _ := url.Parse(s.URL())
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", at.Host)
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", held.Addr.String())
 	if err != nil {
 		t.Errorf("the port is not free: %v", err)
 	} else {
