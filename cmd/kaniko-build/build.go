@@ -16,6 +16,7 @@ import (
 	"github.com/tonistiigi/go-csvvalue"
 
 	"kaniko-build/cmd/kaniko-build/internal/dropin"
+	"kaniko-build/cmd/kaniko-build/internal/files"
 	"kaniko-build/cmd/kaniko-build/internal/progress"
 	"kaniko-build/executor"
 	"kaniko-build/executor/runner/docker"
@@ -278,6 +279,9 @@ func (f *buildFlags) run(c *cobra.Command, t terminal, contextDir string) error 
 	if cache != nil && cache.Repo == "" && len(f.tags) == 0 {
 		return usageError{errors.New("--cache needs a place\n  hint: add --cache-repo HOST/PATH, or a name with -t")}
 	}
+	if err := writable("iidfile", f.iidfile); err != nil {
+		return err
+	}
 	outputs, err := parseOutputs(f.outputs, t.out)
 	if err != nil {
 		return err
@@ -350,7 +354,10 @@ func (f *buildFlags) build(ctx context.Context, t terminal, x *executor.Executor
 		err = f.give(ctx, t, x, to)
 	}
 	if f.iidfile != "" && err == nil {
-		err = os.WriteFile(f.iidfile, []byte(id.String()), 0o644)
+		err = files.Whole(f.iidfile, func(w io.Writer) error {
+			_, err := io.WriteString(w, id.String())
+			return err
+		})
 	}
 	return err
 }
@@ -476,7 +483,7 @@ func (f *buildFlags) readDockerfile(stdin io.Reader, contextDir string, r *execu
 	var err error
 	r.Dockerfile, r.Ignore, err = readDockerfile(file, file)
 	if err != nil {
-		return &diag.Problem{Pos: diag.Pos{File: file}, What: err.Error(), Hint: "write it, or name another with -f"}
+		return &diag.Problem{What: err.Error(), Hint: "write it, or name another with -f"}
 	}
 	return nil
 }

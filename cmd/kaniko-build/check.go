@@ -2,12 +2,26 @@ package main
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
 	"kaniko-build/executor"
 	"kaniko-build/schema/diag"
 )
+
+// alone refuses what only a manifest could answer beside --dockerfile.
+func alone(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("--dockerfile checks one file without a manifest, so that there is no target %q\n  hint: leave one of both out", args[0])}
+	}
+	for _, flag := range []string{"file", "profile", "set", "var", "var-file", "allow"} {
+		if c.Flags().Changed(flag) && os.Getenv(flagVariable(flag)) == "" {
+			return usageError{fmt.Errorf("--dockerfile checks one file without a manifest, which --%s is about\n  hint: leave one of both out", flag)}
+		}
+	}
+	return nil
+}
 
 func newCheck(t terminal) *cobra.Command {
 	f := &manifestFlags{}
@@ -21,9 +35,12 @@ func newCheck(t terminal) *cobra.Command {
 			var requests []executor.Request
 			var inline places
 			if dockerfile != "" {
+				if err := alone(c, args); err != nil {
+					return err
+				}
 				text, ignore, err := readDockerfile(dockerfile, dockerfile)
 				if err != nil {
-					return &diag.Problem{Pos: diag.Pos{File: dockerfile}, What: err.Error()}
+					return &diag.Problem{What: err.Error(), Hint: "--dockerfile names the file to check"}
 				}
 				requests = []executor.Request{{ID: "check", Dockerfile: text, Ignore: ignore}}
 			} else {

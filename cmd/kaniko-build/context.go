@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"kaniko-build/cmd/kaniko-build/internal/files"
 	"kaniko-build/executor"
 	"kaniko-build/schema/diag"
 )
@@ -84,7 +85,7 @@ func (f *contextFlags) pack(ctx context.Context, t terminal, x *executor.Executo
 	if f.to == "" {
 		return write(t.out)
 	}
-	return writeWhole(f.to, write)
+	return files.Whole(f.to, write)
 }
 
 func gzipped(w io.Writer, write func(io.Writer) error) error {

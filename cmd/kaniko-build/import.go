@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"kaniko-build/cmd/kaniko-build/internal/files"
 	"kaniko-build/cmd/kaniko-build/internal/importer"
 	"kaniko-build/cmd/kaniko-build/internal/importer/bake"
 	"kaniko-build/cmd/kaniko-build/internal/importer/compose"
@@ -213,7 +214,7 @@ func (t terminal) writeManifest(root, output string, force bool, text []byte) er
 	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) && !force {
 		return &diag.Problem{What: file + " is there already", Hint: "--force replaces it; -o - prints what would be written"}
 	}
-	return writeWhole(file, func(w io.Writer) error { _, err := w.Write(text); return err })
+	return files.Whole(file, func(w io.Writer) error { _, err := w.Write(text); return err })
 }
 
 // sameWorkTree tells whether a directory above another is in the same work tree of

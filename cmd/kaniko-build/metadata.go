@@ -10,6 +10,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"kaniko-build/cmd/kaniko-build/internal/files"
 	"kaniko-build/cmd/kaniko-build/internal/progress"
 	"kaniko-build/executor"
 	"kaniko-build/graph"
@@ -117,7 +118,7 @@ func (r *run) writeMetadata(out graph.Outcome) error {
 	if err != nil {
 		return fmt.Errorf("encode metadata: %w", err)
 	}
-	return writeWhole(r.flags.metadata, func(w io.Writer) error {
+	return files.Whole(r.flags.metadata, func(w io.Writer) error {
 		_, err := w.Write(append(b, '\n'))
 		return err
 	})

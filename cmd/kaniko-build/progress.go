@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"kaniko-build/cmd/kaniko-build/internal/files"
 	"kaniko-build/cmd/kaniko-build/internal/logtext"
 	"kaniko-build/cmd/kaniko-build/internal/progress"
 	"kaniko-build/cmd/kaniko-build/internal/report"
@@ -20,6 +21,11 @@ import (
 // show makes the view that --progress names, and with it whatever else writes
 // down what happens. When ctx ends the view says that the run is stopping. dir is what the positions of events are relative to.
 func (f *runFlags) show(ctx context.Context, t terminal, dir string) (progress.View, error) {
+	for flag, name := range map[string]string{"metadata-file": f.metadata, "report": f.report} {
+		if err := writable(flag, name); err != nil {
+			return nil, err
+		}
+	}
 	ci := progress.DetectCI(os.Getenv, dir)
 	var views progress.Tee
 	switch f.progress {
@@ -54,13 +60,21 @@ func (f *runFlags) show(ctx context.Context, t terminal, dir string) (progress.V
 		if f.name != "" {
 			title = f.name
 		}
-		views = append(views, report.Record(title, func(write func(io.Writer) error) error { return writeWhole(f.report, write) }))
+		views = append(views, report.Record(title, func(write func(io.Writer) error) error { return files.Whole(f.report, write) }))
 	}
 	if f.metadata != "" {
 		f.stopwatch = &stopwatch{}
 		views = append(views, f.stopwatch)
 	}
 	return views, nil
+}
+
+// writable refuses a directory where a flag names a file to write, before anything is built.
+func writable(flag, name string) error {
+	if st, err := os.Stat(name); name == "" || err != nil || !st.IsDir() {
+		return nil
+	}
+	return usageError{fmt.Errorf("--%s %s: it is a directory\n  hint: name a file in it", flag, name)}
 }
 
 // live is the view for a terminal, nil where there is none that can show it. It

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kaniko-build/cmd/kaniko-build/internal/files"
 	"kaniko-build/cmd/kaniko-build/internal/progress"
 	"kaniko-build/executor"
 	"kaniko-build/graph"
@@ -453,35 +453,13 @@ They lie in the store; kaniko-build images lists them. To use %[2]s:
 // digest files are, by the slug of its node.
 func (r *run) writeDigests() error {
 	for id, res := range r.results {
-		err := writeWhole(filepath.Join(r.digests, schema.Slug(id)), func(w io.Writer) error {
+		err := files.Whole(filepath.Join(r.digests, schema.Slug(id)), func(w io.Writer) error {
 			_, err := io.WriteString(w, res.Manifest.Digest.String())
 			return err
 		})
 		if err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// writeWhole writes a file that is complete or as it was.
-func writeWhole(name string, write func(io.Writer) error) error {
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), ".tmp-*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	if err := write(f); err != nil {
-		return errors.Join(err, f.Close(), os.Remove(f.Name()))
-	}
-	err = errors.Join(f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, errors.Join(err, os.Remove(f.Name())))
 	}
 	return nil
 }

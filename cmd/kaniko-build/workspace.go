@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"kaniko-build/cmd/kaniko-build/internal/files"
 	"kaniko-build/executor"
 	"kaniko-build/graph"
 	"kaniko-build/plan"
@@ -92,19 +93,19 @@ func (f *manifestFlags) parse(ctx context.Context, fsys fs.FS) (*schema.Manifest
 	return f.parseFiles(ctx, fsys, files)
 }
 
-// parseFiles reads the first of files in fsys, the directory that it is in, and
+// parseFiles reads the first of names in fsys, the directory that it is in, and
 // merges the others over it. Those that fsys lacks are read from where they are.
-func (f *manifestFlags) parseFiles(ctx context.Context, fsys fs.FS, files []string) (*schema.Manifest, error) {
-	abs, err := filepath.Abs(files[0])
+func (f *manifestFlags) parseFiles(ctx context.Context, fsys fs.FS, names []string) (*schema.Manifest, error) {
+	abs, err := filepath.Abs(names[0])
 	if err != nil {
-		return nil, fmt.Errorf("find %s: %w", files[0], err)
+		return nil, fmt.Errorf("find %s: %w", names[0], err)
 	}
 	root := filepath.Dir(abs)
 	o, err := f.options(ctx, root)
 	if err != nil {
 		return nil, err
 	}
-	for _, file := range files[1:] {
+	for _, file := range names[1:] {
 		if file, err = filepath.Abs(file); err != nil {
 			return nil, fmt.Errorf("find %s: %w", file, err)
 		}
@@ -143,6 +144,11 @@ const (
 // find is the files of the manifest: those of -f, else what lies here.
 func (f *manifestFlags) find() ([]string, error) {
 	if len(f.files) > 0 {
+		for _, name := range f.files {
+			if err := unreadable(name, files.Check(name)); err != nil {
+				return nil, err
+			}
+		}
 		return f.files, nil
 	}
 	here, err := os.Getwd()
@@ -151,6 +157,9 @@ func (f *manifestFlags) find() ([]string, error) {
 	}
 	file, err := schema.Discover(here, uint32(os.Getuid()), owners)
 	if err != nil {
+		return nil, err
+	}
+	if err := unreadable(file, files.Check(file)); err != nil {
 		return nil, err
 	}
 	if os.Getenv("CI") != "" {
@@ -165,7 +174,17 @@ func (f *manifestFlags) find() ([]string, error) {
 
 // unreadable is a manifest that is not there or may not be read, by its name.
 func unreadable(file string, err error) error {
+	var kind *files.KindError
+	var usage usageError
 	switch {
+	case errors.As(err, &usage): // it is about a flag
+		return err
+	case errors.Is(err, fs.ErrNotExist) && file == "-":
+		return &diag.Problem{What: "a manifest is not read from standard input", Hint: "its paths count from the directory that it is in: write it to a file, and name that with -f"}
+	case errors.As(err, &kind):
+		return &diag.Problem{Pos: diag.Pos{File: file}, What: "the manifest is " + kind.Kind, Hint: "a manifest is a file, kaniko-build.yaml or what -f names"}
+	case errors.Is(err, unix.ELOOP):
+		return &diag.Problem{Pos: diag.Pos{File: file}, What: "the manifest is a link that leads round in a circle", Hint: "make it a file"}
 	case errors.Is(err, fs.ErrNotExist):
 		return &diag.Problem{Pos: diag.Pos{File: file}, What: "there is no such manifest", Hint: "kaniko-build reads kaniko-build.yaml; name another with -f"}
 	case errors.Is(err, fs.ErrPermission):
@@ -201,9 +220,9 @@ func (f *manifestFlags) options(ctx context.Context, root string) (schema.Option
 		o.Sets = append(o.Sets, schema.Setting{Name: name, Value: value})
 	}
 	for _, name := range f.varFiles {
-		b, err := os.ReadFile(name)
+		b, err := files.Read(name, maxVarFile)
 		if err != nil {
-			return o, usageError{fmt.Errorf("read --var-file: %w", err)}
+			return o, usageError{fmt.Errorf("--var-file %s: %w\n  hint: name a YAML file with NAME: VALUE in each line", name, pathless(err))}
 		}
 		o.VarFiles = append(o.VarFiles, schema.File{Name: name, Text: b})
 	}
@@ -557,34 +576,41 @@ func checkDirectory(dir string, t *schema.Target) error {
 	return &diag.Problem{Pos: pos, What: what, Hint: "context: is a directory, relative to the manifest"}
 }
 
-const maxDockerfile = 16 << 20 // bytes
+const (
+	maxDockerfile = 16 << 20 // bytes
+	maxVarFile    = 2 << 20  // bytes
+)
 
 // readDockerfile reads a Dockerfile and the ignore file beside it.
 func readDockerfile(file, name string) (executor.Text, *executor.Text, error) {
-	fi, err := os.Stat(file)
+	b, err := files.Read(file, maxDockerfile)
+	var kind *files.KindError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return executor.Text{}, nil, fmt.Errorf("the Dockerfile %s does not exist", name)
+	case errors.As(err, &kind):
+		return executor.Text{}, nil, fmt.Errorf("the Dockerfile %s is %s", name, kind.Kind)
 	case err != nil:
-		return executor.Text{}, nil, fmt.Errorf("read the Dockerfile %s: %w", name, err)
-	case fi.IsDir():
-		return executor.Text{}, nil, fmt.Errorf("the Dockerfile %s is a directory", name)
-	case fi.Size() > maxDockerfile:
-		return executor.Text{}, nil, fmt.Errorf("the Dockerfile %s has %d bytes; %d are allowed", name, fi.Size(), maxDockerfile)
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return executor.Text{}, nil, fmt.Errorf("read the Dockerfile %s: %w", name, err)
+		return executor.Text{}, nil, fmt.Errorf("read the Dockerfile %s: %w", name, pathless(err))
 	}
 	text := executor.Text{Name: name, Data: b}
-	ignore, err := os.ReadFile(file + ".dockerignore")
+	ignore, err := files.Read(file+".dockerignore", maxDockerfile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return text, nil, nil
 	}
 	if err != nil {
-		return executor.Text{}, nil, fmt.Errorf("read %s.dockerignore: %w", name, err)
+		return executor.Text{}, nil, fmt.Errorf("read %s.dockerignore: %w", name, pathless(err))
 	}
 	return text, &executor.Text{Name: name + ".dockerignore", Data: ignore}, nil
+}
+
+// pathless is what the system says of a file that the caller names.
+func pathless(err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
 }
 
 // edges is what every target needs, for selections that follow edges.

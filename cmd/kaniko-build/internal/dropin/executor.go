@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"kaniko-build/cmd/kaniko-build/internal/files"
 	"kaniko-build/executor"
 )
 
@@ -417,14 +418,11 @@ func (s *settings) findDockerfile(ctx context.Context, x *executor.Executor, dir
 }
 
 func readSmall(name string) (executor.Text, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return executor.Text{}, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxDockerfile+1))
-	if err == nil && len(b) > maxDockerfile {
-		err = fmt.Errorf("%s has more than %d bytes", name, maxDockerfile)
+	b, err := files.Read(name, maxDockerfile)
+	var kind *files.KindError
+	var large *files.SizeError
+	if errors.As(err, &kind) || errors.As(err, &large) {
+		err = fmt.Errorf("%s: %w", name, err)
 	}
 	return executor.Text{Name: name, Data: b}, err
 }

@@ -38,7 +38,7 @@ type Dockerfile struct {
 var skipped = []string{".git", "node_modules", "vendor", "testdata", ".venv", "third_party"}
 
 // Find lists the Dockerfiles of a tree: Dockerfile, Dockerfile.NAME,
-// NAME.Dockerfile, and the same with Containerfile; sorted.
+// NAME.Dockerfile, and the same with Containerfile; sorted. Pipes and devices are none.
 func Find(fsys fs.FS) ([]string, error) {
 	var out []string
 	err := fs.WalkDir(fsys, ".", func(name string, e fs.DirEntry, err error) error {
@@ -49,13 +49,19 @@ func Find(fsys fs.FS) ([]string, error) {
 			return nil // what cannot be read is nobody's Dockerfile
 		case e.IsDir() && slices.Contains(skipped, e.Name()):
 			return fs.SkipDir
-		case !e.IsDir() && isDockerfile(e.Name()):
+		case isDockerfile(e.Name()) && regular(fsys, name):
 			out = append(out, name)
 		}
 		return nil
 	})
 	slices.Sort(out)
 	return out, err
+}
+
+// regular tells whether name is a file, or a link to one.
+func regular(fsys fs.FS, name string) bool {
+	st, err := fs.Stat(fsys, name)
+	return err == nil && st.Mode().IsRegular()
 }
 
 func isDockerfile(name string) bool {
