@@ -125,7 +125,6 @@ func Make(m *schema.Manifest, selection []string, facts Facts, files Dockerfiles
 func (p *planner) make(selection []string) (*Plan, error) {
 	m := p.manifest
 	p.warnings.AddErr(diag.Pos{}, m.Warnings)
-	p.checkRefs()
 	selected, err := m.Select(selection, p.targetEdges)
 	if err != nil {
 		p.problems.AddErr(diag.Pos{}, err)
@@ -248,14 +247,18 @@ type weakEdge struct {
 	platform string // that it is needed for
 }
 
-// checkRefs reports images that two targets would write.
-func (p *planner) checkRefs() {
+// checkRefs reports images that two of the targets that are needed would write. Targets
+// that are never built together may be other forms of one image.
+func (p *planner) checkRefs(needed map[string]bool) {
 	type owner struct {
 		target string
 		pos    diag.Pos
 	}
 	first := map[string]owner{}
 	for _, t := range p.manifest.Targets {
+		if !needed[t.Name] {
+			continue
+		}
 		for _, r := range t.Refs {
 			if old, taken := first[r.Name]; taken {
 				p.problems.Add(t.Pos, "give one of them another image or tag",
@@ -302,6 +305,7 @@ func (p *planner) plan(selected []string) (*Plan, error) {
 			}
 		}
 	}
+	p.checkRefs(needed)
 	out := &Plan{}
 	groups := p.groups()
 	picked := map[string]bool{}

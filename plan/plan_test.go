@@ -303,6 +303,24 @@ func TestNodesAreTargetsTimesPlatforms(t *testing.T) {
 	}
 }
 
+// TestImagesAreWrittenOnceInAPlan plans targets that are other forms of one image.
+func TestImagesAreWrittenOnceInAPlan(t *testing.T) {
+	files := fstest.MapFS{
+		"kaniko-build.yaml": {Data: []byte("version: 1\ntargets:\n  here: {image: reg.io/a}\n  all: {image: reg.io/a, platforms: [linux/amd64, linux/arm64]}\n  both: {needs: [here, all]}\ngroups: {default: [here]}\n")},
+		"Dockerfile":        {Data: []byte("FROM scratch\n")},
+	}
+	for _, selection := range [][]string{nil, {"here"}, {"all"}} {
+		if _, err := makePlan(t, files, amd64, selection...); err != nil {
+			t.Errorf("%v: %v", selection, err)
+		}
+	}
+	for _, selection := range [][]string{{"here", "all"}, {"both"}} {
+		if _, err := makePlan(t, files, amd64, selection...); err == nil || !strings.Contains(err.Error(), `targets "here" and "all" are both reg.io/a:latest`) {
+			t.Errorf("%v: %v", selection, err)
+		}
+	}
+}
+
 func TestParentsMustCoverPlatforms(t *testing.T) {
 	for _, c := range []struct {
 		name, base, api, line string
