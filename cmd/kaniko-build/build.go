@@ -13,11 +13,11 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/tonistiigi/go-csvvalue"
 
 	"kaniko-build/cmd/kaniko-build/internal/dropin"
 	"kaniko-build/cmd/kaniko-build/internal/files"
 	"kaniko-build/cmd/kaniko-build/internal/progress"
+	"kaniko-build/cmd/kaniko-build/internal/secretflag"
 	"kaniko-build/executor"
 	"kaniko-build/executor/runner/docker"
 	"kaniko-build/executor/runner/local"
@@ -507,36 +507,11 @@ func shortName(ref string) string {
 
 // parseSecret reads id=ID[,src=FILE|,env=NAME], as docker build does.
 func parseSecret(s string) (executor.Secret, error) {
-	fields, err := csvvalue.Fields(s, nil)
+	said, err := secretflag.Parse(s)
 	if err != nil {
 		return executor.Secret{}, usageError{fmt.Errorf("--secret %q: %w", s, err)}
 	}
-	var out executor.Secret
-	kind := ""
-	for _, field := range fields {
-		k, v, ok := strings.Cut(field, "=")
-		if !ok {
-			return out, usageError{fmt.Errorf("--secret %q: %q has no value", s, field)}
-		}
-		switch k {
-		case "id":
-			out.ID = v
-		case "src", "source":
-			out.File = v
-		case "env":
-			out.Env = v
-		case "type":
-			kind = v
-		default:
-			return out, usageError{fmt.Errorf("--secret %q: no field %q\n  hint: write id=ID,src=FILE or id=ID,env=NAME", s, k)}
-		}
-	}
-	if kind == "env" && out.Env == "" {
-		out.Env, out.File = out.File, ""
-	}
-	if out.ID == "" {
-		return out, usageError{fmt.Errorf("--secret %q has no id", s)}
-	}
+	out := executor.Secret{ID: said.ID, File: said.File, Env: said.Env}
 	if out.Env == "" && out.File == "" {
 		if _, set := os.LookupEnv(out.ID); set {
 			out.Env = out.ID

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kaniko-build/cmd/kaniko-build/internal/files"
+	"kaniko-build/cmd/kaniko-build/internal/secretflag"
 	"kaniko-build/executor"
 )
 
@@ -315,34 +316,13 @@ func (s *settings) request(log *logger) (executor.Request, error) {
 
 // parseSecret reads id=ID[,src=FILE|,source=FILE][,env=NAME][,type=file|env].
 func parseSecret(text string) (executor.Secret, error) {
-	var out executor.Secret
-	kind := ""
-	for field := range strings.SplitSeq(text, ",") {
-		k, v, ok := strings.Cut(field, "=")
-		if !ok {
-			return out, fmt.Errorf("--secret %q: %q has no value", text, field)
-		}
-		switch k {
-		case "id":
-			out.ID = v
-		case "src", "source":
-			out.File = v
-		case "env":
-			out.Env = v
-		case "type":
-			kind = v
-		default:
-			return out, fmt.Errorf("--secret %q: nothing is known about %q", text, k)
-		}
+	said, err := secretflag.Parse(text)
+	if err != nil {
+		return executor.Secret{}, fmt.Errorf("--secret %q: %w", text, err)
 	}
-	if out.ID == "" {
-		return out, fmt.Errorf("--secret %q has no id", text)
-	}
-	if kind == "env" && out.Env == "" {
-		out.Env, out.File = out.File, ""
-	}
+	out := executor.Secret{ID: said.ID, File: said.File, Env: said.Env}
 	if out.Env == "" && out.File == "" {
-		if _, set := os.LookupEnv(out.ID); set && kind != "file" {
+		if _, set := os.LookupEnv(out.ID); set && said.Type != "file" {
 			out.Env = out.ID
 		} else {
 			out.File = out.ID

@@ -8,6 +8,7 @@ import (
 	"unicode"
 
 	"kaniko-build/cmd/kaniko-build/internal/importer"
+	"kaniko-build/cmd/kaniko-build/internal/secretflag"
 	"kaniko-build/schema/diag"
 )
 
@@ -225,20 +226,14 @@ func (p *project) cache(t *importer.Target, pair importer.Pair, host string) {
 
 // secretFlag is a secret by kaniko's words: id=ID[,src=FILE][,env=NAME].
 func (p *project) secretFlag(t *importer.Target, pair importer.Pair) {
-	var made importer.Secret
-	for field := range strings.SplitSeq(pair.Value.Text(), ",") {
-		switch k, v, _ := strings.Cut(field, "="); k {
-		case "id":
-			made.ID = v
-		case "src", "source":
-			made.File = v
-		case "env":
-			made.Env = v
-		}
-	}
-	if made.ID == "" {
+	said, err := secretflag.Parse(pair.Value.Text())
+	if err != nil {
 		p.draft.Drop(pair.Pos, "secrets: {ID: {file: FILE}}", "image %q: kaniko.secret %s", t.Name, pair.Value.Describe())
 		return
+	}
+	made := importer.Secret{ID: said.ID, File: said.File, Env: said.Env}
+	if made.Env == "" && made.File == "" && said.Type == "file" { // kaniko looks for a file by its id
+		made.File = made.ID
 	}
 	p.grant(t, made)
 }
