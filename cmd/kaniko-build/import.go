@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"embed"
 	"errors"
 	"fmt"
 	"io"
@@ -166,13 +167,25 @@ func (t terminal) tryManifest(ctx context.Context, root, name string, text []byt
 		return nil, err
 	}
 	o.Trust, o.Now = nil, time.Unix(0, 0)
-	o.Archive = func(string, string) (string, error) { return strings.Repeat("0", 64), nil } // it is fetched when it is built
+	// What lies elsewhere is fetched when it is built.
+	o.Archive = func(string, string) (string, error) { return strings.Repeat("0", 64), nil }
+	o.Repository = func(string, string) (fs.FS, string, error) { return embed.FS{}, strings.Repeat("0", 40), nil }
 	m, err := schema.Parse(withFile{os.DirFS(root), name, text}, name, o)
 	if err != nil {
 		return nil, err
 	}
-	_, err = plan.Make(m, nil, plan.Facts{Platform: executor.HostPlatform()}, noDockerfiles{})
-	return m, err
+	facts := plan.Facts{Platform: executor.HostPlatform()}
+	_, all := plan.Make(m, nil, facts, noDockerfiles{})
+	if all == nil {
+		return m, nil
+	}
+	for _, target := range m.Targets {
+		if _, err := plan.Make(m, []string{target.Name}, facts, noDockerfiles{}); err != nil {
+			return m, all
+		}
+	}
+	fmt.Fprintf(t.err, "note: targets are built by their names, and not all at once:\n%s\n", printableLines(all.Error()))
+	return m, nil
 }
 
 // noDockerfiles plans a manifest by what it says itself.

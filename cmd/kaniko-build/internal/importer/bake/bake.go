@@ -322,29 +322,35 @@ func (s *source) words(a *hcl.Attribute) []string {
 	return out
 }
 
+// inCells is the texts in an attribute, in all cells of the target's matrix if it has one.
+// Nothing is told of them.
+func (s *source) inCells(t *target, a *hcl.Attribute) []string {
+	notes, evaluated := s.draft.Notes, s.draft.Evaluated
+	defer func() { s.draft.Notes, s.draft.Evaluated = notes, evaluated }()
+	_, rows, _ := s.matrix(t)
+	if rows == nil {
+		rows = []map[string]symbol{nil}
+	}
+	var out []string
+	for _, bound := range rows {
+		out = append(out, (&scope{source: s, bound: bound}).symbol(a.Expr).nows()...)
+	}
+	return out
+}
+
 // nameAll gives targets, templates and groups their names, in one space.
 func (s *source) nameAll() {
 	lends, linked, grouped := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, t := range s.targets {
 		for _, a := range t.every("inherits") {
-			if t.attrs["matrix"] == nil {
-				for _, name := range s.words(a) {
-					lends[name] = true
-				}
-				continue
-			}
-			for _, other := range s.targets { // it may depend on the cell
-				if strings.Contains(s.bytes(a.Expr.Range()), `"`+other.name+`"`) {
-					lends[other.name] = true
-				}
+			for _, name := range s.inCells(t, a) {
+				lends[name] = true
 			}
 		}
-		for _, key := range []string{"contexts", "context"} {
-			for _, a := range t.every(key) {
-				for _, word := range strings.FieldsFunc(s.bytes(a.Expr.Range()), func(r rune) bool { return strings.ContainsRune(`"' ,{}$`, r) }) {
-					if name, ok := strings.CutPrefix(word, "target:"); ok {
-						linked[name] = true
-					}
+		for _, a := range t.every("contexts") {
+			for _, text := range s.inCells(t, a) {
+				if name, ok := strings.CutPrefix(text, "target:"); ok {
+					linked[name] = true
 				}
 			}
 		}
@@ -403,8 +409,8 @@ func (s *source) ours(name string) []string {
 			return []string{"@" + g.ours}
 		}
 	}
-	if t := s.target(name); t != nil && t.ours != "" {
-		return t.all()
+	if found := s.oursOf(name); found != nil {
+		return found
 	}
 	for _, g := range s.groups {
 		if g.name == name && name == "default" { // where it is everything there is no such group
@@ -416,6 +422,14 @@ func (s *source) ours(name string) []string {
 			}
 			return out
 		}
+	}
+	return nil
+}
+
+// oursOf is the targets that a name of a target stands for. A group may have it too.
+func (s *source) oursOf(name string) []string {
+	if t := s.target(name); t != nil && t.ours != "" {
+		return t.all()
 	}
 	for _, t := range s.targets {
 		for _, c := range t.cells {

@@ -79,6 +79,22 @@ func (s symbol) now() string {
 	return v.AsString()
 }
 
+// nows is the values of all texts in a symbol.
+func (s symbol) nows() []string {
+	s = s.flat()
+	if s.listRef {
+		s = constant(s.value)
+	}
+	if s.kind == text {
+		return []string{s.now()}
+	}
+	var out []string
+	for _, item := range s.items {
+		out = append(out, item.nows()...)
+	}
+	return out
+}
+
 // flat is a choice decided by what the condition is now.
 func (s symbol) flat() symbol {
 	for s.kind == choice {
@@ -749,6 +765,12 @@ func (s *scope) evaluate(e hcl.Expression) symbol {
 		hint := ""
 		if strings.Contains(s.code(e), "timestamp()") {
 			hint = "${build.date} is the time of the build"
+		}
+		for _, t := range e.Variables() {
+			_, bound := s.bound[t.RootName()]
+			if _, known := s.eval.Variables[t.RootName()]; !known && !bound {
+				hint = "if another file has " + t.RootName() + ", name that too: --from FILE"
+			}
 		}
 		s.draft.Drop(pos(e.Range()), hint, "%s: %s", s.code(e), problem(diags))
 		return symbol{kind: null, value: cty.NilVal}

@@ -268,9 +268,61 @@ func (s *source) body(t *target, bound map[string]symbol, name string) importer.
 	for _, key := range names {
 		b.attribute(key, t.attrs[key], t.every(key))
 	}
+	b.takeAway()
 	short := func(t importer.Tag) bool { return !strings.ContainsAny(withoutReferences(t.Value), "/:") }
 	if out.TagSuffix != nil && !slices.ContainsFunc(out.Tags, short) && len(out.Images) == 0 && out.TagList.Value == "" {
 		out.TagSuffix = nil // whole names have none anyway, and without a tag cells have to differ
+	}
+	return out
+}
+
+// takeAway says null where a target takes what it inherits away by saying less.
+func (b *builder) takeAway() {
+	if len(b.out.Extends) == 0 {
+		return
+	}
+	inherited := func(key string) bool {
+		return slices.ContainsFunc(b.parents(b.t, 0), func(p *target) bool { return p.attrs[key] != nil })
+	}
+	for key, f := range map[string]*importer.Text{"target": &b.out.Stage, "network": &b.out.Network, "dockerfile-inline": &b.out.Inline} {
+		if b.t.attrs[key] != nil && f.Value == "" && inherited(key) {
+			f.Null = true
+		}
+	}
+	for _, f := range []struct {
+		key  string
+		some bool
+		ours []string
+	}{
+		{"tags", len(b.out.Images)+len(b.out.Tags) > 0 || b.out.TagList.Value != "", []string{"image", "tags"}},
+		{"platforms", len(b.out.Platforms) > 0 || b.out.Platform.Value != "", []string{"platforms"}},
+		{"output", len(b.out.Outputs) > 0, []string{"outputs"}},
+		{"no-cache", b.out.NoCache, []string{"noCache"}},
+	} {
+		a := b.t.attrs[f.key]
+		if a == nil || f.some || !inherited(f.key) || b.sc.symbol(a.Expr).flat().kind == null {
+			continue
+		}
+		b.out.Gone = append(b.out.Gone, f.ours...)
+	}
+}
+
+// parents is what a target inherits from, however far.
+func (b *builder) parents(t *target, depth int) []*target {
+	var out []*target
+	if depth > maxDepth {
+		return nil
+	}
+	for _, a := range t.every("inherits") {
+		names := b.inCells(t, a)
+		if t == b.t {
+			names = b.sc.symbol(a.Expr).nows()
+		}
+		for _, name := range names {
+			if p := b.target(name); p != nil && p != b.t {
+				out = append(append(out, p), b.parents(p, depth+1)...)
+			}
+		}
 	}
 	return out
 }
@@ -510,10 +562,10 @@ func (b *builder) contexts(a *hcl.Attribute, v symbol) {
 		case t.Null:
 			continue
 		case scheme == "target":
-			found := b.ours(rest)
+			found := b.oursOf(rest)
 			switch {
 			case importer.HasReference(rest):
-				if found = b.ours(strings.TrimPrefix(now, "target:")); len(found) == 1 {
+				if found = b.oursOf(strings.TrimPrefix(now, "target:")); len(found) == 1 {
 					t = importer.Text{Value: "target:" + found[0], Source: b.sc.code(a.Expr)}
 					b.draft.Evaluated++
 				}
@@ -616,6 +668,10 @@ func (b *builder) fields(v symbol) map[string]importer.Text {
 		return out
 	}
 	t := b.leaf(v)
+	if name, ok := lone(t.Value); ok && strings.Contains(v.now(), "=") { // all fields are in the variable
+		t = importer.Text{Value: constant(v.value).text, Source: name}
+		b.draft.Evaluated++
+	}
 	for field := range strings.SplitSeq(t.Value, ",") {
 		key, value, ok := strings.Cut(field, "=")
 		if !ok {
@@ -704,6 +760,10 @@ func (b *builder) ssh(v symbol) {
 
 func (b *builder) cache(key string, a *hcl.Attribute, v symbol) {
 	for _, item := range b.items(v) {
+		if item.flat().kind == text && item.flat().now() == "" {
+			b.draft.Tell(pos(a.NameRange), "", "target %q: %s that is empty by default", b.t.name, key)
+			continue
+		}
 		f := b.fields(item)
 		if len(f) == 0 {
 			continue
@@ -735,12 +795,18 @@ func (b *builder) cache(key string, a *hcl.Attribute, v symbol) {
 			c.From = slices.DeleteFunc(c.From, func(t importer.Text) bool { return t.Value == place.Value })
 		case key == "cache-to":
 			b.draft.Tell(pos(a.NameRange), "", "target %q: results are kept in one cache, not in %q too", b.t.name, place.Value)
-		case b.t.attrs["cache-to"] == nil && c.Repo.Value == "" && len(b.out.Extends) == 0:
+		case !b.keeps() && c.Repo.Value == "" && len(b.out.Extends) == 0:
 			c.Repo, c.Write = place, "never"
 		case c.Repo.Value != place.Value && !slices.ContainsFunc(c.From, func(t importer.Text) bool { return t.Value == place.Value }):
 			c.From = append(c.From, place)
 		}
 	}
+}
+
+// keeps tells whether a target says where results are kept.
+func (b *builder) keeps() bool {
+	a := b.t.attrs["cache-to"]
+	return a != nil && slices.ContainsFunc(b.sc.symbol(a.Expr).nows(), func(s string) bool { return s != "" })
 }
 
 func (b *builder) output(a *hcl.Attribute, v symbol) {

@@ -1,0 +1,66 @@
+# What files of others do: forms of one image, names made in a matrix, and
+# attributes that say less than what is inherited.
+variable "CACHE_TO" {
+  default = ""
+}
+variable "CACHE_FROM" {
+  default = "type=registry,ref=registry.example.com/cache:main"
+}
+target "docker-metadata-action" {
+  tags = ["app:local"]
+}
+target "_binary" {
+  target     = "binary"
+  network    = "none"
+  no-cache   = true
+  output     = ["bin/build"]
+  platforms  = ["linux/amd64", "linux/arm64"]
+  cache-from = [CACHE_FROM]
+  cache-to   = [CACHE_TO]
+}
+target "binary" {
+  inherits = ["_binary"]
+}
+target "image" {
+  inherits = ["_binary", "docker-metadata-action"]
+  output   = ["type=image"]
+}
+target "image-local" {
+  inherits  = ["image"]
+  output    = ["type=docker"]
+  platforms = ["local"]
+  no-cache  = false
+  network   = "default"
+  target    = ""
+}
+target "untagged" {
+  inherits = ["image"]
+  tags     = []
+}
+group "nginx" {
+  targets = ["commons", "nginx"]
+}
+target "commons" {}
+target "nginx" {
+  contexts = { "lagoon/commons" = "target:commons" }
+}
+target "drupal" {
+  contexts = { "lagoon/nginx" = "target:nginx" }
+}
+target "_distro-debian12" {
+  args = { DISTRO = "debian" }
+}
+target "_distro-fedora43" {
+  args = { DISTRO = "fedora" }
+}
+target "builder-debian12" {}
+target "builder-fedora43" {}
+target "pkg" {
+  name     = "pkg-${distro}"
+  matrix   = { distro = ["debian12", "fedora43"] }
+  inherits = ["_distro-${distro}"]
+  contexts = { build = "target:builder-${distro}" }
+}
+target "missing" {
+  args = { RELEASE = RELEASE_VERSION }
+}
