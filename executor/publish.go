@@ -174,11 +174,17 @@ func ParseOutput(s string) (Output, error) {
 			return bad("no field %q", k)
 		}
 	}
+	if o.Type == "" {
+		return bad("it has no type")
+	}
 	if !slices.Contains([]string{"oci", "docker", "tar", "local"}, o.Type) {
 		return bad("no type %q", o.Type)
 	}
-	if o.Dest == "" {
+	switch {
+	case o.Dest == "":
 		return bad("it has no dest")
+	case o.Dest == "-" && (o.Type == "local" || o.Dir):
+		return bad("a directory cannot be written to standard output")
 	}
 	return o, nil
 }

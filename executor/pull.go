@@ -35,6 +35,9 @@ func (x *Executor) Pull(ctx context.Context, name, platform string) (_ *Stored, 
 		}
 	}
 	r, err := x.registry.Resolve(ctx, full, platforms.Normalize(p))
+	if err == nil && platform != "" {
+		err = isFor(r, platform, platforms.Normalize(p))
+	}
 	if err != nil {
 		return nil, nil, err
 	}

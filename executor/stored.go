@@ -136,7 +136,21 @@ func (s *Stored) resolve(ctx context.Context, platform string) (image.Resolved, 
 			return image.Resolved{}, &diag.Problem{What: fmt.Sprintf("platform %q: %v", platform, err), Hint: "write os/arch[/variant], as linux/amd64"}
 		}
 	}
-	return image.Resolve(ctx, s.source(), s.Name, s.Manifest, platforms.Normalize(p))
+	r, err := image.Resolve(ctx, s.source(), s.Name, s.Manifest, platforms.Normalize(p))
+	if err == nil && platform != "" {
+		err = isFor(r, platform, platforms.Normalize(p))
+	}
+	return r, err
+}
+
+// isFor refuses an image that is none for the platform that was asked for: of an index
+// another is chosen, but a name may stand for one image alone.
+func isFor(r image.Resolved, asked string, p ocispec.Platform) error {
+	has := platforms.Normalize(r.Config.Platform)
+	if has.Architecture == "" || platforms.Only(p).Match(has) {
+		return nil
+	}
+	return &diag.Problem{What: fmt.Sprintf("the image is for %s, not for %s", platforms.Format(has), asked), Hint: "leave --platform out, or build it for that platform"}
 }
 
 // index is what the name stands for, an index.
@@ -215,6 +229,19 @@ func (s *Stored) Tag(name string) error {
 	img := s.image
 	img.Name, img.Created = full, time.Now().UTC()
 	return s.x.store.PutImage(img)
+}
+
+// CheckName refuses what an image cannot be called by those who make it: HOST/PATH:TAG
+// it is, with no digest.
+func CheckName(name string) error {
+	_, err := tagged(name)
+	return err
+}
+
+// CheckReference refuses what is no name of an image, with or without a digest.
+func CheckReference(name string) error {
+	_, err := image.Normalize(name)
+	return err
 }
 
 // tagged is a name that an image can be given: one with a tag, not a digest.

@@ -400,6 +400,9 @@ func (d decoder) platforms(v *value) []string {
 		case item.text == "": // a variable that nobody set
 		case !platformText.MatchString(platform):
 			d.problems.Add(item.pos, "write os/architecture, such as linux/amd64", "%q is not a platform", item.text)
+		case !known(platform):
+			near, _ := CheckPlatform(platform)
+			d.problems.Add(item.pos, fmt.Sprintf("did you mean %q?", near), "%q is not a platform", item.text)
 		case !slices.Contains(out, platform):
 			out = append(out, platform)
 		}

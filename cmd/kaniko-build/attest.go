@@ -21,7 +21,7 @@ func (f *attestFlags) add(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringVar(&f.provenance, "provenance", "", "state beside the images how they were made: true, min, max, mode=min|max or false")
 	fl.StringVar(&f.sbom, "sbom", "", "state beside the images which packages are in them: true, spdx-json or false")
-	fl.StringArrayVar(&f.attest, "attest", nil, "the same, type=provenance[,mode=min|max][,builder-id=URI] or type=sbom; disabled=true takes it away")
+	fl.StringArrayVar(&f.attest, "attest", nil, "both of --provenance and --sbom in docker's words, type=provenance[,mode=min|max][,builder-id=URI] or type=sbom; disabled=true takes it away")
 	complete(c, "provenance", "true", "min", "max", "false")
 	complete(c, "sbom", "true", "false")
 }
@@ -77,6 +77,8 @@ func parseAttest(flag, kind, s string, a *executor.Attest) error {
 			}
 		case k == "generator" && kind == "sbom":
 			return bad("there is one scanner here, and no generator to choose\n  hint: leave it out")
+		case kind == "" && !pair:
+			return bad("it has no type\n  hint: write type=provenance or type=sbom")
 		default:
 			return bad("no field %q", field)
 		}
@@ -101,8 +103,10 @@ func parseAttest(flag, kind, s string, a *executor.Attest) error {
 		if a.SBOM = executor.SPDX; off {
 			a.SBOM = ""
 		}
-	default:
+	case "":
 		return bad("it has no type\n  hint: write type=provenance or type=sbom")
+	default:
+		return bad("no type %q\n  hint: write type=provenance or type=sbom", kind)
 	}
 	return nil
 }

@@ -103,10 +103,21 @@ func (f *runFlags) open(ctx context.Context, sink executor.Sink, registries []ex
 	if err != nil {
 		return nil, err
 	}
+	switch f.isolation {
+	case "", "userns", "userns-single", "inplace":
+	default:
+		return nil, usageError{fmt.Errorf("no isolation %q: choose userns, userns-single or inplace", f.isolation)}
+	}
+	if f.jobs < 0 {
+		return nil, usageError{fmt.Errorf("--jobs %d: write how many steps may run at once\n  hint: without it, or with 0, it is as many as there are CPUs", f.jobs)}
+	}
 	for _, m := range f.mirrors {
 		host, mirror, ok := strings.Cut(m, "=")
 		if !ok {
 			host, mirror = "docker.io", m
+		}
+		if host == "" || mirror == "" || strings.ContainsAny(m, " \t\n") {
+			return nil, usageError{fmt.Errorf("--registry-mirror %q: write [HOST=]MIRROR, such as mirror.example.com", m)}
 		}
 		i := slices.IndexFunc(registries, func(r executor.Registry) bool { return r.Host == host })
 		if i < 0 {
@@ -260,6 +271,9 @@ func (f *buildFlags) run(c *cobra.Command, t terminal, contextDir string) error 
 	if err := f.docker.look(c, t); err != nil {
 		return err
 	}
+	if err := checkPlatforms("platform", f.platforms); err != nil {
+		return err
+	}
 	f.platforms = normalPlatforms(f.platforms)
 	f.dockerOutputs()
 	if f.docker.quiet || f.progress == "none" {
@@ -288,6 +302,14 @@ func (f *buildFlags) run(c *cobra.Command, t terminal, contextDir string) error 
 	}
 	if err := f.holdsPlatforms(outputs); err != nil {
 		return err
+	}
+	if contextDir == "" {
+		return usageError{errors.New("the context has no name\n  hint: write . for this directory")}
+	}
+	for _, tag := range f.tags {
+		if err := executor.CheckName(tag); err != nil {
+			return usageError{fmt.Errorf("--tag: %w", err)}
+		}
 	}
 	if f.push && len(f.tags) == 0 {
 		return usageError{errors.New("--push needs a name\n  hint: add -t REGISTRY/NAME:TAG")}

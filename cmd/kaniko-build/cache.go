@@ -36,6 +36,9 @@ func (f *cacheFlags) add(c *cobra.Command) {
 // of is the cache of an image for which the manifest has base, nil without one.
 func (f *cacheFlags) of(c *cobra.Command, base *schema.Cache) (*executor.Cache, error) {
 	set := func(name string) bool { return c.Flags().Changed(name) }
+	if set("cache-ttl") && f.ttl <= 0 {
+		return nil, usageError{fmt.Errorf("--cache-ttl %s lets nothing count\n  hint: write a time such as 72h, or --cache=false", f.ttl)}
+	}
 	out := executor.Cache{Run: true, Copy: true}
 	write := schema.WriteAuto
 	switch {
@@ -51,9 +54,6 @@ func (f *cacheFlags) of(c *cobra.Command, base *schema.Cache) (*executor.Cache, 
 		out.Repo = f.repo
 	}
 	if set("cache-ttl") {
-		if f.ttl <= 0 {
-			return nil, usageError{fmt.Errorf("--cache-ttl %s lets nothing count\n  hint: write a time such as 72h, or --cache=false", f.ttl)}
-		}
 		out.TTL = f.ttl
 	}
 	if set("cache-run-layers") {

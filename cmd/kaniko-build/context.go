@@ -57,6 +57,12 @@ func (f *contextFlags) run(ctx context.Context, t terminal, dir string) error {
 	if strings.Contains(dir, "://") {
 		return usageError{fmt.Errorf("%s is no directory\n  hint: what lies elsewhere is packed already", dir)}
 	}
+	if dir == "" {
+		return usageError{errors.New("the context has no name\n  hint: write . for this directory")}
+	}
+	if err := checkPlatforms("platform", f.platforms); err != nil {
+		return err
+	}
 	if f.platforms = normalPlatforms(f.platforms); len(f.platforms) > 1 {
 		return usageError{fmt.Errorf("an archive has the files for one platform, not for %s\n  hint: pack one for each", strings.Join(f.platforms, " and "))}
 	}

@@ -99,17 +99,17 @@ platforms whole, with what is stated about it; the others get that for one platf
 		Example: "  kaniko-build load registry.example.com/shop/api\n  kaniko-build load --to podman registry.example.com/shop/api",
 		Args:    exactly(1, "one image"),
 		RunE: func(c *cobra.Command, args []string) error {
-			e, err := findEngine(c.Context(), to)
-			if err != nil {
-				return err
-			}
 			return withStored(c.Context(), args[0], func(ctx context.Context, s *executor.Stored) error {
+				e, err := findEngine(ctx, to)
+				if err != nil {
+					return err
+				}
 				return e.give(ctx, t, s, platform)
 			})
 		},
 	}
 	c.Flags().StringVar(&to, "to", "", "docker, podman, containerd or k8s.io (default: the first that answers)")
-	c.Flags().StringVar(&platform, "platform", "", "of an image for several, OS/ARCH[/VARIANT] (default: all where the engine holds them, else this machine's)")
+	c.Flags().Var((*platformValue)(&platform), "platform", "of an image for several, OS/ARCH[/VARIANT] (default: all where the engine holds them, else this machine's)")
 	return c
 }
 

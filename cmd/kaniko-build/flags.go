@@ -33,12 +33,26 @@ func fromEnvironment(c *cobra.Command) error {
 		}
 		for _, v := range values {
 			if err := c.Flags().Set(f.Name, v); err != nil {
-				errs = append(errs, usageError{fmt.Errorf("%s=%q: %w\n  hint: it stands for --%s", name, text, errors.Unwrap(err), f.Name)})
+				errs = append(errs, usageError{fmt.Errorf("%s=%q: %s\n  hint: it stands for --%s", name, text, wanted(f, errors.Unwrap(err)), f.Name)})
 				return
 			}
 		}
 	})
 	return errors.Join(errs...)
+}
+
+// wanted says what the value of a flag looks like. err is what the flag says of one that
+// does not; where that is of Go's parsers, it says nothing to users.
+func wanted(f *pflag.Flag, err error) string {
+	switch f.Value.Type() {
+	case "int", "int64", "uint":
+		return "write a whole number"
+	case "bool":
+		return "write true or false"
+	case "duration":
+		return "write a time, such as 90s, 5m or 336h"
+	}
+	return err.Error()
 }
 
 // keysOf are the keys of targets that flags stand for.

@@ -136,7 +136,10 @@ func execute() int {
 	case dropin.IsHelper(name):
 		root = kaniko(t).Helper(name)
 	}
-	err := root.ExecuteContext(ctx)
+	err := misnamed(root, os.Args[1:])
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
 	if err != nil && errors.Is(context.Cause(ctx), errInterrupted) {
 		err = errInterrupted
 	}

@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -50,7 +52,15 @@ With --affected only targets count that a change affects.`,
 func (f *matrixFlags) run(c *cobra.Command, t terminal, selection []string) error {
 	write := map[string]func(io.Writer, []plan.Job) error{"github": githubMatrix, "gitlab": f.gitlabJobs}[f.format]
 	if write == nil {
+		if f.format == "" {
+			return usageError{errors.New("ci-matrix needs to know the CI\n  hint: write --format github or --format gitlab")}
+		}
 		return usageError{fmt.Errorf("no format %q: write --format github or --format gitlab", f.format)}
+	}
+	for _, flag := range []string{"image", "apply"} {
+		if f.format == "github" && c.Flags().Changed(flag) && os.Getenv(flagVariable(flag)) == "" {
+			return usageError{fmt.Errorf("--%s is for --format gitlab: github's jobs are written in the workflow\n  hint: leave it out", flag)}
+		}
 	}
 	w, err := f.read(c.Context())
 	if err != nil {

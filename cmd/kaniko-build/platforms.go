@@ -24,6 +24,46 @@ func normalPlatforms(list []string) (out []string) {
 	return out
 }
 
+// platformValue is a flag for one platform.
+type platformValue string
+
+func (p *platformValue) Set(text string) error {
+	if err := checkPlatform(text); err != nil {
+		return err
+	}
+	*p = platformValue(text)
+	return nil
+}
+
+func (p *platformValue) String() string { return string(*p) }
+
+func (p *platformValue) Type() string { return "string" }
+
+// checkPlatform refuses what is no platform, and what is a known one misspelt.
+func checkPlatform(text string) error {
+	near, ok := schema.CheckPlatform(schema.NormalPlatform(text))
+	switch {
+	case ok:
+		return nil
+	case near != "":
+		return fmt.Errorf("no such platform: did you mean %q?", near)
+	}
+	return errors.New("write OS/ARCH[/VARIANT], such as linux/amd64")
+}
+
+// checkPlatforms is checkPlatform for the values of a flag that has many.
+func checkPlatforms(flag string, list []string) error {
+	for _, p := range list {
+		if p == "" {
+			continue
+		}
+		if err := checkPlatform(p); err != nil {
+			return usageError{fmt.Errorf("--%s %q: %w", flag, p, err)}
+		}
+	}
+	return nil
+}
+
 // several is what a build for more than one platform consists of: a node for each,
 // and the index that joins them and has the names, as targets of a manifest are built.
 type several struct {

@@ -98,4 +98,4 @@ func clusterHere(ctx context.Context) (cluster, bool) {
 	return cluster{w.manifest.Runner}, w.manifest.Runner.Type == "kubernetes"
 }
 
-var errNoDoctor = errors.New("--runner: doctor asks about local and kubernetes")
+var errNoDoctor = errors.New("doctor asks about the runners local and kubernetes\n  hint: of docker, docker info tells whether it runs")

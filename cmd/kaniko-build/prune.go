@@ -168,7 +168,6 @@ after themselves, sparing what they have used.`,
 	fl.BoolVar(&f.dryRun, "dry-run", false, "only show what would go")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "list every thing")
 	fl.StringVarP(&f.output, "output", "o", f.output, "table or json")
-	c.MarkFlagsMutuallyExclusive("keep-for", "older-than")
 	return c
 }
 
@@ -183,6 +182,15 @@ func kindNames() []string {
 }
 
 func (f *pruneFlags) policy(c *cobra.Command) (executor.PrunePolicy, error) {
+	set := func(name string) bool { return c.Flags().Changed(name) }
+	if set("keep-for") && set("older-than") {
+		return executor.PrunePolicy{}, usageError{errors.New("--keep-for and --older-than say the same\n  hint: leave one of both out")}
+	}
+	for flag, d := range map[string]time.Duration{"keep-for": f.keepFor, "older-than": f.olderThan} {
+		if set(flag) && d <= 0 {
+			return executor.PrunePolicy{}, usageError{fmt.Errorf("--%s %s spares nothing\n  hint: write a time such as 336h, or --all", flag, d)}
+		}
+	}
 	p := executor.PrunePolicy{KeepFor: max(f.keepFor, f.olderThan), All: f.all}
 	for flag, to := range map[string]*int64{"max-size": &p.MaxSize, "max-cache-size": &p.MaxCaches, "max-cache-each": &p.MaxEachCache} {
 		v := c.Flags().Lookup(flag).Value.String()
@@ -200,9 +208,6 @@ func (f *pruneFlags) policy(c *cobra.Command) (executor.PrunePolicy, error) {
 			return p, usageError{fmt.Errorf("no kind %q\n  hint: choose of %s", k, strings.Join(kindNames(), ", "))}
 		}
 		p.Kinds = append(p.Kinds, executor.ThingKind(k))
-	}
-	if p.KeepFor < 0 {
-		return p, usageError{errors.New("--keep-for is negative")}
 	}
 	if p.KeepFor == 0 && p.MaxSize == 0 && p.MaxCaches == 0 && p.MaxEachCache == 0 && !p.All {
 		p.KeepFor = defaultKeepFor
@@ -351,6 +356,7 @@ func shut(ctx context.Context, x *executor.Executor, limit int64, err error) err
 // parseSize reads a number of bytes: 500MB, 20GB and so on, of thousands, or of
 // 1024s as in GiB or Gi.
 func parseSize(s string) (int64, error) {
+	text := s
 	s = strings.TrimSpace(s)
 	i := strings.IndexFunc(s, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
 	unit := ""
@@ -362,11 +368,11 @@ func parseSize(s string) (int64, error) {
 		"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30, "TI": 1 << 40,
 	}[unit]
 	if !ok {
-		return 0, fmt.Errorf("no unit %q", unit)
+		return 0, fmt.Errorf("%q is no size: write 500MB, 8GB or 1.5GiB", text)
 	}
 	f, err := strconv.ParseFloat(s, 64)
 	if err != nil || f*factor >= 1<<62 {
-		return 0, fmt.Errorf("%q is no size", s)
+		return 0, fmt.Errorf("%q is no size: write 500MB, 8GB or 1.5GiB", text)
 	}
 	return int64(f * factor), nil
 }

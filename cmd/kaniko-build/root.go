@@ -7,13 +7,16 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"kaniko-build/cmd/kaniko-build/internal/dropin"
 	"kaniko-build/cmd/kaniko-build/internal/tty"
 	"kaniko-build/executor"
 	"kaniko-build/executor/runner/local"
+	"kaniko-build/schema/diag"
 )
 
 // errReported ends a command whose failure has been shown already.
@@ -71,18 +74,92 @@ interrupted.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.SuggestionsMinimumDistance = 2
+	c.SetHelpCommand(newHelp(c))
 	c.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return fromEnvironment(c) }
 	c.SetIn(t.in)
 	c.SetOut(t.out)
 	c.SetErr(t.err)
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		var wrong *pflag.InvalidValueError
+		if errors.As(err, &wrong) {
+			err = fmt.Errorf("--%s %q: %s", wrong.GetFlag().Name, wrong.GetValue(), wanted(wrong.GetFlag(), errors.Unwrap(err)))
+		}
 		return usageError{fmt.Errorf("%w\n  hint: %s --help shows the flags", err, c.CommandPath())}
 	})
 	c.AddCommand(newApply(t), newWatch(t), newPlan(t), newGraph(t), newMatrix(t), newPrint(t), newExplainKey(t), newBuild(t), newContext(t), newCheck(t), newImages(t), newDu(t), newPrune(t), newDoctor(t), newVersion(t))
 	c.AddCommand(storedCommands(t)...)
 	c.AddCommand(newServe(t), newInit(t), newLogin(t), newLogout(t), newMan(t))
 	c.AddCommand(kaniko(t).Executor(), kaniko(t).Warmer(), newNode(), newPod(t))
+	c.InitDefaultHelpCmd() // cobra makes both when they have to run, which is too late to look at their arguments
+	c.InitDefaultCompletionCmd()
+	refuseArguments(c)
 	return c
+}
+
+// newHelp is cobra's command of that name, which answers a command that there is not
+// with the help of the program, and says that all went well.
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Show the help of a command",
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+			if c, _, err := root.Find(args); err == nil {
+				for _, sub := range c.Commands() {
+					if sub.IsAvailableCommand() {
+						names = append(names, sub.Name())
+					}
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		Example: "  kaniko-build help apply",
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, rest, err := root.Find(args)
+			if err == nil && c == root && len(rest) > 0 {
+				err = root.Args(root, rest)
+			}
+			if err != nil {
+				return err
+			}
+			c.InitDefaultHelpFlag()
+			return c.Help()
+		},
+	}
+}
+
+// refuseArguments makes what cobra's own commands say of arguments a mistake on the
+// command line, and completion one of those that it has no shell for.
+func refuseArguments(root *cobra.Command) {
+	for _, c := range root.Commands() {
+		if c.Name() != "completion" {
+			continue
+		}
+		c.Args = func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("no shell %q\n  hint: choose bash, fish, powershell or zsh", args[0])}
+			}
+			return nil
+		}
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		for _, shell := range c.Commands() {
+			shell.Args = noArgs
+		}
+	}
+}
+
+// misnamed is the error of a command line that asks for the help of a command that
+// there is not: cobra looks at --help first, and at the name never.
+func misnamed(root *cobra.Command, args []string) error {
+	c, rest, err := root.Find(args)
+	if err != nil || c != root || root.Name() != "kaniko-build" { // kaniko's programs are roots, too, by their names
+		return nil
+	}
+	for _, a := range rest {
+		if !strings.HasPrefix(a, "-") {
+			return root.Args(root, []string{a})
+		}
+	}
+	return nil
 }
 
 func newVersion(t terminal) *cobra.Command {
@@ -109,9 +186,14 @@ func newVersion(t terminal) *cobra.Command {
 
 func noArgs(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s takes no arguments, got %q", c.CommandPath(), args[0])}
+		return usageError{fmt.Errorf("%s takes no arguments, and got %q", commandName(c), args[0])}
 	}
 	return nil
+}
+
+// commandName is how a command is called, without the program.
+func commandName(c *cobra.Command) string {
+	return strings.TrimPrefix(c.CommandPath(), c.Root().Name()+" ")
 }
 
 // stateDir is the store's directory: KANIKO_BUILD_STATE, else a folder of the
@@ -122,7 +204,7 @@ func stateDir() (string, error) {
 	}
 	d, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("find the cache folder: %w\n  hint: set KANIKO_BUILD_STATE to a directory of yours", err)
+		return "", &diag.Problem{What: "there is no place for the store: HOME and XDG_CACHE_HOME are not set", Hint: "set KANIKO_BUILD_STATE to a directory of yours"}
 	}
 	return filepath.Join(d, "kaniko-build"), nil
 }

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"errors"
 	"os"
 	"path"
 	"strconv"
@@ -145,7 +145,7 @@ type sizeFlag int64
 func (s *sizeFlag) Set(text string) error {
 	n, err := parseSize(text)
 	if err == nil && n <= 0 {
-		err = fmt.Errorf("%q is no size", text)
+		err = errors.New("write a size above zero, such as 8GB or 8GiB")
 	}
 	*s = sizeFlag(n)
 	return err

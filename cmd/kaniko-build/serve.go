@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,14 +40,17 @@ set they need that as their password.`,
 
 // serve answers on addr until ctx ends.
 func serve(ctx context.Context, t terminal, addr string, h http.Handler) error {
-	host, _, err := net.SplitHostPort(addr)
+	host, port, err := net.SplitHostPort(addr)
+	if _, bad := strconv.ParseUint(port, 10, 16); err == nil && bad != nil {
+		return usageError{fmt.Errorf("--listen %q: %q is no port\n  hint: write 127.0.0.1:PORT, with a port from 0 to 65535", addr, port)}
+	}
 	if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return usageError{fmt.Errorf("--listen %q is no loopback address\n  hint: write 127.0.0.1:PORT", addr)}
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return fmt.Errorf("--listen %s: %w", addr, err)
 	}
 	fmt.Fprintf(t.err, "serving the store at %s\n", l.Addr())
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}

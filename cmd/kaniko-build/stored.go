@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -43,14 +44,18 @@ func withStored(ctx context.Context, name string, fn func(context.Context, *exec
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) != n {
-			return usageError{fmt.Errorf("%s takes %s, got %d arguments", c.CommandPath(), what, len(args))}
+			got := "none"
+			if len(args) > 0 {
+				got = strconv.Itoa(len(args))
+			}
+			return usageError{fmt.Errorf("%s takes %s, and got %s\n  hint: %s", commandName(c), what, got, c.UseLine())}
 		}
 		return nil
 	}
 }
 
 func platformFlag(c *cobra.Command, to *string) {
-	c.Flags().StringVar(to, "platform", "", "of an image for several, OS/ARCH[/VARIANT] (default: this machine's)")
+	c.Flags().Var((*platformValue)(to), "platform", "of an image for several, OS/ARCH[/VARIANT] (default: this machine's)")
 }
 
 func newInspect(t terminal) *cobra.Command {
@@ -161,7 +166,9 @@ come, until prune removes it.`,
 					if err := s.Untag(); err != nil {
 						return err
 					}
-					fmt.Fprintln(t.out, s.Name)
+					if _, err := fmt.Fprintln(t.out, s.Name); err != nil {
+						return err
+					}
 				}
 				return nil
 			})
@@ -179,10 +186,13 @@ about it in its index: provenance, packages. push, save and tag keep that.`,
 		Example: "  kaniko-build pull registry.example.com/shop/api",
 		Args:    exactly(1, "one image"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := executor.CheckReference(args[0]); err != nil {
+				return err
+			}
 			return withStore(c.Context(), f, func(ctx context.Context, x *executor.Executor) error {
 				s, notes, err := x.Pull(ctx, args[0], platform)
 				if err != nil {
-					return err
+					return failedWork{err}
 				}
 				for _, n := range notes {
 					fmt.Fprintln(t.err, "note:", n)
@@ -207,14 +217,21 @@ func newPushImage(t terminal) *cobra.Command {
 			}
 			return withStored(c.Context(), args[0], func(ctx context.Context, s *executor.Stored) error {
 				names := args[1:]
+				for _, n := range names {
+					if err := executor.CheckName(n); err != nil {
+						return err
+					}
+				}
 				if _, err := s.Push(ctx, names...); err != nil {
-					return err
+					return failedWork{err}
 				}
 				if len(names) == 0 {
 					names = []string{s.Name}
 				}
 				for _, n := range names {
-					fmt.Fprintf(t.out, "%s@%s\n", n, s.Manifest.Digest)
+					if _, err := fmt.Fprintf(t.out, "%s@%s\n", n, s.Manifest.Digest); err != nil {
+						return err
+					}
 				}
 				return nil
 			})
@@ -266,6 +283,9 @@ func newUnpack(t terminal) *cobra.Command {
 		Example: "  kaniko-build unpack registry.example.com/shop/api rootfs",
 		Args:    exactly(2, "an image and a directory"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if args[1] == "" {
+				return usageError{errors.New("the directory has no name\n  hint: write . for this one")}
+			}
 			return t.export(c, args[0], platform, executor.Output{Type: "local", Dest: args[1]})
 		},
 	}

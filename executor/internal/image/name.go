@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -35,6 +36,12 @@ func ParseName(ref string) (Name, error) {
 		}
 	}
 	rest, digest, hasDigest := strings.Cut(ref, "@")
+	if scheme, _, ok := strings.Cut(rest, "://"); ok {
+		return bad(fmt.Errorf("it begins with %s://", scheme))
+	}
+	if path := pathOf(rest); path != strings.ToLower(path) {
+		return bad(errors.New("its path is not in lower case"))
+	}
 	n := Name{}
 	if hasDigest {
 		d, err := name.NewDigest(ref, name.WeakValidation)
@@ -57,13 +64,21 @@ func ParseName(ref string) (Name, error) {
 	if n.Host == name.DefaultRegistry {
 		n.Host = "docker.io"
 	}
-	if n.Repo != strings.ToLower(n.Repo) {
-		return bad(fmt.Errorf("its path is not in lower case"))
-	}
 	if !hostForm.MatchString(n.Host) || !repoForm.MatchString(n.Repo) {
 		return bad(fmt.Errorf("its host or path is malformed"))
 	}
 	return n, nil
+}
+
+// pathOf is a reference without host and tag.
+func pathOf(ref string) string {
+	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
+		ref = ref[:i]
+	}
+	if host, path, ok := strings.Cut(ref, "/"); ok && (strings.ContainsAny(host, ".:") || host == "localhost") {
+		return path
+	}
+	return ref
 }
 
 // Context is the name without tag and digest.

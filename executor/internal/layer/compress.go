@@ -65,6 +65,9 @@ func (c Compression) Normal() (Compression, error) {
 		return c, fmt.Errorf("compression %q is not known: gzip, zstd and none are", c.Type)
 	}
 	if c.Level < low || c.Level > high {
+		if high == 0 {
+			return c, fmt.Errorf("compression %s has no levels, and %d is given", c.Type, c.Level)
+		}
 		return c, fmt.Errorf("%s has no compression level %d: %d to %d are possible", c.Type, c.Level, low, high)
 	}
 	return c, nil
