@@ -24,7 +24,7 @@ type Draft struct {
 	Groups     []Group
 	Profiles   []Profile
 	Push       bool // every target is pushed
-	Runner     []Entry
+	Cluster    *Cluster
 
 	Notes     []Note
 	Evaluated int // texts that say what the source made of its defaults, and not how
@@ -105,9 +105,22 @@ type Group struct {
 
 // Profile changes targets by name.
 type Profile struct {
-	Name    string
-	When    string // condition; "" is never by itself
-	Targets []Target
+	Name     string
+	When     string // condition; "" is never by itself
+	Defaults *Target
+	Targets  []Target
+	Push     bool
+	Local    bool // nodes run on this machine, whatever the manifest says
+	Cluster  *Cluster
+}
+
+// Cluster is where pods build.
+type Cluster struct {
+	Namespace      Text
+	ServiceAccount Text
+	Labels         []Entry // that a node must have
+	Platforms      []string
+	Tolerations    [][]Entry
 }
 
 // Target is a target or a template.

@@ -3,6 +3,7 @@ package importer
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -84,20 +85,29 @@ func (d *Draft) Write(w io.Writer) error {
 		}
 		one := mapping()
 		one.text("when", p.When)
+		if p.Defaults != nil {
+			one.some("defaults", p.Defaults.node())
+		}
 		one.some("targets", changes)
+		if p.Push {
+			one.add("run", pushes())
+		}
+		switch {
+		case p.Local:
+			runner := mapping()
+			runner.text("type", "local")
+			one.add("runner", runner)
+		case p.Cluster != nil:
+			one.add("runner", p.Cluster.node())
+		}
 		profiles.add(p.Name, one)
 	}
 	doc.some("profiles", profiles)
 	if d.Push {
-		run := mapping()
-		run.add("push", truth(true))
-		doc.add("run", run)
+		doc.add("run", pushes())
 	}
-	if len(d.Runner) > 0 {
-		runner := mapping()
-		runner.text("type", "kubernetes")
-		runner.entries("kubernetes", d.Runner)
-		doc.add("runner", runner)
+	if d.Cluster != nil {
+		doc.add("runner", d.Cluster.node())
 	}
 	for i := 3; i < len(doc.Content); i += 2 {
 		if section := (node{doc.Content[i]}); section.Kind == yaml.MappingNode {
@@ -113,6 +123,44 @@ func (d *Draft) Write(w io.Writer) error {
 	}
 	return enc.Close()
 }
+
+func pushes() node {
+	n := mapping()
+	n.add("push", truth(true))
+	return n
+}
+
+func (c Cluster) node() node {
+	pods := mapping()
+	pods.value("namespace", c.Namespace)
+	pods.value("serviceAccount", c.ServiceAccount)
+	if len(c.Labels) > 0 {
+		selector := mapping()
+		for _, platform := range c.Platforms {
+			labels := slices.Clone(c.Labels)
+			if _, arch, _ := strings.Cut(platform, "/"); !slices.ContainsFunc(labels, func(e Entry) bool { return e.Key == archLabel }) {
+				arch, _, _ = strings.Cut(arch, "/")
+				labels = append(labels, Entry{Key: archLabel, Text: Plain(arch)})
+			}
+			selector.add(platform, entries(labels))
+		}
+		pods.add("nodeSelector", selector)
+	}
+	if len(c.Tolerations) > 0 {
+		list := sequence()
+		for _, t := range c.Tolerations {
+			list.push(entries(t))
+		}
+		pods.add("tolerations", list)
+	}
+	n := mapping()
+	n.text("type", "kubernetes")
+	n.some("kubernetes", pods)
+	return n
+}
+
+// archLabel is the one that the runner asks for where no labels are given.
+const archLabel = "kubernetes.io/arch"
 
 func (v Var) node() node {
 	n := mapping()

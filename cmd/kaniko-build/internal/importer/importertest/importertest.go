@@ -70,8 +70,11 @@ func shown(t *testing.T, d *importer.Draft) []byte {
 	fsys := fstest.MapFS{"kaniko-build.yaml": {Data: b.Bytes()}}
 	at := time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
 	git := func(fact string) (string, error) { return "v1.0.0", nil }
-	if _, err := schema.Parse(fsys, "kaniko-build.yaml", schema.Options{WorkspaceName: "shop", Git: git, Now: at, LookupEnv: os.LookupEnv}); err != nil {
-		t.Errorf("the manifest is not one: %v", err)
+	for _, profile := range append([]importer.Profile{{Name: "none"}}, d.Profiles...) {
+		o := schema.Options{WorkspaceName: "shop", Git: git, Now: at, LookupEnv: os.LookupEnv, Profiles: []string{profile.Name}}
+		if _, err := schema.Parse(fsys, "kaniko-build.yaml", o); err != nil {
+			t.Errorf("the manifest is not one with profile %s: %v", profile.Name, err)
+		}
 	}
 	fmt.Fprintf(&b, "--- %d evaluated\n", d.Evaluated)
 	for _, n := range d.Sorted() {

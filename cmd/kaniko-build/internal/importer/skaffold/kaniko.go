@@ -174,7 +174,7 @@ func (p *project) field(t *importer.Target, pair importer.Pair, host string, env
 		p.env(t, v)
 	case "volumeMounts":
 		for _, m := range v.Items() {
-			p.draft.Drop(m.Pos(), "RUN --mount=type=secret or type=cache brings it to a step", "image %q: kaniko.volumeMounts %s, which steps would see", t.Name, m.Get("mountPath").Text())
+			p.draft.Drop(m.Pos(), "RUN --mount=type=secret or type=cache brings it to a step", "image %q: kaniko.volumeMounts %s, which steps would see", t.Name, strings.Join(append(m.Get("mountPath").Texts(), m.Get("mountpath").Texts()...), ""))
 		}
 	default:
 		switch {

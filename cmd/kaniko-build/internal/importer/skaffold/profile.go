@@ -1,6 +1,7 @@
 package skaffold
 
 import (
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -61,16 +62,39 @@ func (p *project) artifacts(c config, profile importer.YAML) []importer.YAML {
 func (p *project) profile(c config, profile importer.YAML, base map[string]importer.Target) {
 	name, build := importer.Name(profile.Get("name").Text()), profile.Get("build")
 	list := p.artifacts(c, profile)
-	policy := p.tagPolicy(c.doc.At("build", "tagPolicy"))
-	if v := build.Get("tagPolicy"); v.Is() {
-		p.draft.Drop(v.Pos(), "", "profile %q: its tagPolicy", name)
-	}
-	for _, key := range []string{"cluster", "googleCloudBuild"} {
-		if v := build.Get(key); v.Is() {
-			p.draft.Tell(v.Pos(), "runner: says where nodes run", "profile %q: %s", name, key)
+	out := importer.Profile{Name: name, When: p.activation(name, profile.Get("activation")), Push: build.At("local", "push").True()}
+	for _, pair := range profile.Pairs() {
+		if pair.Value.Is() && slices.Contains(otherParts, pair.Key) && !c.doc.Get(pair.Key).Is() { // else it was told
+			p.draft.Drop(pair.Pos, "", "profile %q: %s: this program builds images", name, pair.Key)
 		}
 	}
-	out := importer.Profile{Name: name, When: p.activation(name, profile.Get("activation"))}
+	policy := p.tagPolicy(c.doc.At("build", "tagPolicy"))
+	own := build.Get("tagPolicy").Is()
+	var each importer.Target
+	out.Cluster, each = p.cluster(build)
+	if own {
+		policy = p.tagPolicy(build.Get("tagPolicy"))
+		if len(p.configs) == 1 {
+			each.Tags = orLatest(policy)
+		}
+	}
+	if !reflect.ValueOf(each).IsZero() {
+		out.Defaults = &each
+	}
+	if build.Get("local").Is() && p.draft.Cluster != nil {
+		out.Local = true
+	}
+	p.local(build)
+	if v := build.Get("googleCloudBuild"); v.Is() {
+		p.draft.Tell(v.Pos(), "runner: says where nodes run", "profile %q: googleCloudBuild", name)
+	}
+	for _, item := range build.Get("insecureRegistries").Items() {
+		p.insecure(item.Text())
+		p.draft.Tell(item.Pos(), "", "profile %q: registry %s is insecure without it too", name, item.Text())
+	}
+	if v := build.Get("platforms"); v.Is() {
+		c.doc = c.doc.With([]string{"build", "platforms"}, "add", v)
+	}
 	for _, a := range list {
 		p.name(a)
 		t, ok := p.artifact(c, a)
@@ -79,10 +103,11 @@ func (p *project) profile(c config, profile importer.YAML, base map[string]impor
 		}
 		old, known := base[t.Name]
 		given := old.Tags
-		if len(given) > 0 { // names of its own may be among them
+		if len(given) > 0 || own && len(p.configs) > 1 { // names of its own may be among them
 			given = orLatest(policy)
 		}
 		t.Tags = whole(given, policy, t.Tags)
+		t.CPU, t.Memory, t.Timeout = old.CPU, old.Memory, old.Timeout
 		if known {
 			t.Without(old)
 		}
@@ -90,17 +115,42 @@ func (p *project) profile(c config, profile importer.YAML, base map[string]impor
 			out.Targets = append(out.Targets, t)
 		}
 	}
-	if len(out.Targets) == 0 {
+	if len(p.draft.Targets) == 0 && len(out.Targets) > 0 { // nothing is built without it
+		p.only(out, base)
+		out.Targets = nil
+	}
+	if reflect.DeepEqual(out, importer.Profile{Name: name, When: out.When}) {
 		return
 	}
 	if i := slices.IndexFunc(p.draft.Profiles, func(old importer.Profile) bool { return old.Name == name }); i >= 0 {
 		p.draft.Profiles[i].Targets = append(p.draft.Profiles[i].Targets, out.Targets...)
-		if p.draft.Profiles[i].When == "" {
-			p.draft.Profiles[i].When = out.When
+		old := &p.draft.Profiles[i]
+		if old.When == "" {
+			old.When = out.When
 		}
+		if old.Defaults == nil {
+			old.Defaults = out.Defaults
+		}
+		if old.Cluster == nil {
+			old.Cluster = out.Cluster
+		}
+		old.Push, old.Local = old.Push || out.Push, old.Local || out.Local
 		return
 	}
 	p.draft.Profiles = append(p.draft.Profiles, out)
+}
+
+// only makes targets of the images of the first profile that has any, where none are
+// built without one: a manifest has targets.
+func (p *project) only(profile importer.Profile, base map[string]importer.Target) {
+	group := importer.Group{Name: p.names.Take(profile.Name)}
+	for _, t := range profile.Targets {
+		base[t.Name] = t
+		group.Targets = append(group.Targets, t.Name)
+		p.draft.Targets = append(p.draft.Targets, t)
+	}
+	p.draft.Groups = append(p.draft.Groups, group)
+	p.draft.Tell(profile.Targets[0].Pos, "", "profile %q: nothing is built without it there; here its images are targets, and group %q", profile.Name, group.Name)
 }
 
 // activation is the condition that turns a profile on: what it says of the

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -65,11 +66,39 @@ func Import(name string, text []byte, paths *importer.Paths, read ReadFile) (*im
 	for _, c := range p.configs {
 		p.config(c)
 	}
+	p.profiles()
 	if len(p.draft.Targets) == 0 {
 		return nil, &diag.Problem{Pos: diag.Pos{File: name}, What: "nothing is built by Docker or kaniko", Hint: "artifacts of other builders have no Dockerfile"}
 	}
-	p.profiles()
+	if c := p.draft.Cluster; c != nil {
+		c.Platforms = p.platforms()
+	}
+	for _, profile := range p.draft.Profiles {
+		if profile.Cluster != nil {
+			profile.Cluster.Platforms = p.platforms()
+		}
+	}
 	return p.draft, nil
+}
+
+// platforms are those that nodes may be for.
+func (p *project) platforms() []string {
+	var out []string
+	for _, t := range p.draft.Targets {
+		for _, one := range t.Platforms {
+			if _, _, ok := strings.Cut(one.Value, "/"); ok && !slices.Contains(out, one.Value) && !importer.HasReference(one.Value) {
+				out = append(out, one.Value)
+			}
+		}
+		if len(t.Platforms) == 0 { // that of who builds
+			for _, one := range []string{"linux/amd64", "linux/arm64"} {
+				if !slices.Contains(out, one) {
+					out = append(out, one)
+				}
+			}
+		}
+	}
+	return out
 }
 
 // file reads the configs of a file, required ones first; only those of some names
@@ -138,27 +167,36 @@ func (p *project) name(a importer.YAML) {
 	}
 }
 
+// ownParts are those of a config that are read, or say what it is.
+var ownParts = []string{"apiVersion", "kind", "metadata", "requires", "build", "profiles"}
+
 // parts of a config that are not about building.
 var otherParts = []string{"deploy", "test", "verify", "manifests", "portForward", "customActions", "resourceSelector"}
 
 func (p *project) config(c config) {
-	for _, key := range otherParts {
-		if v := c.doc.Get(key); v.Is() {
-			p.draft.Drop(v.Pos(), "", "%s: this program builds images", key)
+	for _, pair := range c.doc.Pairs() {
+		switch {
+		case !pair.Value.Is() || slices.Contains(ownParts, pair.Key):
+		case slices.Contains(otherParts, pair.Key):
+			p.draft.Drop(pair.Value.Pos(), "", "%s: this program builds images", pair.Key)
+		default:
+			p.draft.Drop(pair.Pos, "", "unknown key %q", pair.Key)
 		}
 	}
 	build := c.doc.Get("build")
 	tags := p.tagPolicy(build.Get("tagPolicy"))
 	policy := tags
-	p.environment(build)
-	if p.draft.Defaults == nil && len(p.configs) == 1 && len(tags) > 0 {
-		p.draft.Defaults = &importer.Target{Tags: tags}
-		tags = nil
+	each := p.environment(build)
+	if len(p.configs) == 1 {
+		defaults := each
+		defaults.Tags, tags, each = tags, nil, importer.Target{}
+		p.draft.Defaults = &defaults
 	}
 	list := build.Get("artifacts")
 	for _, a := range list.Items() {
 		if t, ok := p.artifact(c, a); ok {
 			t.Tags = whole(tags, policy, t.Tags)
+			t.CPU, t.Memory, t.Timeout = each.CPU, each.Memory, each.Timeout
 			p.draft.Targets = append(p.draft.Targets, t)
 		}
 	}
@@ -182,30 +220,47 @@ func orLatest(policy []importer.Tag) []importer.Tag {
 }
 
 // environment is where skaffold builds, and with which registries.
-func (p *project) environment(build importer.YAML) {
+func (p *project) environment(build importer.YAML) (each importer.Target) {
 	for _, item := range build.Get("insecureRegistries").Texts() {
 		p.insecure(item)
 	}
-	if local := build.Get("local"); local.Get("push").True() {
+	if build.At("local", "push").True() {
 		p.draft.Push = true
 	}
-	cluster := build.Get("cluster")
-	for _, pair := range cluster.Pairs() {
-		switch pair.Key {
-		case "namespace", "serviceAccount":
-			p.draft.Runner = append(p.draft.Runner, importer.Entry{Key: pair.Key, Text: p.template(pair.Value)})
-		case "dockerConfig", "pullSecretName", "pullSecret", "pullSecretPath", "pullSecretMountPath":
-			p.draft.Tell(pair.Pos, "kaniko-build login, or the docker config of this machine", "cluster.%s: credentials are those of who runs the program", pair.Key)
-		case "HTTP_PROXY", "HTTPS_PROXY":
-			p.draft.Tell(pair.Pos, "set it where the program runs; args: {"+pair.Key+": ...} for RUN", "cluster.%s: proxies are those of who runs the program", pair.Key)
-		case "concurrency", "randomPullSecret", "randomDockerConfigSecret", "timeout":
-			p.draft.Tell(pair.Pos, "", "cluster.%s has no counterpart", pair.Key)
-		default:
-			p.draft.Drop(pair.Pos, "", "cluster.%s", pair.Key)
-		}
+	var cluster *importer.Cluster
+	cluster, each = p.cluster(build)
+	switch {
+	case cluster == nil:
+	case p.draft.Cluster == nil:
+		p.draft.Cluster = cluster
+	case !reflect.DeepEqual(p.draft.Cluster, cluster):
+		p.draft.Drop(build.Get("cluster").Pos(), "a manifest has one runner", "cluster: that of another config is used")
 	}
+	p.local(build)
 	if g := build.Get("googleCloudBuild"); g.Is() {
 		p.draft.Drop(g.Pos(), "images are built where the program runs", "googleCloudBuild")
+	}
+	return each
+}
+
+// buildParts are the parts of build that are read.
+var buildParts = []string{"artifacts", "insecureRegistries", "tagPolicy", "platforms", "local", "cluster", "googleCloudBuild"}
+
+// local tells of what the engine on this machine would be told, and of what is not known.
+func (p *project) local(build importer.YAML) {
+	for _, pair := range build.Get("local").Pairs() {
+		switch pair.Key {
+		case "push":
+		case "concurrency":
+			p.draft.Tell(pair.Pos, "run: {jobs: N}", "local.concurrency: how much runs at once follows from the machine")
+		default:
+			p.draft.Tell(pair.Pos, "", "local.%s changes nothing here", pair.Key)
+		}
+	}
+	for _, pair := range build.Pairs() {
+		if !slices.Contains(buildParts, pair.Key) {
+			p.draft.Drop(pair.Pos, "", "build.%s", pair.Key)
+		}
 	}
 }
 
@@ -248,11 +303,11 @@ func (p *project) tagPolicy(v importer.YAML) []importer.Tag {
 			prefix := importer.Literal(pair.Value.Get("prefix").Text())
 			switch variant := pair.Value.Get("variant").Text(); variant {
 			case "CommitSha":
-				return []importer.Tag{plain(prefix + "${git.sha}")}
+				return []importer.Tag{plain(prefix + "${git.sha:-latest}")}
 			case "AbbrevCommitSha":
-				return []importer.Tag{plain(prefix + "${git.short}")}
+				return []importer.Tag{plain(prefix + "${git.short:-latest}")}
 			case "", "Tags":
-				tag, short := plain(prefix+"${git.tag}"), plain(prefix+"${git.short}")
+				tag, short := plain(prefix+"${git.tag}"), plain(prefix+"${git.short:-latest}")
 				tag.If, short.If = "git.tag != ''", "git.tag == ''"
 				return []importer.Tag{tag, short}
 			default:
