@@ -108,6 +108,7 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (done co
 	if iso.Elsewhere { // nothing of this machine is there
 		j.Keep, j.Stay, j.Lent, j.Ends = imagePlaces, imageDirs, nil, true
 	}
+	j.Passing = x.opts.Passing || iso.Afar
 	j.Memory = n.Resources.Memory
 	if x.of != nil || x.builtBefore(n) { // else nobody knows whether it will be built again
 		j.Pieces = n.pastID()

@@ -29,6 +29,7 @@ type job struct {
 	Stay         []string // directories that stay, emptied
 	Lent         []string // those of Keep that are read only by way of the host
 	Ends         bool     // see Site
+	Passing      bool     // the store is a container's, which ends with this node
 	Snapshots    snapshot.Mode
 	// Encode is how layers of the exported stage are compressed, and Epoch what
 	// their later times are set to (Unix seconds; nil leaves them).

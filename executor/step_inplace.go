@@ -88,8 +88,10 @@ func (c *core) openRoot() (closeRoot func() error, err error) {
 		if err != nil {
 			return nil, err
 		}
-		remove = temp.Remove
-		o = inplace.Options{Dir: filepath.Join(temp.Path, "root"), Hide: filepath.Join(temp.Path, "hide"), Make: c.maker, Mode: j.Snapshots}
+		if !j.Passing {
+			remove = temp.Remove
+		}
+		o = inplace.Options{Dir: filepath.Join(temp.Path, "root"), Hide: filepath.Join(temp.Path, "hide"), Ends: j.Passing, Make: c.maker, Mode: j.Snapshots}
 		for _, p := range j.Ignore {
 			o.Ignore = append(o.Ignore, filepath.Join(o.Dir, p))
 		}
