@@ -56,7 +56,7 @@ const afarTrailer = "Error"
 
 // afarJob is the answer to callJob: the job, and what its Runner is to know.
 type afarJob struct {
-	Job          json.RawMessage
+	Job          job
 	Keep, Ignore []string
 	Arches       []string
 }
@@ -242,7 +242,7 @@ func (s *server) afarCall(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err != nil:
 	case method == callJob:
-		reply, err = s.afarJob()
+		reply = s.afarJob()
 	case method == callBlob:
 		var l baseLayer
 		if err = json.Unmarshal(arg, &l); err == nil {
@@ -278,11 +278,10 @@ func (s *server) afarFile(ctx context.Context, method string, arg json.RawMessag
 	return reply, nil, err
 }
 
-func (s *server) afarJob() (afarJob, error) {
+func (s *server) afarJob() afarJob {
 	j := s.job
 	j.Ahead = false // nobody here sees a blob grow
-	b, err := json.Marshal(j)
-	return afarJob{Job: b, Keep: s.site.Keep, Ignore: s.site.Ignore, Arches: s.site.Arches}, err
+	return afarJob{Job: j, Keep: s.site.Keep, Ignore: s.site.Ignore, Arches: s.site.Arches}
 }
 
 // afarNotes takes notifications one by one.

@@ -21,16 +21,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kaniko-build/executor/internal/emulator"
-	"kaniko-build/executor/internal/sandbox"
 	"kaniko-build/executor/internal/store"
 	"kaniko-build/executor/internal/wire"
 )
 
 // ServeAfar is the outer process of a node afar, in the node's container: it has r start
-// the core there, with a store in dir, which it makes, and answers its calls by way of
-// conn, which a Runner of the kind Afar serves at the other end. What goes wrong is told
-// there too. It returns when the core has ended and conn may be closed.
-func ServeAfar(ctx context.Context, conn net.Conn, dir string, r Runner) error {
+// the core there, isolated as iso says, with a store in dir, which it makes, and answers
+// its calls by way of conn, which a Runner of the kind Afar serves at the other end. What
+// goes wrong is told there too. It returns when the core has ended and conn may be closed.
+//
+// iso has all ids: what is made with a single one others could not use.
+func ServeAfar(ctx context.Context, conn net.Conn, dir string, iso Isolation, r Runner) error {
 	watched := &closeTold{Conn: conn, closed: make(chan struct{})}
 	t := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return watched, nil }}
 	t.Protocols, t.HTTP2 = afarHTTP()
@@ -41,7 +42,7 @@ func ServeAfar(ctx context.Context, conn net.Conn, dir string, r Runner) error {
 	}
 	defer line.Close()
 	in := &inside{line: line, gone: watched.closed, sent: map[digest.Digest]*sentBlob{}, ahead: map[string]afarAnswer{}, files: map[string]string{}, arrived: make(chan struct{})}
-	err = in.serve(ctx, dir, r)
+	err = in.serve(ctx, dir, iso, r)
 	if err != nil {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelGrace)
 		defer cancel()
@@ -77,14 +78,15 @@ type sentBlob struct {
 	err  error
 }
 
-func (in *inside) serve(ctx context.Context, dir string, r Runner) (err error) {
+func (in *inside) serve(ctx context.Context, dir string, iso Isolation, r Runner) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var o afarJob
 	if _, err := in.call(ctx, callJob, nil, &o); err != nil {
 		return fmt.Errorf("ask for the job: %w", err)
 	}
-	if in.store, err = store.Open(dir, store.Options{Owner: os.Getuid()}); err != nil {
+	o.Job.Rung, o.Job.IDs, o.Job.Walk = iso.Rung, iso.IDs, iso.Walk // who made it could not know
+	if in.store, err = store.Open(dir, storeOptions(iso)); err != nil {
 		return err
 	}
 	temp, err := in.store.TempDir("ahead")
@@ -125,7 +127,7 @@ func (in *inside) serve(ctx context.Context, dir string, r Runner) (err error) {
 			foreign = append(foreign, arch)
 		}
 	}
-	node, err := r.Start(ctx, Isolation{Rung: sandbox.InPlace, IDs: sandbox.SameMap()}, Site{Store: dir, Keep: o.Keep, Ignore: o.Ignore, Arches: foreign, Ends: os.Getpid() == 1}, theirs)
+	node, err := r.Start(ctx, iso, Site{Store: dir, Keep: o.Keep, Ignore: o.Ignore, Arches: foreign, Ends: os.Getpid() == 1}, theirs)
 	if err != nil {
 		return errors.Join(err, theirs.Close(), c.Close())
 	}

@@ -167,6 +167,9 @@ func (x *Executor) runNode(ctx context.Context, n *Node, iso Isolation) (done co
 	if iso.Afar {
 		at.Node, at.Platform, at.Arches = n.ID, platforms.Format(n.program.Platform), n.runs()
 		at.Tell = func(text string) { x.opts.Sink(Event{Node: n.ID, Kind: Waiting, Time: time.Now(), Text: text}) }
+		at.Placed = func(text, why string) {
+			x.opts.Sink(Event{Node: n.ID, Kind: Placed, Time: time.Now(), Text: text, Why: why})
+		}
 		exit, err = x.startAfar(ctx, s, at), nil
 	} else {
 		exit, serveErr, err = x.startHere(ctx, s, iso, at)

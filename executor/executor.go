@@ -116,9 +116,11 @@ type Site struct {
 	Resources Resources // of the node, for who can make limits of them
 
 	// Of Isolation.Afar, where Arches are those of all RUNs: the node's name, the
-	// platform of its image, and whom to tell what is waited for.
+	// platform of its image, and whom to tell what is waited for, and once where it is
+	// built: why is what a better isolation lacks there.
 	Node, Platform string
 	Tell           func(text string)
+	Placed         func(text, why string)
 }
 
 // Container is a started core.
@@ -226,12 +228,7 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 		}
 	}
 	slices.Sort(o.IgnorePaths)
-	so := store.Options{Owner: os.Getuid()}
-	if uid, ok := iso.IDs.HostUID(0); ok && int(uid) != os.Getuid() && !iso.Afar {
-		gid, _ := iso.IDs.HostGID(0) // both maps have a root
-		so.NodeOwner = &[2]int{int(uid), int(gid)}
-	}
-	st, err2 := store.Open(o.State, so)
+	st, err2 := store.Open(o.State, storeOptions(iso))
 	if err2 != nil {
 		return nil, err2
 	}
@@ -254,6 +251,16 @@ func Open(ctx context.Context, o Options) (*Executor, error) {
 		return nil, errors.Join(err, st.Close())
 	}
 	return x, nil
+}
+
+// storeOptions are those of a store that nodes with this isolation write into.
+func storeOptions(iso Isolation) store.Options {
+	o := store.Options{Owner: os.Getuid()}
+	if uid, ok := iso.IDs.HostUID(0); ok && int(uid) != os.Getuid() && !iso.Afar {
+		gid, _ := iso.IDs.HostGID(0) // both maps have a root
+		o.NodeOwner = &[2]int{int(uid), int(gid)}
+	}
+	return o
 }
 
 // full tells whether nodes have a full range of ids, or none are started.

@@ -144,6 +144,7 @@ const (
 	StepFailed  Kind = "step-failed"
 	Log         Kind = "log"        // Data holds whole lines of a step's output
 	Waiting     Kind = "waiting"    // for another process that does the same work; Text names it
+	Placed      Kind = "placed"     // on another machine: Text says where, and how RUNs are isolated there; Why what a better isolation lacks
 	Pulling     Kind = "pulling"    // Text is the reference; Total and Done in bytes
 	Walked      Kind = "walked"     // all files of the root were looked at, to find what a RUN changed; Total of them
 	CacheMiss   Kind = "cache-miss" // Text says why an entry of Request.Cache cannot be used; the step is executed

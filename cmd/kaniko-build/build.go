@@ -20,6 +20,7 @@ import (
 	"kaniko-build/cmd/kaniko-build/internal/secretflag"
 	"kaniko-build/executor"
 	"kaniko-build/executor/runner/docker"
+	"kaniko-build/executor/runner/kubernetes"
 	"kaniko-build/executor/runner/local"
 	"kaniko-build/schema/diag"
 )
@@ -137,7 +138,12 @@ func (f *runFlags) open(ctx context.Context, sink executor.Sink, registries []ex
 	case "docker":
 		runner = &docker.Runner{Image: f.image}
 	case "kubernetes":
-		runner = f.cluster.runner(f.image)
+		if f.isolation != "" && !slices.Contains(kubernetes.Rungs(), f.isolation) {
+			return nil, usageError{fmt.Errorf("no isolation %q for pods: choose %s", f.isolation, strings.Join(kubernetes.Rungs(), " or "))}
+		}
+		pods := f.cluster.runner(f.image)
+		pods.Rung = f.isolation
+		runner = pods
 	default:
 		return nil, usageError{fmt.Errorf("no runner %q: choose local, docker or kubernetes", f.runner)}
 	}

@@ -47,7 +47,8 @@ func newDoctor(t terminal) *cobra.Command {
 		Long: `Say what kind of isolation this machine gives, and what would give a better one.
 
 Where the manifest has images built in pods, or with --runner kubernetes, it says
-whether the cluster can be reached, and which rights in it are missing.`,
+whether the cluster can be reached, which rights in it are missing, and, by a pod that
+it starts and deletes, what kind of isolation pods give.`,
 		Example: "  kaniko-build doctor\n  kaniko-build doctor --runner kubernetes",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,7 +24,7 @@ const podJobs = 32
 
 // newPod is what runs in the pods of the runner kubernetes.
 func newPod(t terminal) *cobra.Command {
-	attach := false
+	attach, rung := false, ""
 	c := &cobra.Command{
 		Use: kubernetes.Command, Short: "Build a node in this pod, for a runner", Hidden: true,
 		Args: noArgs,
@@ -30,10 +32,11 @@ func newPod(t terminal) *cobra.Command {
 			if attach {
 				return kubernetes.Attach(c.Context(), t.in, t.out)
 			}
-			return kubernetes.Serve(c.Context(), version)
+			return kubernetes.Serve(c.Context(), version, rung)
 		},
 	}
 	c.Flags().BoolVar(&attach, strings.TrimPrefix(kubernetes.AttachFlag, "--"), false, "connect standard input and output with the build")
+	c.Flags().StringVar(&rung, strings.TrimPrefix(kubernetes.RungFlag, "--"), "", "how RUN steps are isolated: "+strings.Join(kubernetes.Rungs(), " or ")+" (default: the best there is)")
 	return c
 }
 
@@ -61,7 +64,8 @@ func (c cluster) runner(image string) *kubernetes.Runner {
 	return r
 }
 
-// doctor tells whether the cluster can be reached, and which rights are missing.
+// doctor tells whether the cluster can be reached, which rights are missing, and how RUNs
+// are isolated in a pod.
 func (c cluster) doctor(ctx context.Context, t terminal) error {
 	found, err := c.runner("").Report(ctx)
 	if found.Server != "" {
@@ -85,8 +89,23 @@ func (c cluster) doctor(ctx context.Context, t terminal) error {
 	if len(found.Missing) > 0 {
 		return &executor.MachineError{What: fmt.Sprintf("this user may not do all that builds need in namespace %s", found.Namespace), Remedy: "examples/kubernetes/role.yaml gives these rights, and no others"}
 	}
+	r := c.runner("")
+	r.StartTimeout = cmp.Or(r.StartTimeout, doctorTime)
+	got, err := r.Try(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(t.out, "isolation  %s, in a pod that was started\n", got)
+	for _, why := range []string{got.Walk, got.Why} {
+		if why != "" {
+			fmt.Fprintf(t.out, "           %s\n", why)
+		}
+	}
 	return nil
 }
+
+// doctorTime is how long a pod of doctor's may take to run, where nobody says.
+const doctorTime = 2 * time.Minute
 
 // clusterHere is the cluster of the manifest that is found here, if there is one and it
 // has its images built in pods.

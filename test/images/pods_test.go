@@ -89,6 +89,61 @@ func TestRunnerKubernetes(t *testing.T) {
 	d := rig.StartDocker(t)
 	rig.LoadExecutors(t, d, executor)
 	c := dockerCluster(t, d)
+	dir := podShop(t)
+	env, apply, digests := podUser(t, c, dir)
+	here, there := filepath.Join(rig.Space(t, nil), "here"), filepath.Join(rig.Space(t, nil), "there")
+	if o := apply(here, "--runner", "local"); o.Code != 0 {
+		t.Fatalf("runner local: %s", o.Tail(30))
+	}
+	want := digests()
+	if o := apply(there); o.Code != 0 || !strings.Contains(o.All(), "2 built") || strings.Count(o.All(), ", isolation inplace") != 2 {
+		t.Fatalf("runner kubernetes: code %d\n%s\n%s", o.Code, o.Tail(40), d.Client(t, "ps", "--all").Stdout)
+	}
+	for name, got := range digests() {
+		if got != want[name] {
+			t.Errorf("%s is %s in a pod and %s here", name, got, want[name])
+		}
+	}
+	if o := apply(there); o.Code != 0 || !strings.Contains(o.All(), "0 built") {
+		t.Errorf("a second time: %s", o.Tail(30))
+	}
+	if o := apply(there, "--no-cache", "--isolation", "userns", "base"); o.Code != 4 || !strings.Contains(o.All(), "isolation userns is not to be had: a seccomp filter forbids user namespaces") {
+		t.Errorf("what these pods do not have: code %d\n%s", o.Code, o.Tail(30))
+	}
+	if o := apply(there, "--isolation", "userns-single", "base"); o.Code != 2 || !strings.Contains(o.All(), "choose userns or inplace") {
+		t.Errorf("what no pod has: code %d\n%s", o.Code, o.Tail(30))
+	}
+	// What changed is built on what the store has: the steps before are not run again.
+	rig.Write(t, dir, map[string]string{"ctx/base.Dockerfile": "FROM scratch\nCOPY --chmod=755 busybox /bin/sh\nRUN echo $((20 + 22)) > /answer && mkdir -m 1777 /tmp && chown 1000:1001 /answer\nRUN echo more > /more\n"})
+	if o := apply(there, "--progress", "interleaved", "--set", "base.dockerfile=base.Dockerfile", "base"); o.Code != 0 || strings.Count(o.All(), "CACHED")+strings.Count(o.All(), "cached") < 2 {
+		t.Errorf("one step more: %s", o.Tail(30))
+	}
+	if o := apply(there, "fails"); o.Code != 1 || !strings.Contains(o.All(), "exit code: 42") || !strings.Contains(o.All(), "| last words") {
+		t.Errorf("a failure: code %d\n%s", o.Code, o.Tail(30))
+	}
+	if o := apply(there, "greedy"); o.Code != 1 || !starved(o) {
+		t.Errorf("too much memory: code %d\n%s", o.Code, o.Tail(30))
+	}
+	if o := apply(there, "--runner-image", "no/such:image", "--no-cache", "base"); o.Code != 4 || !strings.Contains(o.All(), "kaniko-build.yaml:4:9: runner kubernetes: pod kaniko-build-base-") {
+		t.Errorf("without the image: code %d\n%s", o.Code, o.Tail(30))
+	}
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+		signalStuck(t, rig.NewAccount(t, rig.Superuser), rig.Call{Dir: dir, Env: env(there)}, signal, "stuck")
+		if left := c.Pods(); signal == syscall.SIGINT && len(left) != 0 {
+			t.Errorf("interrupted: pods %v are still there", left)
+		}
+		if id := strings.TrimSpace(d.Client(t, "ps", "--quiet").Stdout); id != "" {
+			d.Client(t, "wait", id) // it ends when its connection does
+		}
+	}
+	if o := d.Client(t, "ps", "--quiet"); o.Stdout != "" {
+		t.Errorf("containers are left:\n%s", o.All())
+	}
+}
+
+// podShop is some images that are built in pods, two of them by default.
+func podShop(t *testing.T) string {
+	t.Helper()
 	dir := rig.Space(t, nil)
 	rig.Write(t, dir, map[string]string{
 		"kaniko-build.yaml": `version: 1
@@ -114,56 +169,57 @@ groups: {default: [base, one]}
 		"ctx/greedy.Dockerfile": "FROM example.test/run/base\nRUN x=0123456789abcdef; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23; do x=$x$x; done; while :; do :; done\n",
 		"ctx/stuck.Dockerfile":  "FROM example.test/run/base\nRUN echo it runs; while :; do :; done\n",
 	})
-	config := c.Kubeconfig(t)
-	env := func(state string) []string {
+	return dir
+}
+
+// podUser is somebody who has the images of dir built in pods: the variables for a store,
+// apply in it, and the digests of the last one.
+func podUser(t *testing.T, c *clustertest.Cluster, dir string) (env func(state string) []string, apply func(state string, args ...string) rig.Output, digests func() map[string]string) {
+	t.Helper()
+	config, root := c.Kubeconfig(t), rig.NewAccount(t, rig.Superuser)
+	env = func(state string) []string {
 		return []string{"KUBECONFIG=" + config, "KANIKO_BUILD_STATE=" + state, "SOURCE_DATE_EPOCH=0", "SECRET_WORD=hush"}
 	}
-	root := rig.NewAccount(t, rig.Superuser)
-	apply := func(state string, args ...string) rig.Output {
+	apply = func(state string, args ...string) rig.Output {
 		t.Helper()
 		return root.Run(t, rig.Call{Dir: dir, Env: env(state)}, append([]string{rig.Binary(t), "apply", "--progress", "plain", "--metadata-file", "meta.json"}, args...)...)
 	}
-	digests := func() map[string]string { return rig.Digests(t, filepath.Join(dir, "meta.json")) }
-	here, there := filepath.Join(rig.Space(t, root), "here"), filepath.Join(rig.Space(t, root), "there")
-	if o := apply(here, "--runner", "local"); o.Code != 0 {
+	return env, apply, func() map[string]string { return rig.Digests(t, filepath.Join(dir, "meta.json")) }
+}
+
+// TestPodsIsolate has pods that nothing confines, as those of many clusters: RUNs get
+// user namespaces there, and see nothing of the pod.
+func TestPodsIsolate(t *testing.T) {
+	rig.NeedRoot(t)
+	d := rig.StartOpenDocker(t)
+	rig.LoadExecutors(t, d, executor)
+	c := dockerCluster(t, d)
+	dir := podShop(t)
+	rig.Write(t, dir, map[string]string{"ctx/alone.Dockerfile": "FROM example.test/run/base\nRUN test ! -e /kaniko && mkdir /kaniko && echo mine > /kaniko/f\nRUN --network=none test \"$(cat /kaniko/f)\" = mine\n"})
+	_, apply, digests := podUser(t, c, dir)
+	here, there := filepath.Join(rig.Space(t, nil), "here"), filepath.Join(rig.Space(t, nil), "there")
+	alone := []string{"--set", "stuck.dockerfile=alone.Dockerfile", "base", "one", "stuck"}
+	if o := apply(here, append([]string{"--runner", "local"}, alone...)...); o.Code != 0 {
 		t.Fatalf("runner local: %s", o.Tail(30))
 	}
 	want := digests()
-	if o := apply(there); o.Code != 0 || !strings.Contains(o.All(), "2 built") {
-		t.Fatalf("runner kubernetes: code %d\n%s\n%s", o.Code, o.Tail(40), d.Client(t, "ps", "--all").Stdout)
+	if o := apply(there, alone...); o.Code != 0 || strings.Count(o.All(), ", isolation userns, with a walk") != 3 {
+		t.Fatalf("runner kubernetes: code %d\n%s", o.Code, o.Tail(40))
 	}
 	for name, got := range digests() {
 		if got != want[name] {
 			t.Errorf("%s is %s in a pod and %s here", name, got, want[name])
 		}
 	}
-	if o := apply(there); o.Code != 0 || !strings.Contains(o.All(), "0 built") {
-		t.Errorf("a second time: %s", o.Tail(30))
+	if o := apply(there, "--no-cache", "--isolation", "inplace", "base"); o.Code != 0 || !strings.Contains(o.All(), ", isolation inplace") {
+		t.Errorf("in place: code %d\n%s", o.Code, o.Tail(30))
 	}
-	// What changed is built on what the store has: the steps before are not run again.
-	rig.Write(t, dir, map[string]string{"ctx/base.Dockerfile": "FROM scratch\nCOPY --chmod=755 busybox /bin/sh\nRUN echo $((20 + 22)) > /answer && mkdir -m 1777 /tmp && chown 1000:1001 /answer\nRUN echo more > /more\n"})
-	if o := apply(there, "--progress", "interleaved", "--set", "base.dockerfile=base.Dockerfile", "base"); o.Code != 0 || strings.Count(o.All(), "CACHED")+strings.Count(o.All(), "cached") < 2 {
-		t.Errorf("one step more: %s", o.Tail(30))
-	}
-	if o := apply(there, "fails"); o.Code != 1 || !strings.Contains(o.All(), "exit code: 42") || !strings.Contains(o.All(), "| last words") {
-		t.Errorf("a failure: code %d\n%s", o.Code, o.Tail(30))
-	}
-	if o := apply(there, "greedy"); o.Code != 1 || !starved(o) {
-		t.Errorf("too much memory: code %d\n%s", o.Code, o.Tail(30))
-	}
-	if o := apply(there, "--runner-image", "no/such:image", "--no-cache", "base"); o.Code != 4 || !strings.Contains(o.All(), "kaniko-build.yaml:4:9: runner kubernetes: pod kaniko-build-base-") {
-		t.Errorf("without the image: code %d\n%s", o.Code, o.Tail(30))
-	}
-	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
-		signalStuck(t, root, rig.Call{Dir: dir, Env: env(there)}, signal, "stuck")
-		if left := c.Pods(); signal == syscall.SIGINT && len(left) != 0 {
-			t.Errorf("interrupted: pods %v are still there", left)
-		}
-		if id := strings.TrimSpace(d.Client(t, "ps", "--quiet").Stdout); id != "" {
-			d.Client(t, "wait", id) // it ends when its connection does
+	for name, want := range map[string]string{"fails": "exit code: 42", "greedy": "memory"} {
+		if o := apply(there, name); o.Code != 1 || !strings.Contains(o.All(), want) {
+			t.Errorf("%s: code %d\n%s", name, o.Code, o.Tail(30))
 		}
 	}
-	if o := d.Client(t, "ps", "--quiet"); o.Stdout != "" {
-		t.Errorf("containers are left:\n%s", o.All())
+	if left := c.Pods(); len(left) != 0 {
+		t.Errorf("pods are left: %v", left)
 	}
 }

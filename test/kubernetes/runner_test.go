@@ -106,7 +106,7 @@ func testRunner(t *testing.T, c *cluster) {
 		c.must(t, "-n", "builds", "wait", "--for=delete", "pods", "--all", "--timeout=60s")
 	}
 	ok := t.Run("rights", func(t *testing.T) {
-		if o := u.run(t, "doctor"); o.Code != 0 || strings.Contains(o.All(), "MISSING") || !strings.Contains(o.All(), "Kubernetes v1.") {
+		if o := u.run(t, "doctor"); o.Code != 0 || strings.Contains(o.All(), "MISSING") || !strings.Contains(o.All(), "Kubernetes v1.") || !strings.Contains(o.All(), "isolation  userns, with a walk after each RUN, in a pod") {
 			t.Errorf("with the role: code %d\n%s", o.Code, o.All())
 		}
 		c.apply(t, `{apiVersion: v1, kind: ServiceAccount, metadata: {name: nobody, namespace: builds}}`)
@@ -125,20 +125,27 @@ func testRunner(t *testing.T, c *cluster) {
 			t.Fatalf("runner local: %s", o.Tail(30))
 		}
 		want := u.digests(t)
-		if o := u.apply(t, "--push"); o.Code != 0 || !strings.Contains(o.All(), "2 built") {
+		if o := u.apply(t, "--push"); o.Code != 0 || !strings.Contains(o.All(), "2 built") || strings.Count(o.All(), ", isolation userns, with a walk") != 2 {
 			t.Fatalf("runner kubernetes: code %d\n%s", o.Code, o.Tail(40))
 		}
-		for name, got := range u.digests(t) {
-			if got != want[name] {
-				t.Errorf("%s is %s in a pod and %s here", name, got, want[name])
+		same := func(how string) {
+			for name, got := range u.digests(t) {
+				if got != want[name] {
+					t.Errorf("%s is %s in a pod %s and %s here", name, got, how, want[name])
+				}
 			}
 		}
+		same("with user namespaces") // the runtime here confines nothing unasked
 		if got := registry.Requests(t, "PUT", "/manifests/latest"); len(got) != 2 {
 			t.Errorf("tags that were put: %v", got)
 		}
 		if o := u.apply(t); o.Code != 0 || !strings.Contains(o.All(), "0 built") {
 			t.Errorf("a second time: %s", o.Tail(30))
 		}
+		if o := u.apply(t, "--no-cache", "--isolation", "inplace"); o.Code != 0 || !strings.Contains(o.All(), "2 built") || strings.Count(o.All(), ", isolation inplace") != 2 {
+			t.Errorf("in place: %s", o.Tail(30))
+		}
+		same("in place")
 		none(t)
 	})
 	if !ok {

@@ -2,12 +2,13 @@
 // be outside of.
 //
 //	Runner.StartAfar ── POST pods ──> pod: this program as "kaniko-build pod" ── Serve ── executor.ServeAfar
-//	   │                                 └ a unix socket ┐                          └ local.Runner, in place
+//	   │                                 └ a unix socket ┐                          └ local.Runner
 //	   └─── POST pods/NAME/exec: "kaniko-build pod --attach" ── Attach ┘
 //
 // The pod is a default one: no privileges, no capability added, no token of a service
-// account, no volume. Its container's own root is what the build happens in. All that it
-// needs, and all that it makes, goes over the one stream of the exec, whose bytes nobody
+// account, no volume. It finds out itself how RUNs can be isolated in it: by user
+// namespaces, where the cluster confines no pod unasked; else its container's own root is
+// what the build happens in. All that it needs, and all that it makes, goes over the one stream of the exec, whose bytes nobody
 // logs; so the context is on no shared volume, and credentials of registries stay with
 // the caller. When the stream ends the pod does. Memory and CPUs of the node are requests
 // and limits of the pod.
@@ -27,6 +28,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -46,10 +48,11 @@ const (
 )
 
 // Command is the argument by which the program is to call Serve, and with AttachFlag
-// after it Attach.
+// after it Attach. RungFlag has a rung after it, for Serve.
 const (
 	Command    = "pod"
 	AttachFlag = "--attach"
+	RungFlag   = "--isolation"
 )
 
 // Times.
@@ -72,6 +75,7 @@ type Runner struct {
 	Tolerations    []Toleration
 	PullSecrets    []string      // names of secrets of the namespace, for Image
 	StartTimeout   time.Duration // for a pod to run; 0 is 10 minutes
+	Rung           string        // of Rungs, for pods; "" is the best that each gives
 	Version        string        // of this program, which has to be that of the image
 	At             string        // where the manifest says all this, for messages; "" is nowhere
 	Getenv         func(string) string
@@ -92,8 +96,9 @@ type Toleration struct {
 	TolerationSeconds *int64 `json:"tolerationSeconds,omitempty"`
 }
 
-// Probe says what containers are: the root of each is its node's own. The cluster is not
-// asked, so that a run with nothing to do costs nothing.
+// Probe says what containers are at least: the root of each is its node's own. The cluster
+// is not asked, so that a run with nothing to do costs nothing, and each pod finds out for
+// itself.
 func (r *Runner) Probe(context.Context, string) (executor.Isolation, error) {
 	return executor.Isolation{Rung: sandbox.InPlace, IDs: sandbox.SameMap(), Elsewhere: true, Afar: true}, nil
 }
@@ -190,10 +195,14 @@ func (r *Runner) StartAfar(ctx context.Context, at executor.Site) (_ net.Conn, _
 	if s := stateOf(p); !s.runs {
 		return nil, nil, c.failure(s)
 	}
-	conn, err := c.connect(ctx)
+	conn, found, err := c.connect(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
+	if at.Placed != nil {
+		at.Placed("pod "+c.name+", isolation "+found.String(), found.Why)
+	}
+	c.isolation = found
 	return conn, c, nil
 }
 
@@ -201,15 +210,16 @@ var errSlow = errors.New("it takes too long")
 
 // greeting is the first line that a pod says on its connection.
 type greeting struct {
-	Version string
-	Error   string
+	Version   string
+	Error     string
+	Isolation Isolation
 }
 
 // connect runs Attach in the pod, and checks who is there.
-func (c *container) connect(ctx context.Context) (net.Conn, error) {
+func (c *container) connect(ctx context.Context) (net.Conn, Isolation, error) {
 	conn, err := c.client.exec(ctx, c.name, []string{programPlace, Command, AttachFlag})
 	if err != nil {
-		return nil, c.gone(ctx, fmt.Errorf("connect to it: %w", err))
+		return nil, Isolation{}, c.gone(ctx, fmt.Errorf("connect to it: %w", err))
 	}
 	timer := time.AfterFunc(connectTime, func() { conn.Close() })
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -225,16 +235,16 @@ func (c *container) connect(ctx context.Context) (net.Conn, error) {
 	case err != nil:
 		said := strings.TrimSpace(conn.said())
 		conn.Close()
-		return nil, c.gone(ctx, fmt.Errorf("its process does not answer: %s", cmp.Or(said, err.Error())))
+		return nil, Isolation{}, c.gone(ctx, fmt.Errorf("its process does not answer: %s", cmp.Or(said, err.Error())))
 	case g.Error != "":
 		conn.Close()
-		return nil, c.runner.machine(c.name, "", errors.New(g.Error))
+		return nil, Isolation{}, c.runner.machine(c.name, "", errors.New(g.Error))
 	case g.Version != c.runner.Version:
 		conn.Close()
-		return nil, c.runner.machine(c.name, "name an image of this version: runner.kubernetes.image, or --runner-image; `make images` builds it",
+		return nil, Isolation{}, c.runner.machine(c.name, "name an image of this version: runner.kubernetes.image, or --runner-image; `make images` builds it",
 			fmt.Errorf("its image has kaniko-build %s, and this is %s", g.Version, c.runner.Version))
 	}
-	return &buffered{Conn: conn, in: in}, nil
+	return &buffered{Conn: conn, in: in}, g.Isolation, nil
 }
 
 // buffered is a connection that something was read from already.
@@ -252,6 +262,8 @@ type container struct {
 	name   string
 	limit  int64 // bytes of memory; 0 is none
 	once   sync.Once
+
+	isolation Isolation
 }
 
 // Wait says how the pod ended, whose connection has.
@@ -354,6 +366,17 @@ func (r *Runner) Report(ctx context.Context) (Cluster, error) {
 		}
 	}
 	return out, nil
+}
+
+// Try starts a pod, as a build would, and says how RUNs are isolated in it.
+func (r *Runner) Try(ctx context.Context) (Isolation, error) {
+	conn, c, err := r.StartAfar(ctx, executor.Site{Node: "doctor", Platform: "linux/" + runtime.GOARCH})
+	if err != nil {
+		return Isolation{}, err
+	}
+	err = conn.Close()
+	c.Kill()
+	return c.(*container).isolation, err
 }
 
 // selector is what a node of the cluster must have for a node of ours.

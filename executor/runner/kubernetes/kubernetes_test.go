@@ -113,6 +113,32 @@ func TestPodAsksForNothing(t *testing.T) {
 	}
 }
 
+// TestPodSaysHowItIsolates tells who builds, and doctor, what the pod found.
+func TestPodSaysHowItIsolates(t *testing.T) {
+	for _, tc := range []struct{ rung, greeting, command, text, why string }{
+		{"", `{"Version": "v1", "Isolation": {"Rung": "userns"}}`, "[/kaniko/kaniko-build pod]", "isolation userns", ""},
+		{"", `{"Version": "v1", "Isolation": {"Rung": "userns", "Walk": "no overlay"}}`, "[/kaniko/kaniko-build pod]", "isolation userns, with a walk after each RUN", ""},
+		{"inplace", `{"Version": "v1", "Isolation": {"Rung": "inplace", "Why": "a filter"}}`, "[/kaniko/kaniko-build pod --isolation inplace]", "isolation inplace", "a filter"},
+	} {
+		r, c := start(t, &clustertest.Cluster{Exec: echo(tc.greeting)})
+		r.Rung = tc.rung
+		var text, why string
+		connect(t, r, executor.Site{Node: "api", Placed: func(a, b string) { text, why = a, b }})
+		for name, p := range c.Pods() {
+			if got := fmt.Sprint(p.At("spec", "containers", 0, "command")); got != tc.command {
+				t.Errorf("the command is %s, want %s", got, tc.command)
+			}
+			if want := "pod " + name + ", " + tc.text; text != want || why != tc.why {
+				t.Errorf("told %q, %q, want %q, %q", text, why, want, tc.why)
+			}
+		}
+		before := len(c.Pods())
+		if got, err := r.Try(t.Context()); err != nil || "isolation "+got.String() != tc.text || got.Why != tc.why || len(c.Pods()) != before {
+			t.Errorf("tried: %+v, %v, and pods %v", got, err, c.Pods())
+		}
+	}
+}
+
 // TestWhatGoesWrong says where, what and what to do, and leaves no pod.
 func TestWhatGoesWrong(t *testing.T) {
 	status := func(s string) func(context.Context, *clustertest.Cluster, clustertest.Pod) {

@@ -115,7 +115,7 @@ func (r *Runner) pod(ctx context.Context, at executor.Site) *pod {
 			NodeSelector: r.selector(at), Tolerations: r.Tolerations,
 			Containers: []podContainer{{
 				Name: containerName, Image: cmp.Or(r.Image, DefaultImage), ImagePullPolicy: "IfNotPresent",
-				Command: []string{programPlace, Command}, Resources: resourcesOf(at.Resources),
+				Command: r.command(), Resources: resourcesOf(at.Resources),
 				TerminationMessagePolicy: "FallbackToLogsOnError",
 			}},
 		},
@@ -128,6 +128,15 @@ func (r *Runner) pod(ctx context.Context, at executor.Site) *pod {
 		p.Spec.ActiveDeadline = &seconds
 	}
 	return p
+}
+
+// command is that of the first process of a pod.
+func (r *Runner) command() []string {
+	argv := []string{programPlace, Command}
+	if r.Rung != "" {
+		argv = append(argv, RungFlag, r.Rung)
+	}
+	return argv
 }
 
 // resourcesOf are the requests and limits of a node. The build ends a RUN that needs more

@@ -18,11 +18,18 @@ import (
 	"kaniko-build/executor/runner/local"
 )
 
-// Serve is the first process of a pod: it waits for the one who made the pod to come
-// through Attach, and builds the node. It ends with that connection.
-func Serve(ctx context.Context, version string) (err error) {
-	if err := sandbox.Untraceable(); err != nil { // a RUN is root beside it
+// Serve is the first process of a pod: it finds out how RUNs can be isolated here, unless
+// a rung is asked for, waits for the one who made the pod to come through Attach, and
+// builds the node. It ends with that connection.
+func Serve(ctx context.Context, version, rung string) (err error) {
+	if err := sandbox.Untraceable(); err != nil { // in place a RUN is root beside it
 		return err
+	}
+	g, iso := greeting{Version: version}, executor.Isolation{}
+	if uid := os.Geteuid(); uid != 0 {
+		g.Error = fmt.Sprintf("it runs as user %d, and steps need the root of their own container: the image, or a policy of the cluster, sets another user", uid)
+	} else if iso, g.Isolation, err = isolate(ctx, rung); err != nil {
+		g.Error = err.Error()
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "unix", socketPlace)
@@ -44,10 +51,6 @@ func Serve(ctx context.Context, version string) (err error) {
 	}
 	l.Close() // nobody else is let in
 	defer conn.Close()
-	g := greeting{Version: version}
-	if uid := os.Geteuid(); uid != 0 {
-		g.Error = fmt.Sprintf("it runs as user %d, and steps need the root of their own container: the image, or a policy of the cluster, sets another user", uid)
-	}
 	b, err := json.Marshal(g)
 	if err == nil {
 		_, err = conn.Write(append(b, '\n'))
@@ -55,7 +58,7 @@ func Serve(ctx context.Context, version string) (err error) {
 	if err != nil || g.Error != "" {
 		return errors.Join(err, errors.New(g.Error))
 	}
-	return executor.ServeAfar(ctx, conn, storePlace, &local.Runner{})
+	return executor.ServeAfar(ctx, conn, storePlace, iso, &local.Runner{})
 }
 
 const (

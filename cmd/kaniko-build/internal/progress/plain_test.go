@@ -200,7 +200,7 @@ const hostile = "::error::x\x1b[2J\x1b]0;t\x07\r\n::set-output name=a::b\n##[gro
 // TestHostileTextSpeaksToNobody sends such text in every field of every kind of
 // event, to every text view.
 func TestHostileTextSpeaksToNobody(t *testing.T) {
-	kinds := []executor.Kind{executor.Warning, executor.StepStarted, executor.StepCached, executor.Log, executor.StepDone, executor.Waiting,
+	kinds := []executor.Kind{executor.Warning, executor.StepStarted, executor.StepCached, executor.Log, executor.StepDone, executor.Waiting, executor.Placed,
 		executor.Pulling, executor.CacheMiss, executor.StepFailed, progress.Note, progress.NodeWriting, progress.NodePushing, progress.NodeFailed}
 	send := func(v progress.View) {
 		v.Event(event("", progress.RunStarted, nodes("a", "b")))

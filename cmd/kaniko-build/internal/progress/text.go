@@ -49,6 +49,8 @@ func (e Event) words() []string {
 		return out
 	case executor.Waiting:
 		return []string{"waiting for " + logtext.Line(e.Text)}
+	case executor.Placed:
+		return []string{"built in " + logtext.Line(e.Text)}
 	case executor.Pulling:
 		return []string{fmt.Sprintf("pulling %s (%s)", logtext.Line(e.Text), logtext.Size(e.Total))}
 	case executor.CacheMiss:

@@ -142,6 +142,10 @@ func (b *board) event(e progress.Event) {
 		if n.active <= 0 {
 			n.says("", fmt.Sprintf("pulling %s (%s)", e.Text, logtext.Size(e.Total)), e.Time)
 		}
+	case executor.Placed:
+		if n.active <= 0 {
+			n.says("", "built in "+e.Text, e.Time)
+		}
 	case executor.Waiting:
 		if n.active <= 0 {
 			n.says("", "waiting for "+e.Text, e.Time)
