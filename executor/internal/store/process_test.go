@@ -44,7 +44,7 @@ func child(role, dir string) error {
 		return err
 	}
 	if role == "builder" {
-		return errors.Join(s.Close(), builder(dir, uint64(os.Getpid()), 200))
+		return errors.Join(s.Close(), builder(dir, uint64(os.Getpid()), 600))
 	}
 	hang := func() { fmt.Println("ready"); _ = unix.Pause() }
 	switch role {

@@ -380,7 +380,7 @@ func TestTrashWhileBuildsRun(t *testing.T) {
 			t.Errorf("a build failed: %s", text)
 		}
 	}
-	if taken < 10 || gone == 0 { // builds go first: how many there are depends on how busy they are
+	if taken < 50 || gone == 0 { // builds go first: how many there are depends on how busy they are
 		t.Errorf("%d things taken, %d swept: nothing was tried", taken, gone)
 	}
 	t.Logf("%d things taken while builds ran; %s", taken, strings.ReplaceAll(strings.Join(texts, ""), "\n", " "))
