@@ -135,7 +135,7 @@ func (x *Executor) startAfar(ctx context.Context, s *server, at Site) error {
 	}
 	conn, container, err := runner.StartAfar(ctx, at)
 	if err != nil {
-		return fmt.Errorf("start the container of %s: %w", s.node.ID, err)
+		return fmt.Errorf("start its container: %w", err)
 	}
 	s.site, s.afar = at, true
 	stop := context.AfterFunc(ctx, func() {

@@ -250,7 +250,7 @@ func (x *Executor) startHere(ctx context.Context, s *server, iso Isolation, at S
 	container, err := x.opts.Runner.Start(ctx, iso, at, theirs)
 	if err != nil {
 		conn.Close()
-		return nil, nil, fmt.Errorf("start the container of %s: %w", n.ID, err)
+		return nil, nil, fmt.Errorf("start its container: %w", err)
 	}
 	theirs.Close()
 	served := make(chan error, 1)

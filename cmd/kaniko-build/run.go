@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -242,7 +243,7 @@ func (r *run) node(ctx context.Context, id graph.ID) (err error) {
 			r.tell(progress.NodeWriting, m.id, o.Dest)
 			var notes []string
 			if notes, err = m.export(ctx, o); err != nil {
-				err = fmt.Errorf("write %s: %w", o.Dest, err)
+				err = &outputError{o.Dest, err}
 				break
 			}
 			for _, note := range notes {
@@ -306,6 +307,22 @@ func (r *run) hookResult(n *plan.Node, res executor.Result, err error) hookResul
 	}
 	return out
 }
+
+// outputError is an image that was made, and could not be written to dest.
+type outputError struct {
+	dest string
+	err  error
+}
+
+func (e *outputError) Error() string {
+	text := e.err.Error()
+	if strings.Contains(text, e.dest) {
+		return text
+	}
+	return "write " + e.dest + ": " + text
+}
+
+func (e *outputError) Unwrap() error { return e.err }
 
 // timeoutError is a node that took longer than its timeout.
 type timeoutError struct {
@@ -375,6 +392,10 @@ func (r *run) failure(ctx context.Context, out graph.Outcome) error {
 		return errInterrupted
 	}
 	failed := out.Of(graph.Failed)
+	alike := map[string][]string{} // nodes, by what they failed for: platforms of a target have their Dockerfile's mistakes in common
+	for _, f := range failed {
+		alike[f.Err.Error()] = append(alike[f.Err.Error()], string(f.ID))
+	}
 	for _, f := range failed {
 		var step *executor.StepError
 		if errors.As(f.Err, &step) {
@@ -385,7 +406,11 @@ func (r *run) failure(ctx context.Context, out graph.Outcome) error {
 			fmt.Fprintf(r.term.err, "  %s\n", strings.ReplaceAll(printableLines(step.Err.Error()), "\n", "\n  "))
 			continue
 		}
-		fmt.Fprintf(r.term.err, "\n%s failed: %s\n", f.ID, printableLines(f.Err.Error()))
+		text := f.Err.Error()
+		if ids := alike[text]; len(ids) > 0 {
+			fmt.Fprintf(r.term.err, "\n%s failed: %s\n", strings.Join(ids, " and "), printableLines(text))
+			delete(alike, text)
+		}
 	}
 	if n := len(out.Of(graph.Skipped)); n > 0 {
 		fmt.Fprintf(r.term.err, "%d skipped, as they need what failed\n", n)
@@ -393,7 +418,10 @@ func (r *run) failure(ctx context.Context, out graph.Outcome) error {
 	if n := len(out.Of(graph.NotStarted)); n > 0 {
 		fmt.Fprintf(r.term.err, "%d not started; --keep-going builds what does not depend on a failure\n", n)
 	}
-	if strings.Contains(err.Error(), unix.ENOSPC.Error()) {
+	if slices.ContainsFunc(failed, func(f graph.Result) bool {
+		var output *outputError // where that was to go is told
+		return strings.Contains(f.Err.Error(), unix.ENOSPC.Error()) && !errors.As(f.Err, &output)
+	}) {
 		if state, dirErr := stateDir(); dirErr == nil {
 			fmt.Fprintf(r.term.err, "  hint: the store is in %s: make room there with kaniko-build prune, or set KANIKO_BUILD_STATE to a larger disk\n", state)
 		}

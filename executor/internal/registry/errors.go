@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -66,6 +67,7 @@ func (c *Client) explain(ctx context.Context, what string, n image.Name, e endpo
 		verify  *tls.CertificateVerificationError
 		op      net.Error
 		auth    *authError
+		syntax  *json.SyntaxError
 	)
 	out := func(k Kind, hint, format string, args ...any) error {
 		return &Error{Kind: k, Err: err, Problem: &diag.Problem{What: what + ": " + fmt.Sprintf(format, args...), Hint: hint}}
@@ -76,7 +78,7 @@ func (c *Client) explain(ctx context.Context, what string, n image.Name, e endpo
 		return out(Denied, "check the docker config and its credential helper, or log in again", "%s", text)
 	case errors.As(err, &unknown), errors.As(err, &verify), errors.As(err, &invalid), errors.As(err, &host):
 		return out(TLS, fmt.Sprintf("give its authority as `ca` under registries, or trust it with registries: {%q: {insecure: true}}", e.host),
-			"the certificate of %s cannot be trusted: %s", e.host, text)
+			"the certificate of %s cannot be trusted: %s", e.host, oneLine(untrusted(err)))
 	case errors.As(err, &status):
 		server := serverMessage(status)
 		switch code := status.StatusCode; {
@@ -87,10 +89,12 @@ func (c *Client) explain(ctx context.Context, what string, n image.Name, e endpo
 		case code == http.StatusTooManyRequests:
 			return out(Limited, "log in to "+e.host+" for a higher limit, set a mirror in registries, or wait", "%s allows no more requests for now: %s", e.host, server)
 		case code >= 500:
-			return out(Broken, "try again later, or ask who runs the registry", "%s answers with %d %s: %s", e.host, code, http.StatusText(code), server)
+			return out(Broken, "try again later, or ask who runs the registry", "%s answers with %s", e.host, answered(status))
 		default:
-			return out(Broken, "", "%s answers with %d %s: %s", e.host, code, http.StatusText(code), server)
+			return out(Broken, "", "%s answers with %s", e.host, answered(status))
 		}
+	case errors.As(err, &syntax):
+		return out(Broken, "check host and port: a registry answers in JSON, pages for people are from something else", "%s does not answer as a registry: %s", e.host, text)
 	case strings.Contains(text, "server gave HTTP response to HTTPS client"), errors.As(err, &record), errors.Is(err, errPlain):
 		return out(TLS, fmt.Sprintf("if that is meant to be: registries: {%q: {insecure: true}}", e.host),
 			"%s does not speak https", e.host)
@@ -123,9 +127,31 @@ func serverMessage(e *transport.Error) string {
 	}
 	var parts []string
 	for _, d := range e.Errors {
-		parts = append(parts, strings.ToLower(string(d.Code))+": "+d.Message)
+		part := strings.ToLower(string(d.Code))
+		if d.Message != "" {
+			part += ": " + d.Message
+		}
+		parts = append(parts, part)
 	}
 	return oneLine(strings.Join(parts, "; "))
+}
+
+// answered is the status of an answer, and what the registry said beside it.
+func answered(e *transport.Error) string {
+	s := fmt.Sprintf("%d %s", e.StatusCode, http.StatusText(e.StatusCode))
+	if said := serverMessage(e); said != s {
+		s += ": " + said
+	}
+	return s
+}
+
+// untrusted is what is wrong with a certificate, without the requests that met it.
+func untrusted(err error) string {
+	var verify *tls.CertificateVerificationError
+	if errors.As(err, &verify) {
+		return verify.Err.Error()
+	}
+	return err.Error()
 }
 
 // oneLine keeps what a server sends from writing more than its share, or to the

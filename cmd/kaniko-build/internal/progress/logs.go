@@ -29,6 +29,7 @@ type logs struct {
 	files map[string]*logFile // that are open
 	begun map[string]bool     // nodes that have a file
 	err   error
+	told  bool // err is, to who closed the view
 }
 
 type logFile struct {
@@ -100,8 +101,10 @@ func (l *logs) Close() error {
 	for node := range l.files {
 		l.close(node)
 	}
-	if l.err != nil {
-		return fmt.Errorf("write the logs of nodes: %w", l.err)
+	err := l.err
+	if err != nil && !l.told {
+		l.told = true // a view may be closed again
+		return fmt.Errorf("write the logs of nodes: %w", err)
 	}
 	return nil
 }

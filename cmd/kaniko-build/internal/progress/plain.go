@@ -20,7 +20,26 @@ const quietFor = 30 * time.Second
 // finish. The lines of a node that is the last to finish, or the only one, come
 // as they happen. ci says whose log it is.
 func Plain(w io.Writer, ci CI) View {
-	return &plain{w: w, ci: ci, blocks: map[string]*block{}}
+	return &plain{w: &held{w: w}, ci: ci, blocks: map[string]*block{}}
+}
+
+// held is an output with a line that waits to be written: for what comes after it,
+// or for nobody, when that says the same.
+type held struct {
+	w    io.Writer
+	line string
+}
+
+func (h *held) Write(b []byte) (int, error) {
+	h.release()
+	return h.w.Write(b)
+}
+
+func (h *held) release() {
+	if h.line != "" {
+		_, _ = io.WriteString(h.w, h.line)
+		h.line = ""
+	}
 }
 
 // plain is the view of that name.
@@ -28,7 +47,7 @@ type plain struct {
 	ci CI
 
 	mu     sync.Mutex
-	w      io.Writer
+	w      *held
 	blocks map[string]*block // of nodes that are not printed to their end
 	order  []string          // of these, as they came
 	left   int               // nodes that have not finished; 0 before RunStarted
@@ -63,6 +82,9 @@ func (p *plain) Event(e Event) {
 		p.goLive()
 		return
 	case RunDone:
+		if e.Text == "failed" { // what failed last, and why, is what is told next
+			p.w.line = ""
+		}
 		return
 	}
 	if e.Node == "" {
@@ -119,7 +141,12 @@ func (p *plain) finish(e Event, b *block) {
 			end += ": " + logtext.Line(what)
 		}
 		p.ci.close(p.w, e.Node, e.Time)
-		p.print([]string{end}, "")
+		if e.Kind == NodeFailed {
+			p.w.release()
+			p.w.line = end + "\n"
+		} else {
+			p.print([]string{end}, "")
+		}
 	}
 	p.notice(b)
 	delete(p.blocks, e.Node)
@@ -209,6 +236,7 @@ func (p *plain) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
+	p.w.release()
 	if p.timer != nil {
 		p.timer.Stop()
 		p.timer = nil

@@ -397,3 +397,24 @@ func TestEveryKindIsDocumented(t *testing.T) {
 		t.Errorf("only %d kinds found", met)
 	}
 }
+
+// What is told again right after the run is not said twice; what others' lines stand
+// between is, and nothing is lost where the run was interrupted.
+func TestPlainLeavesTheLastFailureToTheSummary(t *testing.T) {
+	for end, want := range map[string]string{
+		"failed":      "web failed: it is late\napi\n",
+		"interrupted": "web failed: it is late\napi\napi failed: no cluster is known\n",
+	} {
+		var b strings.Builder
+		v := progress.Plain(&b, progress.CI{})
+		v.Event(progress.Event{Event: executor.Event{Kind: progress.RunStarted}, Nodes: []progress.Node{{ID: "web"}, {ID: "api"}}})
+		v.Event(event("web", progress.NodeFailed, text("it is late")))
+		v.Event(event("api", progress.NodeStarted))
+		v.Event(event("api", progress.NodeFailed, text("no cluster is known\n  hint: x")))
+		v.Event(progress.Event{Event: executor.Event{Kind: progress.RunDone, Text: end}})
+		v.Close()
+		if got := strings.TrimPrefix(b.String(), "web\n"); got != want {
+			t.Errorf("%s: got\n%s\nwant\n%s", end, got, want)
+		}
+	}
+}
