@@ -20,6 +20,9 @@ const (
 	gitToken  = "GIT_AUTH_TOKEN"    // the same
 )
 
+// remoteAgent is the id of the ssh agent for repositories of ADD.
+const remoteAgent = "default"
+
 // fetcher is how a source of ADD is had, with what the secrets and agents of the request
 // let it show to the host of that source.
 func (s *sources) fetcher(r dockerfile.Remote) *buildctx.Fetcher {
@@ -30,7 +33,7 @@ func (s *sources) fetcher(r dockerfile.Remote) *buildctx.Fetcher {
 	}
 	f.Auth = s.req.gitAuthorization
 	for _, a := range s.req.SSH {
-		if a.ID != "default" || len(a.Paths) != 1 {
+		if a.ID != remoteAgent || len(a.Paths) != 1 {
 			continue
 		}
 		if fi, err := os.Stat(a.Paths[0]); err == nil && fi.Mode()&os.ModeSocket != 0 {
@@ -40,30 +43,54 @@ func (s *sources) fetcher(r dockerfile.Remote) *buildctx.Fetcher {
 	return &f
 }
 
-// webAuthorization is the Authorization header for an address, "" for none.
-func (r Request) webAuthorization(at string) string {
+// shown is the ids of the secrets that may be shown to the host of a source of ADD, the
+// first that is granted alone.
+func shown(r dockerfile.Remote) []string {
+	if r.Git == nil {
+		return webSecrets(r.URL)
+	}
+	return gitSecrets(r.Git.Remote)
+}
+
+func webSecrets(at string) []string {
 	u, err := url.Parse(at)
 	if err != nil {
-		return ""
+		return nil
 	}
-	if token := r.secretText(webToken + u.Hostname()); token != "" {
-		return "Bearer " + token
+	return []string{webToken + u.Hostname(), webHeader + u.Hostname()}
+}
+
+func gitSecrets(remote string) []string {
+	u, err := url.Parse(remote)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
+		return nil
 	}
-	return r.secretText(webHeader + u.Hostname())
+	return []string{gitHeader + "." + u.Host, gitToken + "." + u.Host, gitHeader, gitToken}
+}
+
+// webAuthorization is the Authorization header for an address, "" for none.
+func (r Request) webAuthorization(at string) string {
+	for _, id := range webSecrets(at) {
+		switch text := r.secretText(id); {
+		case text == "":
+		case strings.HasPrefix(id, webToken):
+			return "Bearer " + text
+		default:
+			return text
+		}
+	}
+	return ""
 }
 
 // gitAuthorization is the Authorization header for a git remote, "" for none.
 func (r Request) gitAuthorization(remote string) string {
-	u, err := url.Parse(remote)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
-		return ""
-	}
-	for _, of := range []string{"." + u.Host, ""} {
-		if header := r.secretText(gitHeader + of); header != "" {
-			return header
-		}
-		if token := r.secretText(gitToken + of); token != "" {
-			return buildctx.TokenAuth(token)
+	for _, id := range gitSecrets(remote) {
+		switch text := r.secretText(id); {
+		case text == "":
+		case strings.HasPrefix(id, gitToken):
+			return buildctx.TokenAuth(text)
+		default:
+			return text
 		}
 	}
 	return ""

@@ -11,30 +11,37 @@ import (
 	"kaniko-build/executor/internal/dockerfile"
 )
 
-// Unmounted is the secrets and agents that the request grants and no step mounts, by
-// their ids.
-func (n *Node) Unmounted() (secrets, agents []string) {
+// Unused is the secrets and agents that the request grants, and that no RUN mounts and no
+// ADD may show to a host, by their ids.
+func (n *Node) Unused() (secrets, agents []string) {
 	if n.broken != nil {
 		return nil, nil
 	}
-	mounted := map[string]bool{}
+	used := map[string]bool{}
 	for i := range n.program.Stages {
 		for _, step := range n.program.Stages[i].Steps {
-			if step.Run == nil {
-				continue
+			if step.Run != nil {
+				for _, m := range step.Run.Mounts {
+					used[m.Type+" "+m.ID] = true
+				}
 			}
-			for _, m := range step.Run.Mounts {
-				mounted[m.Type+" "+m.ID] = true
+			if step.Copy != nil {
+				for _, r := range step.Copy.Remote {
+					for _, id := range shown(r) {
+						used[dockerfile.MountSecret+" "+id] = true
+					}
+					used[dockerfile.MountSSH+" "+remoteAgent] = used[dockerfile.MountSSH+" "+remoteAgent] || r.Git != nil
+				}
 			}
 		}
 	}
 	for _, s := range n.Secrets {
-		if !mounted[dockerfile.MountSecret+" "+s.ID] {
+		if !used[dockerfile.MountSecret+" "+s.ID] {
 			secrets = append(secrets, s.ID)
 		}
 	}
 	for _, a := range n.SSH {
-		if !mounted[dockerfile.MountSSH+" "+a.ID] {
+		if !used[dockerfile.MountSSH+" "+a.ID] {
 			agents = append(agents, a.ID)
 		}
 	}

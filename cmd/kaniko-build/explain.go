@@ -75,7 +75,7 @@ func (f *lookFlags) plan(c *cobra.Command, t terminal, selection []string) error
 	case f.explain:
 		caches := func(requests []executor.Request) error { return f.cache.set(c, w, p, requests) }
 		return f.inspected(ctx, t, w, p, caches, func(x *executor.Executor, nodes []*executor.Node) error {
-			unmounted(p, nodes, func(pos diag.Pos, text string) { fmt.Fprintf(t.err, "warning: %s: %s\n", pos, text) })
+			unusedGrants(p, nodes, func(pos diag.Pos, text string) { fmt.Fprintf(t.err, "warning: %s: %s\n", pos, text) })
 			states, err := x.Explain(ctx, nodes)
 			if err != nil {
 				return err

@@ -141,7 +141,7 @@ func (r *run) known(ctx context.Context) error {
 	for _, id := range r.order {
 		all = append(all, r.nodes[id])
 	}
-	unmounted(r.plan, all, func(pos diag.Pos, text string) {
+	unusedGrants(r.plan, all, func(pos diag.Pos, text string) {
 		r.view.Event(progress.Event{Event: executor.Event{Kind: executor.Warning, Time: time.Now(), Pos: pos, Text: text}})
 	})
 	return nil
@@ -184,20 +184,20 @@ func (r *run) nameByInputs() error {
 	return nil
 }
 
-// unmounted warns of secrets and agents that a line of the manifest grants and no
-// step of the targets that it speaks for mounts.
-func unmounted(p *plan.Plan, nodes []*executor.Node, warn func(pos diag.Pos, text string)) {
+// unusedGrants warns of secrets and agents that a line of the manifest grants and no step of the
+// targets that it speaks for uses.
+func unusedGrants(p *plan.Plan, nodes []*executor.Node, warn func(pos diag.Pos, text string)) {
 	var order []diag.Pos
 	unused := map[diag.Pos]string{}
 	used := map[diag.Pos]bool{}
 	for _, node := range nodes {
 		t := p.Node(graph.ID(node.ID)).Target
-		secrets, agents := node.Unmounted()
+		secrets, agents := node.Unused()
 		grant := func(pos diag.Pos, idle bool, what, id string) {
 			if !idle {
 				used[pos] = true
 			} else if unused[pos] == "" {
-				order, unused[pos] = append(order, pos), fmt.Sprintf("target %q is granted %s %q, which no RUN of it mounts", t.Name, what, id)
+				order, unused[pos] = append(order, pos), fmt.Sprintf("target %q is granted %s %q, which no step of it uses", t.Name, what, id)
 			}
 		}
 		for _, g := range t.Secrets {
