@@ -192,7 +192,7 @@ var grantShape = &shape{what: "the id of a secret or {id: ..., as: ...}", text: 
 }}
 
 var cacheShape = &shape{what: "a mapping such as {repo: registry.example.com/shop/cache}", fields: []field{
-	{name: "repo", shape: textShape, about: "Repository, or oci:PATH. Default: that of the first image, with /cache."},
+	{name: "repo", shape: textShape, about: "Repository, or oci:PATH. Empty, as a variable may be, nothing is kept. Default: that of the first image, with /cache."},
 	{name: "from", shape: &shape{what: "a list of repositories", text: true, list: textShape}, about: "Further ones, which are only read."},
 	{name: "ttl", shape: durationShape, dflt: `"336h"`, about: "How old a result may be."},
 	{name: "write", shape: &shape{what: "auto, always or never", text: true, words: writeModes}, dflt: `"auto"`, about: "auto: not where a CI builds a pull request or a fork's merge request."},

@@ -183,10 +183,12 @@ func (p *parser) envFiles() {
 var envLine = regexp.MustCompile(`^(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.]*)[ \t]*=[ \t]*(.*?)[ \t]*$`)
 
 // readEnv reads lines NAME=VALUE, with # for comments, an optional "export" and
-// values in quotes; only in double ones \n, \t, \" and \\ stand for something.
+// values in quotes, which may go on for several lines; only in double ones \n, \t, \"
+// and \\ stand for something.
 func readEnv(name, text string, into map[string]string, l *diag.List) {
-	for i, line := range strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n") {
-		line = strings.TrimSpace(line)
+	lines := strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
+	for i := 0; i < len(lines); i++ {
+		line := strings.TrimSpace(lines[i])
 		if line == "" || line[0] == '#' {
 			continue
 		}
@@ -197,21 +199,52 @@ func readEnv(name, text string, into map[string]string, l *diag.List) {
 			continue
 		}
 		v := m[2]
-		switch {
-		case len(v) > 1 && v[0] == '\'' && v[len(v)-1] == '\'':
-			v = v[1 : len(v)-1]
-		case len(v) > 1 && v[0] == '"' && v[len(v)-1] == '"':
-			v = strings.NewReplacer(`\n`, "\n", `\t`, "\t", `\"`, `"`, `\\`, `\`).Replace(v[1 : len(v)-1])
-		case v != "" && (v[0] == '\'' || v[0] == '"'):
-			l.Add(pos, "a value is one line; close its quote", "the value of %s has no end", m[1])
-			continue
-		default:
+		if v == "" || v[0] != '\'' && v[0] != '"' {
 			if at := strings.Index(v, " #"); at >= 0 {
 				v = strings.TrimSpace(v[:at])
 			}
+			into[m[1]] = v
+			continue
+		}
+		end := closingQuote(v)
+		if end < 0 {
+			v = strings.Join(append([]string{v}, lines[i+1:]...), "\n")
+			if end = closingQuote(v); end >= 0 {
+				i += strings.Count(v[:end], "\n")
+			}
+		}
+		rest := ""
+		if end >= 0 {
+			rest, _, _ = strings.Cut(v[end+1:], "\n")
+			rest = strings.TrimSpace(rest)
+		}
+		switch {
+		case end < 0:
+			l.Add(pos, "close its quote", "the value of %s has no end", m[1])
+			continue
+		case rest != "" && rest[0] != '#':
+			l.Add(pos, "close its quote at the end of the value", "there is more behind the value of %s", m[1])
+			continue
+		case v[0] == '"':
+			v = strings.NewReplacer(`\n`, "\n", `\t`, "\t", `\"`, `"`, `\\`, `\`).Replace(v[1:end])
+		default:
+			v = v[1:end]
 		}
 		into[m[1]] = v
 	}
+}
+
+// closingQuote is where the quote that s begins with is closed; -1 if nowhere.
+func closingQuote(s string) int {
+	for i := 1; i < len(s); i++ {
+		switch {
+		case s[0] == '"' && s[i] == '\\':
+			i++
+		case s[i] == s[0]:
+			return i
+		}
+	}
+	return -1
 }
 
 var nameText = regexp.MustCompile(namePattern)

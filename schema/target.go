@@ -303,11 +303,18 @@ func (d decoder) cache(t *Target) {
 		return
 	}
 	c := &Cache{Write: WriteAuto, Run: true, Copy: true, Pos: v.pos}
-	if repo := v.get("repo"); repo != nil {
-		c.Repo = d.cachePlace(repo)
-	}
 	for _, from := range v.get("from").list() {
-		c.From = append(c.From, d.cachePlace(from))
+		if from.text != "" {
+			c.From = append(c.From, d.cachePlace(from))
+		}
+	}
+	off := false
+	switch repo := v.get("repo"); {
+	case repo == nil:
+	case repo.text != "":
+		c.Repo = d.cachePlace(repo)
+	default: // a variable that is empty
+		off = true
 	}
 	c.TTL = d.duration(v.get("ttl"))
 	if w := v.get("write"); w != nil {
@@ -318,6 +325,12 @@ func (d decoder) cache(t *Target) {
 	}
 	if copies := v.get("copy"); copies != nil {
 		c.Copy = copies.isTrue()
+	}
+	if off {
+		if len(c.From) == 0 {
+			return
+		}
+		c.Repo, c.From, c.Write = c.From[0], c.From[1:], WriteNever
 	}
 	t.Cache = c
 }

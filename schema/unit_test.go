@@ -259,13 +259,18 @@ func TestEnvFilesAreWeakerThanTheEnvironment(t *testing.T) {
 version: 1
 envFiles: [a.env, {path: none.env, optional: true}, {path: dir/b.env}]
 vars: {v: {default: d, env: [FIRST, SECOND]}, q: {env: [QUOTED]}}
-targets: {t: {args: {V: "${vars.v}", Q: "${vars.q}", E: "${env.ONLY}", N: "${env.NOTE}"}}}
+targets: {t: {args: {V: "${vars.v}", Q: "${vars.q}", E: "${env.ONLY}", N: "${env.NOTE}", P: "${env.VCPKG}${env.LAST}", K: "${env.KEY}"}}}
 -- a.env --
 # a comment
 export SECOND=a
 ONLY = a
 QUOTED="one\ntwo # \"x\""
 NOTE=x # comment
+VCPKG="9b96"   # a comment
+KEY="-----BEGIN
+# none
+-----END"
+LAST=1
 -- dir/b.env --
 ONLY='b # c'
 `)
@@ -273,9 +278,9 @@ ONLY='b # c'
 		env  []string
 		want string
 	}{
-		{nil, "map[E:b # c N:x Q:one\ntwo # \"x\" V:a]"},
-		{[]string{"FIRST", "process", "ONLY", "process"}, "map[E:process N:x Q:one\ntwo # \"x\" V:process]"},
-		{[]string{"SECOND", "process"}, "map[E:b # c N:x Q:one\ntwo # \"x\" V:process]"},
+		{nil, "map[E:b # c K:-----BEGIN\n# none\n-----END N:x P:9b961 Q:one\ntwo # \"x\" V:a]"},
+		{[]string{"FIRST", "process", "ONLY", "process"}, "map[E:process K:-----BEGIN\n# none\n-----END N:x P:9b961 Q:one\ntwo # \"x\" V:process]"},
+		{[]string{"SECOND", "process"}, "map[E:b # c K:-----BEGIN\n# none\n-----END N:x P:9b961 Q:one\ntwo # \"x\" V:process]"},
 	} {
 		m, err := parseTree(files, schema.Options{LookupEnv: env(c.env...)})
 		if err != nil {
@@ -285,9 +290,9 @@ ONLY='b # c'
 			t.Errorf("%v\ngot  %s\nwant %s", c.env, got, c.want)
 		}
 	}
-	files["a.env"] = &fstest.MapFile{Data: []byte("X=1\nnonsense\nY='open\n")}
+	files["a.env"] = &fstest.MapFile{Data: []byte("X=1\nnonsense\nZ='a' b\nY='open\n")}
 	delete(files, "dir/b.env")
-	want := "a.env:2: not the line of a file of variables\n  hint: write NAME=VALUE\na.env:3: the value of Y has no end\n  hint: a value is one line; close its quote\nkaniko-build.yaml:2:60: there is no file dir/b.env"
+	want := "a.env:2: not the line of a file of variables\n  hint: write NAME=VALUE\na.env:3: there is more behind the value of Z\n  hint: close its quote at the end of the value\na.env:4: the value of Y has no end\n  hint: close its quote\nkaniko-build.yaml:2:60: there is no file dir/b.env"
 	if m, err := parseTree(files, schema.Options{}); !strings.HasPrefix(mistake(m, err), want) {
 		t.Errorf("got\n%s\nwant\n%s", mistake(m, err), want)
 	}

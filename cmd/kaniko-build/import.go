@@ -131,7 +131,7 @@ func (t terminal) imports(ctx context.Context, f importFlags, dir string) error 
 	if name == "-" || f.dryRun {
 		name = manifestName
 	}
-	m, parsed := t.tryManifest(ctx, root, name, b.Bytes())
+	m, parsed := t.tryManifest(ctx, d, root, name, b.Bytes())
 	if f.output == "-" || f.dryRun {
 		if _, err := t.out.Write(b.Bytes()); err != nil {
 			return err
@@ -148,7 +148,7 @@ func (t terminal) imports(ctx context.Context, f importFlags, dir string) error 
 			return err
 		}
 	}
-	if parsed == nil && kind != importer.Skaffold {
+	if m != nil && parsed == nil && kind != importer.Skaffold {
 		t.compareBake(ctx, d, files, m, root, kind == importer.Compose)
 	}
 	return t.tellImport(d, parsed)
@@ -161,7 +161,7 @@ const (
 
 // tryManifest reads the manifest as commands will; what they would refuse comes
 // with the report.
-func (t terminal) tryManifest(ctx context.Context, root, name string, text []byte) (*schema.Manifest, error) {
+func (t terminal) tryManifest(ctx context.Context, d *importer.Draft, root, name string, text []byte) (*schema.Manifest, error) {
 	o, err := (&manifestFlags{}).options(ctx, root)
 	if err != nil {
 		return nil, err
@@ -172,6 +172,10 @@ func (t terminal) tryManifest(ctx context.Context, root, name string, text []byt
 	o.Repository = func(string, string) (fs.FS, string, error) { return embed.FS{}, strings.Repeat("0", 40), nil }
 	m, err := schema.Parse(withFile{os.DirFS(root), name, text}, name, o)
 	if err != nil {
+		if unset := t.withVariables(d, root, name, text, o); len(unset) > 0 {
+			fmt.Fprintf(t.err, "note: nothing can be built before these are set, which are empty by default: %s; they may be in the environment, or --var\n", strings.Join(unset, ", "))
+			return nil, nil
+		}
 		return nil, err
 	}
 	facts := plan.Facts{Platform: executor.HostPlatform()}
@@ -187,6 +191,40 @@ func (t terminal) tryManifest(ctx context.Context, root, name string, text []byt
 	fmt.Fprintf(t.err, "note: targets are built by their names, and not all at once:\n%s\n", printableLines(all.Error()))
 	return m, nil
 }
+
+// withVariables is the variables that have to be set before a manifest is one: some of
+// those that are empty. It is none if that does not help.
+func (t terminal) withVariables(d *importer.Draft, root, name string, text []byte, o schema.Options) []string {
+	good := func(set []string) bool {
+		o.Vars = nil
+		for _, v := range set {
+			value := "1"
+			if strings.Contains(strings.ToUpper(v), "PLATFORM") {
+				value = "linux/amd64"
+			}
+			o.Vars = append(o.Vars, schema.Setting{Name: v, Value: value})
+		}
+		_, err := schema.Parse(withFile{os.DirFS(root), name, text}, name, o)
+		return err == nil
+	}
+	var unset []string
+	for _, v := range d.Vars {
+		if v.None || v.Default.Value == "" && !v.Default.Null && v.Type == "" && v.List == nil {
+			unset = append(unset, v.Name)
+		}
+	}
+	if len(unset) == 0 || len(unset) > maxUnset || !good(unset) {
+		return nil
+	}
+	for _, v := range slices.Clone(unset) { // those that matter
+		if less := slices.DeleteFunc(slices.Clone(unset), func(s string) bool { return s == v }); good(less) {
+			unset = less
+		}
+	}
+	return unset
+}
+
+const maxUnset = 50 // variables that are tried
 
 // noDockerfiles plans a manifest by what it says itself.
 type noDockerfiles struct{}

@@ -140,6 +140,19 @@ func Cut(name string) (repo, tag string, ok bool) {
 	return name[:i], name[i+1:], true
 }
 
+var loneVariable = regexp.MustCompile(`^\$\{vars\.[^}]*\}$`)
+
+// Place is the repository that a cache lies in, of the name of an image, now with the
+// defaults of variables. ok is false where the tag may be in the variable: then there is
+// none that can be written.
+func Place(name, now string) (repo string, ok bool) {
+	repo, _, cut := Cut(name)
+	if _, _, tagged := Cut(now); !cut && loneVariable.MatchString(name) && (tagged || now == "") {
+		return "", false
+	}
+	return repo, true
+}
+
 // IsImage tells whether a name with its tag is that of an image.
 func IsImage(name string) bool {
 	_, ok := schema.ParseRef(name)

@@ -774,7 +774,15 @@ func (b *builder) cache(key string, a *hcl.Attribute, v symbol) {
 		place := f["ref"]
 		switch f["type"].Value {
 		case "registry":
-			place.Value, _, _ = importer.Cut(place.Value)
+			now := place.Value
+			if f[""].Value != "" {
+				now = item.flat().now()
+			}
+			var ok bool
+			if place.Value, ok = importer.Place(place.Value, now); !ok {
+				b.draft.Tell(pos(a.NameRange), "cache: {repo: ...} takes a name without a tag", "target %q: %s, whose tag is in a variable, is left out; nothing but the time of a build depends on it", b.t.name, key)
+				continue
+			}
 		case "local":
 			dir := firstOf(f["dest"].Value, f["src"].Value)
 			place = importer.Text{Value: "oci:" + b.paths.Rel(dir)}

@@ -2,6 +2,7 @@ package compose
 
 import (
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -104,12 +105,25 @@ func (p *project) text(v importer.YAML) importer.Text {
 	return importer.Text{Value: p.vars.expand(v.Text(), v.Pos())}
 }
 
+// workDirectory is the one that compose is called in, which is that of the project.
+var workDirectory = regexp.MustCompile(`^\$(\{PWD(:?-[^}]*)?\}|PWD\b)`)
+
+// path is a path of the file; ok tells that it counts from the project, whatever it
+// stands in.
+func (p *project) path(v importer.YAML) (out importer.Text, ok bool) {
+	rest := workDirectory.ReplaceAllString(v.Text(), ".")
+	return importer.Text{Value: p.vars.expand(rest, v.Pos())}, rest != v.Text()
+}
+
 // place is the context and the Dockerfile.
 func (p *project) place(s *service, t *importer.Target) {
 	context, dir := s.build("context")
 	at := importer.Text{Value: "."}
 	if context.Is() {
-		at = p.text(context)
+		var whole bool
+		if at, whole = p.path(context); whole {
+			dir = "."
+		}
 	}
 	if out, ok := importer.Remote(at.Value); ok {
 		at.Value = out
@@ -127,7 +141,10 @@ func (p *project) place(s *service, t *importer.Target) {
 		return
 	}
 	if v, _ := s.build("dockerfile"); v.Is() {
-		if file := p.text(v); path.Clean(file.Value) != "Dockerfile" {
+		switch file, whole := p.path(v); {
+		case whole:
+			t.Dockerfile = importer.Text{Value: "//" + p.paths.Rel(file.Value)}
+		case path.Clean(file.Value) != "Dockerfile":
 			t.Dockerfile = file
 		}
 	}
@@ -233,8 +250,13 @@ func (p *project) secret(s *service, t *importer.Target, item importer.YAML) {
 	if p.granted[name] == "" {
 		made := importer.Secret{ID: p.ids.Take(name), Env: decl.Get("environment").Text()}
 		if file := decl.Get("file"); file.Is() {
-			made.File = p.text(file).Value
-			if !strings.HasPrefix(made.File, "~") {
+			at, whole := p.path(file)
+			made.File = at.Value
+			switch {
+			case strings.HasPrefix(made.File, "~"):
+			case whole:
+				made.File = p.paths.Rel(made.File)
+			default:
 				made.File = p.paths.Rel(path.Join(p.dirs[name], made.File))
 			}
 		}
@@ -281,7 +303,15 @@ func (p *project) cache(s *service, t *importer.Target) {
 				}
 				switch kind {
 				case "registry":
-					place, _, _ = importer.Cut(place)
+					now := p.vars.now(item.Text())
+					if strings.Contains(now, "=") { // its fields are written out
+						now = ""
+					}
+					var ok bool
+					if place, ok = importer.Place(place, now); !ok {
+						p.draft.Tell(item.Pos(), "cache: {repo: ...} takes a name without a tag", "service %q: %s, whose tag may be in a variable, is left out; nothing but the time of a build depends on it", s.name, key)
+						continue
+					}
 				case "local":
 					place = "oci:" + p.paths.Rel(path.Join(l.dir, place))
 				default:
