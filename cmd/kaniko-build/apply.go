@@ -160,7 +160,6 @@ func (f *applyFlags) prepare(c *cobra.Command, t terminal, w *workspace, p *plan
 	if dir := w.manifest.Run.DigestDir; dir != "" {
 		r.digests = w.path(dir)
 	}
-	r.again = func(node string) string { return "kaniko-build apply " + p.Node(graph.ID(node)).Target.Name }
 	r.places = w.places()
 	return r, requests, nil
 }

@@ -369,7 +369,7 @@ func (f *buildFlags) build(ctx context.Context, t terminal, x *executor.Executor
 	for i := range all.requests {
 		all.requests[i].Format.Rewrite = rewrite
 	}
-	run := &run{x: x, term: t, view: view, flags: f.runFlags, outputs: all.outputs, joins: all.joins, quiet: toStdout(outputs) || f.docker.quiet, again: func(string) string { return "kaniko-build build -t " + strings.Join(append(f.tags, place), " ") }}
+	run := &run{x: x, term: t, view: view, flags: f.runFlags, outputs: all.outputs, joins: all.joins, quiet: toStdout(outputs) || f.docker.quiet}
 	results, err := run.all(ctx, all.requests, all.graph)
 	id := results[r.ID].Config.Digest
 	if len(f.platforms) > 1 { // an index has no config

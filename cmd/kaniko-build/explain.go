@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -254,7 +255,9 @@ func (f *lookFlags) keys(ctx context.Context, t terminal, arg string) error {
 			all := x.Keys(n)
 			for i, k := range all {
 				full := fmt.Sprintf("%s/%d", k.Stage, k.Step)
-				names = append(names, full)
+				if k.Stage != "" {
+					names = append(names, full)
+				}
 				last := k.Stage == all[len(all)-1].Stage
 				if last {
 					names = append(names, fmt.Sprint(k.Step))
@@ -285,7 +288,7 @@ func printKeys(w io.Writer, keys []executor.StepKey) error {
 	block := func(kind, key string, lines []executor.Lines) {
 		fmt.Fprintf(b, "  by %s %s\n", kind, key)
 		for _, l := range lines {
-			fmt.Fprintf(b, "    %s\n", escaped(l.Line))
+			fmt.Fprintf(b, "    %s\n", escaped(parentKey(l.Line)))
 			for _, file := range l.Files {
 				fmt.Fprintf(b, "      %s\n", escaped(file))
 			}
@@ -295,13 +298,23 @@ func printKeys(w io.Writer, keys []executor.StepKey) error {
 		if i > 0 {
 			fmt.Fprintln(b)
 		}
-		fmt.Fprintf(b, "%s [%s %d/%d] %s\n", k.Node, k.Stage, k.Step, k.Of, oneLine(k.Text))
+		fmt.Fprintf(b, "%s [%s] %s\n", k.Node, strings.TrimSpace(fmt.Sprintf("%s %d/%d", k.Stage, k.Step, k.Of)), oneLine(k.Text))
 		block("definition", k.Key, k.Lines)
 		if k.ContentKey != "" {
 			block("content", k.ContentKey, k.ContentLines)
 		}
 	}
 	return b.Flush()
+}
+
+// parentKey shows the key in a line about the state below a step as that step's own is
+// shown. In the line that is hashed its letters are numbers.
+func parentKey(line string) string {
+	b, err := hex.DecodeString(strings.TrimPrefix(line, "parent "))
+	if _, bad := hex.DecodeString(string(b)); err != nil || bad != nil || len(b) == 0 {
+		return line
+	}
+	return "parent " + string(b)
 }
 
 // escaped is a line of a key on one line: control characters and backslashes

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -71,28 +73,32 @@ it starts and deletes, what kind of isolation pods give.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(t.out, "store      %s\n", state)
+			var b strings.Builder
+			fmt.Fprintf(&b, "store      %s\n", state)
 			for _, r := range rep.Rungs {
 				mark, why := "no", r.Why
 				switch {
 				case r.Rung == rep.Best:
-					mark = "used"
+					mark, why = "used", "the best there is here"
 					if r.Walk {
 						why = "with a walk after each RUN: " + r.Slow
 					}
 				case !r.Tried && why == "":
 					mark, why = "-", fmt.Sprintf("not tried, as a better one works; --isolation %s asks for it", r.Rung)
 				}
-				fmt.Fprintf(t.out, "isolation  %-14s %-5s %s\n", r.Rung, mark, why)
+				fmt.Fprintln(&b, strings.TrimRight(fmt.Sprintf("isolation  %-14s %-5s %s", r.Rung, mark, why), " "))
 				if r.Remedy != "" {
-					fmt.Fprintf(t.out, "           remedy: %s\n", r.Remedy)
+					fmt.Fprintf(&b, "           remedy: %s\n", r.Remedy)
 				}
 			}
 			if rep.Best == "inplace" {
-				fmt.Fprintln(t.out, "network    RUN steps use the container's network; RUN --network=none is refused")
-				fmt.Fprintln(t.out, "trust      RUN steps are root in this container, beside everything that is mounted into it")
+				fmt.Fprintln(&b, "network    RUN steps use the container's network; RUN --network=none is refused")
+				fmt.Fprintln(&b, "trust      RUN steps are root in this container, beside everything that is mounted into it")
 			} else {
-				fmt.Fprintln(t.out, "network    RUN steps use the host's network and reach its loopback services; RUN --network=none does not")
+				fmt.Fprintln(&b, "network    RUN steps use the host's network and reach its loopback services; RUN --network=none does not")
+			}
+			if _, err := io.WriteString(t.out, b.String()); err != nil {
+				return err
 			}
 			if err := rep.Err(); err != nil {
 				return &executor.MachineError{What: "no unprivileged containers here: see the remedies above"}

@@ -41,7 +41,9 @@ func newDu(t terminal) *cobra.Command {
 		Use:   "du",
 		Short: "Show what the store holds, how large it is and when it was used",
 		Long: `Show what the store holds, by kind: how many things, what they take on disk, when
-they were used, and what prune --all would give back if no named image went.`,
+they were used, and what prune --all would give back if no named image went.
+
+` + kindsText,
 		Example: "  kaniko-build du\n  kaniko-build du --verbose\n  kaniko-build du -o json",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -170,6 +172,22 @@ after themselves, sparing what they have used.`,
 	fl.StringVarP(&f.output, "output", "o", f.output, "table or json")
 	return c
 }
+
+// kindsText says what the kinds are.
+const kindsText = `Kinds:
+  images    names of images
+  bases     what registries said of base images
+  keys      what steps made, by what they were made of
+  variants  layers in another compression
+  blobs     layers and configs, as registries have them
+  layers    layers unpacked, to build upon
+  indexes   names of files in layers, for copies onto a base that is not unpacked
+  caches    RUN --mount=type=cache
+  files     hashes of files of contexts
+  fetched   what ADD and contexts fetched from elsewhere
+  past      what earlier builds were made of, to tell what changed
+  releases  pushes that were not finished
+  temp      what is being made`
 
 func kindNames() []string {
 	var out []string

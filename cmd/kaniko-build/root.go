@@ -55,10 +55,20 @@ their Dockerfiles need, each in an unprivileged container of its own.
 
 Results lie in a store of plain files (KANIKO_BUILD_STATE, else your cache
 folder) and are pushed when asked for. Every flag of a command that reads the
-manifest can be a variable: KANIKO_BUILD_KEEP_GOING=true is --keep-going. Exit codes: 0 done, 1 a build or push
-failed, 2 wrong flags, 3 wrong input, 4 the machine lacks something, 5 the
-cache was wrong, 6 a step is not deterministic (both of --verify-cache), 130
-interrupted.`,
+manifest can be a variable: KANIKO_BUILD_KEEP_GOING=true is --keep-going.
+
+Exit codes:
+  0    done
+  1    a build, a push or a pull failed
+  2    wrong flags or arguments
+  3    wrong input: the manifest, a Dockerfile, a context, a name
+  4    the machine lacks something; kaniko-build doctor tells more
+  5    the cache was wrong (--verify-cache)
+  6    a step is not deterministic (--verify-cache)
+  130  interrupted`,
+		Example: `  kaniko-build init
+  kaniko-build plan
+  kaniko-build apply`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(c *cobra.Command, args []string) error {

@@ -35,11 +35,10 @@ type run struct {
 	joins   joins                        // nodes that are indexes
 	places  places
 	view    progress.View
-	groups  map[string]string        // of nodes, for pictures
-	quiet   bool                     // print no table: standard output holds an image
-	again   func(node string) string // the command line that builds a node once more
-	plan    *plan.Plan               // nil without a manifest
-	hooks   *hooks                   // nil without a manifest
+	groups  map[string]string // of nodes, for pictures
+	quiet   bool              // print no table: standard output holds an image
+	plan    *plan.Plan        // nil without a manifest
+	hooks   *hooks            // nil without a manifest
 	inputs  inputs
 	idle    map[string]bool            // nodes that are skipped, as they are unchanged
 	found   map[string]*executor.Found // of idle nodes, what the registry has
@@ -429,6 +428,14 @@ func (r *run) failure(ctx context.Context, out graph.Outcome) error {
 	return reported{failedWork{err}}
 }
 
+// counted is a number of things: "1 image", "2 images".
+func counted(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
 // table shows the images and what can be done with them.
 func (r *run) table(to io.Writer, out graph.Outcome, took time.Duration) (err error) {
 	w := bufio.NewWriter(to) // a table is written cell by cell
@@ -455,25 +462,21 @@ func (r *run) table(to io.Writer, out graph.Outcome, took time.Duration) (err er
 	if err := tw.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\n%d images in %s, %d built\n", len(r.results), seconds(took), built)
-	if first == nil || len(first.Names) == 0 || r.flags.push {
+	fmt.Fprintf(w, "\n%s in %s, %d built\n", counted(len(r.results), "image"), seconds(took), built)
+	if first == nil || len(first.Names) == 0 || r.flags.push || built == 0 { // who built nothing has read it before
 		return nil
 	}
-	if r.joins[first.Node].nodes != nil {
-		_, err = fmt.Fprintf(w, `
-They lie in the store; kaniko-build images lists them. To use %[2]s:
-  run      kaniko-build unpack %[2]s rootfs && sudo chroot rootfs
-  load     kaniko-build load %[2]s
-  push     %[1]s --push
-`, r.again(first.Node), first.Names[0])
-		return err
+	name := first.Names[0]
+	push := "push " + name
+	if r.plan != nil { // which knows the registries
+		push = "apply " + r.plan.Node(graph.ID(first.Node)).Target.Name + " --push"
 	}
 	_, err = fmt.Fprintf(w, `
-They lie in the store; kaniko-build images lists them. To use %[2]s:
-  run      %[1]s -o type=local,dest=rootfs && sudo chroot rootfs
-  load     %[1]s -o type=docker,dest=- | docker load
-  push     %[1]s --push
-`, r.again(first.Node), first.Names[0])
+They lie in the store; kaniko-build images lists them. To use %[1]s:
+  run      kaniko-build unpack %[1]s rootfs && sudo chroot rootfs
+  load     kaniko-build load %[1]s
+  push     kaniko-build %[2]s
+`, name, push)
 	return err
 }
 

@@ -130,7 +130,7 @@ func (s *site) again(x *executor.Executor, unready map[string]error) *run {
 	t := s.run
 	return &run{
 		x: x, term: t.term, flags: t.flags, keep: true, outputs: t.outputs, private: t.private, joins: t.joins, places: t.places, view: s.shop.stage,
-		groups: t.groups, quiet: true, again: t.again, plan: t.plan, hooks: t.hooks, unready: unready, digests: t.digests, only: map[string]bool{},
+		groups: t.groups, quiet: true, plan: t.plan, hooks: t.hooks, unready: unready, digests: t.digests, only: map[string]bool{},
 		idle: map[string]bool{}, found: map[string]*executor.Found{}, lines: map[string]string{}, results: map[string]executor.Result{}, errs: map[string]error{}, unpushed: map[string]bool{},
 	}
 }

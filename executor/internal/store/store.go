@@ -111,7 +111,7 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, &diag.Problem{What: fmt.Sprintf("make store: %v", err), Hint: "set KANIKO_BUILD_STATE to a directory that you may write to"}
+		return nil, unwritable(fmt.Errorf("make store: %w", err))
 	}
 	if err := claim(dir, o); err != nil {
 		return nil, err
@@ -138,6 +138,11 @@ func Attach(dir string, o Options) (*Store, error) {
 		return nil, errors.Join(err, s.root.Close(), s.top.Close())
 	}
 	return s, nil
+}
+
+// unwritable is a store that is in no place for one.
+func unwritable(err error) error {
+	return &diag.Problem{What: err.Error(), Hint: "set KANIKO_BUILD_STATE to a directory that you may write to"}
 }
 
 func open(dir string, o Options) (*Store, error) {
@@ -208,7 +213,7 @@ func claim(dir string, o Options) error {
 	}
 	if mode != want {
 		if err := os.Chmod(dir, fs.FileMode(want)); err != nil {
-			return fmt.Errorf("open store: %w", err)
+			return unwritable(fmt.Errorf("open store: %w", err))
 		}
 	}
 	return nil

@@ -138,7 +138,7 @@ func (r *Runner) Report(ctx context.Context, dir string) (sandbox.Report, error)
 	}
 	tmp, release, err := temporary(parent)
 	if err != nil {
-		return sandbox.Report{}, fmt.Errorf("make a folder to probe in: %w", err)
+		return sandbox.Report{}, &executor.MachineError{What: fmt.Sprintf("the store cannot be written: %v", err), Remedy: "set KANIKO_BUILD_STATE to a directory that you may write to"}
 	}
 	rep := sandbox.Probe(ctx, tmp, sandbox.Rung(r.Rung), r.Force)
 	return rep, release()
