@@ -23,6 +23,28 @@ const (
 // remoteAgent is the id of the ssh agent for repositories of ADD.
 const remoteAgent = "default"
 
+// remotes is all that ADDs of the needed stages fetch.
+func (n *Node) remotes() []dockerfile.Remote {
+	var out []dockerfile.Remote
+	for _, st := range n.program.Stages {
+		for _, s := range st.Steps {
+			if s.Copy != nil {
+				out = append(out, s.Copy.Remote...)
+			}
+		}
+	}
+	return out
+}
+
+// bySSH tells whether a source is a repository that is reached by ssh.
+func bySSH(r dockerfile.Remote) bool {
+	if r.Git == nil {
+		return false
+	}
+	u, err := url.Parse(r.Git.Remote)
+	return err != nil || u.Scheme == "ssh" || u.Scheme == "" // user@host:path is no URL
+}
+
 // fetcher is how a source of ADD is had, with what the secrets and agents of the request
 // let it show to the host of that source.
 func (s *sources) fetcher(r dockerfile.Remote) *buildctx.Fetcher {

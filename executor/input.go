@@ -25,14 +25,14 @@ func (n *Node) Unused() (secrets, agents []string) {
 					used[m.Type+" "+m.ID] = true
 				}
 			}
-			if step.Copy != nil {
-				for _, r := range step.Copy.Remote {
-					for _, id := range shown(r) {
-						used[dockerfile.MountSecret+" "+id] = true
-					}
-					used[dockerfile.MountSSH+" "+remoteAgent] = used[dockerfile.MountSSH+" "+remoteAgent] || r.Git != nil
-				}
-			}
+		}
+	}
+	for _, r := range n.remotes() {
+		for _, id := range shown(r) {
+			used[dockerfile.MountSecret+" "+id] = true
+		}
+		if bySSH(r) {
+			used[dockerfile.MountSSH+" "+remoteAgent] = true
 		}
 	}
 	for _, s := range n.Secrets {

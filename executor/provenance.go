@@ -301,7 +301,8 @@ func digestSet(d digest.Digest) map[string]string {
 	return map[string]string{d.Algorithm().String(): d.Encoded()}
 }
 
-// mounts are the secrets and agents that RUNs mount, each once.
+// mounts are the secrets and agents that RUNs mount, each once, and those that a
+// repository of ADD would be shown: BuildKit names them whether they are granted or not.
 func (n *Node) mounts() (secrets, agents []mounted) {
 	add := func(to *[]mounted, m mounted) {
 		for i, old := range *to {
@@ -322,6 +323,16 @@ func (n *Node) mounts() (secrets, agents []mounted) {
 			}
 		}
 	})
+	for _, r := range n.remotes() {
+		if r.Git == nil {
+			continue
+		}
+		add(&secrets, mounted{gitHeader, true})
+		add(&secrets, mounted{gitToken, true})
+		if bySSH(r) {
+			add(&agents, mounted{remoteAgent, true})
+		}
+	}
 	for _, l := range [][]mounted{secrets, agents} {
 		slices.SortFunc(l, func(a, b mounted) int { return strings.Compare(a.ID, b.ID) })
 	}
