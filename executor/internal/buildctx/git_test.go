@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -20,9 +21,9 @@ import (
 
 // forge is a git host over HTTP on loopback, with one repository.
 type forge struct {
-	url  string // of the repository
-	dir  string // its work tree
-	auth string // the last Authorization header
+	url  string       // of the repository
+	dir  string       // its work tree
+	auth atomic.Value // string, the last Authorization header: git is a process of its own, which orders nothing
 	t    *testing.T
 }
 
@@ -56,7 +57,7 @@ func newForge(t *testing.T) *forge {
 		t.Fatal(err)
 	}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f.auth = r.Header.Get("Authorization")
+		f.auth.Store(r.Header.Get("Authorization"))
 		backend.ServeHTTP(w, r)
 	}))
 	t.Cleanup(s.Close)
@@ -168,8 +169,8 @@ func testGitCommitTimesAndAuth(t *testing.T, env []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.EqualFold(g.auth, buildctx.TokenAuth("secret")) {
-		t.Errorf("authorization %q", g.auth)
+	if got := g.auth.Load().(string); !strings.EqualFold(got, buildctx.TokenAuth("secret")) {
+		t.Errorf("authorization %q", got)
 	}
 	d, err := f.Checkout(t.Context(), r, c)
 	if err != nil {

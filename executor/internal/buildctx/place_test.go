@@ -292,12 +292,12 @@ func TestDirectoryShowsItsTokenToItsHostOnly(t *testing.T) {
 	} {
 		c.place.Git.PlainHTTP = true
 		f := &buildctx.Fetcher{Dir: t.TempDir(), Auth: func(string) string { return "basic other" }}
-		g.auth = "never asked"
+		g.auth.Store("never asked")
 		if _, err := f.Directory(t.Context(), c.place, buildctx.Places{}); err != nil {
 			t.Fatal(err)
 		}
-		if g.auth != c.want {
-			t.Errorf("%+v: the host got %q, want %q", c.place, g.auth, c.want)
+		if got := g.auth.Load(); got != c.want {
+			t.Errorf("%+v: the host got %q, want %q", c.place, got, c.want)
 		}
 	}
 }
