@@ -126,9 +126,8 @@ func (d *Dir) OpenFile(name string, flags int) (*os.File, error) {
 	if name == "" {
 		name = "."
 	}
-	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC | unix.O_NOFOLLOW, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
 	for {
-		fd, err := unix.Openat2(int(d.root.Fd()), name, &how)
+		fd, err := d.openBelow(name, flags)
 		switch {
 		case err == unix.EINTR || err == unix.EAGAIN: // EAGAIN: a rename raced with the walk
 			continue
@@ -140,6 +139,28 @@ func (d *Dir) OpenFile(name string, flags int) (*os.File, error) {
 		}
 		return os.NewFile(uintptr(fd), name), nil
 	}
+}
+
+// openBelow makes one attempt to open name, as it is, below the root.
+func (d *Dir) openBelow(name string, flags int) (int, error) {
+	return unix.Openat2(int(d.root.Fd()), name, &unix.OpenHow{
+		Flags:   uint64(flags) | unix.O_CLOEXEC | unix.O_NOFOLLOW,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+}
+
+// openParent opens the directory that name is in, and gives name's own name there: "."
+// for the root, which has no parent here.
+func (d *Dir) openParent(name string) (dir *os.File, base string, err error) {
+	parent, base := "", Clean(name)
+	if i := strings.LastIndexByte(base, '/'); i >= 0 {
+		parent, base = base[:i], base[i+1:]
+	}
+	if base == "" {
+		base = "."
+	}
+	dir, err = d.OpenFile(parent, unix.O_PATH|unix.O_DIRECTORY)
+	return dir, base, err
 }
 
 func (d *Dir) Lstat(ctx context.Context, name string) (Entry, error) {
@@ -270,14 +291,7 @@ func (d *Dir) OpenRegular(name string) (*os.File, error) {
 }
 
 func (d *Dir) Xattrs(ctx context.Context, name string) (map[string][]byte, error) {
-	dir, base := "", Clean(name)
-	if i := strings.LastIndexByte(base, '/'); i >= 0 {
-		dir, base = base[:i], base[i+1:]
-	}
-	if base == "" {
-		base = "."
-	}
-	f, err := d.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY)
+	f, base, err := d.openParent(name)
 	if err != nil {
 		return nil, err
 	}
@@ -377,8 +391,7 @@ var errNotRegular = errors.New("not a regular file")
 
 // openFast opens a file for reading by one system call, in most cases.
 func (d *Dir) openFast(name string) (int, error) {
-	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC | unix.O_NOFOLLOW, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
-	fd, err := unix.Openat2(int(d.root.Fd()), name, &how)
+	fd, err := d.openBelow(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
 	if err == nil {
 		return fd, nil
 	}
@@ -396,14 +409,7 @@ func (d *Dir) openFast(name string) (int, error) {
 
 // SetTime sets when name was last changed. No link is followed.
 func (d *Dir) SetTime(name string, t time.Time) error {
-	dir, base := "", Clean(name)
-	if i := strings.LastIndexByte(base, '/'); i >= 0 {
-		dir, base = base[:i], base[i+1:]
-	}
-	if base == "" {
-		base = "."
-	}
-	f, err := d.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY)
+	f, base, err := d.openParent(name)
 	if err != nil {
 		return err
 	}

@@ -7,9 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -223,5 +225,69 @@ func TestReadFile(t *testing.T) {
 		case err == nil && st.Size != 7:
 			t.Errorf("%s has %d bytes", c.name, st.Size)
 		}
+	}
+}
+
+// TestReadFileOfALease reads a file that somebody has to himself: as soon as he has been
+// told, and gives it back.
+func TestReadFileOfALease(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "f"), []byte("hi"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "f"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fd, told := f.Fd(), make(chan os.Signal, 1)
+	signal.Notify(told, unix.SIGIO)
+	defer signal.Stop(told)
+	_, err = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_WRLCK)
+	_, err2 := unix.FcntlInt(fd, unix.F_SETOWN, os.Getpid()) // not the thread, which may end
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, dir, tree.DirOptions{})
+	given, read := make(chan error, 1), make(chan struct{})
+	go func() {
+		select {
+		case <-told:
+			_, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_UNLCK)
+			given <- err
+		case <-read:
+			given <- errors.New("it was read before the lease was given back")
+		}
+	}()
+	b := make([]byte, 9)
+	n, err := d.ReadFile(t.Context(), "f", b)
+	close(read)
+	if err != nil || string(b[:n]) != "hi" {
+		t.Errorf("got %q, %v", b[:n], err)
+	}
+	if err := <-given; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDirOfItsRoot changes and reads what has no parent below the root.
+func TestDirOfItsRoot(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Setxattr(dir, "user.word", []byte("x"), 0); err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, dir, tree.DirOptions{})
+	when := time.Unix(1_000_000, 5)
+	for _, name := range []string{"", "/", "."} {
+		if err := d.SetTime(name, when); err != nil {
+			t.Errorf("SetTime(%q): %v", name, err)
+		}
+		if e, err := d.Lstat(t.Context(), name); err != nil || !e.ModTime.Equal(when) {
+			t.Errorf("Lstat(%q) = %v, %v, want %v", name, e.ModTime, err, when)
+		}
+		if x, err := d.Xattrs(t.Context(), name); err != nil || string(x["user.word"]) != "x" {
+			t.Errorf("Xattrs(%q) = %q, %v", name, x, err)
+		}
+		when = when.Add(time.Second)
 	}
 }
