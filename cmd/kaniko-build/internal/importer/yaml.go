@@ -109,6 +109,19 @@ func (y YAML) Text() string {
 	return y.node.Value
 }
 
+// Value is a scalar as those read it who take a number for a number: 3.10 is 3.1, and
+// 2_28 is 228.
+func (y YAML) Value() string {
+	if !y.IsText() {
+		return ""
+	}
+	var v any
+	if err := y.node.Decode(&v); err != nil {
+		return y.node.Value
+	}
+	return fmt.Sprint(v)
+}
+
 // Part is a text at the place of y, null if there is none.
 func (y YAML) Part(text string, is bool) YAML {
 	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text, Line: y.Pos().Line, Column: y.Pos().Col}

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -36,6 +37,7 @@ type project struct {
 	ids      importer.Names
 	granted  map[string]string // secrets by name of the project
 	ours     map[string]string // targets by service
+	same     map[string]string // targets that are others, by what they would be called
 	told     bool              // of depends_on
 }
 
@@ -65,7 +67,7 @@ func Import(files []importer.File, paths *importer.Paths, read ReadFile) (*impor
 		up := *paths
 		p := &project{
 			read: read, paths: &up, draft: &importer.Draft{}, vars: vars, secrets: map[string]importer.YAML{}, dirs: map[string]string{},
-			names: importer.Names{}, ids: importer.Names{}, granted: map[string]string{}, ours: map[string]string{},
+			names: importer.Names{}, ids: importer.Names{}, granted: map[string]string{}, ours: map[string]string{}, same: map[string]string{},
 		}
 		vars.second, vars.draft = second, p.draft
 		for _, f := range files {
@@ -241,6 +243,32 @@ func (s *service) build(key string) (importer.YAML, string) {
 	return all[len(all)-1].body, all[len(all)-1].dir
 }
 
+// add makes a target of a service, and answers with its name. One that builds the same
+// image from the same is that other target.
+func (p *project) add(s *service) string {
+	t := p.target(s)
+	plain := func(t importer.Target) importer.Target {
+		t.Name, t.Comment, t.Rules = "", "", nil
+		return t
+	}
+	for i := range p.draft.Targets {
+		old := &p.draft.Targets[i]
+		if len(t.Images)+len(t.Tags) == 0 || !plain(t).Equal(plain(*old)) {
+			continue
+		}
+		p.draft.Tell(s.pos, "", "service %q is the image of %q, and no target of its own", s.name, old.Name)
+		p.same[t.Name] = old.Name
+		for _, r := range t.Rules {
+			if !slices.ContainsFunc(old.Rules, func(o importer.Rule) bool { return reflect.DeepEqual(o, r) }) {
+				old.Rules = append(old.Rules, r)
+			}
+		}
+		return old.Name
+	}
+	p.draft.Targets = append(p.draft.Targets, t)
+	return t.Name
+}
+
 // targets makes a target of each service that is built, and groups of profiles.
 func (p *project) targets() {
 	var all, built []*service
@@ -264,18 +292,28 @@ func (p *project) targets() {
 	var profiles []string
 	members := map[string][]string{}
 	var always []string
+	join := func(list []string, name string) []string {
+		if slices.Contains(list, name) {
+			return list
+		}
+		return append(list, name)
+	}
 	for _, s := range built {
-		t := p.target(s)
-		p.draft.Targets = append(p.draft.Targets, t)
+		name := p.add(s)
 		in, _ := s.last("profiles")
-		for _, name := range in.Texts() {
-			if !slices.Contains(profiles, name) {
-				profiles = append(profiles, name)
-			}
-			members[name] = append(members[name], t.Name)
+		for _, profile := range in.Texts() {
+			profiles = join(profiles, profile)
+			members[profile] = join(members[profile], name)
 		}
 		if len(in.Texts()) == 0 {
-			always = append(always, t.Name)
+			always = join(always, name)
+		}
+	}
+	for i := range p.draft.Targets {
+		for k, e := range p.draft.Targets[i].Contexts {
+			if other := p.same[strings.TrimPrefix(e.Value, "target:")]; other != "" {
+				p.draft.Targets[i].Contexts[k].Value = "target:" + other
+			}
 		}
 	}
 	if len(profiles) > 0 && len(always) > 0 {

@@ -168,9 +168,16 @@ func (p *project) merge(base []importer.Entry, v importer.YAML, args bool) []imp
 		}
 	}
 	for _, pair := range v.Pairs() {
-		if pair.Value.IsNull() {
+		value := pair.Value.Value()
+		switch {
+		case pair.Value.IsNull():
 			bare(pair.Key)
-		} else {
+		case value != pair.Value.Text():
+			if !strings.EqualFold(value, pair.Value.Text()) {
+				p.draft.Tell(pair.Value.Pos(), "put it in quotes, there and here, if it is meant as it is written", "%s: %s is the number %s, as compose reads it", pair.Key, pair.Value.Text(), value)
+			}
+			set(pair.Key, importer.Plain(value))
+		default:
 			set(pair.Key, p.text(pair.Value))
 		}
 	}
