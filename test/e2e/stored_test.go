@@ -178,13 +178,17 @@ targets:
 		Platforms    []string
 		Attestations []struct{ Type, Digest string }
 	}
-	inspect := func(m *machine, name string) (out inspected) {
+	inspectFor := func(platform string, m *machine, name string) (out inspected) {
 		t.Helper()
-		o := m.call("inspect", "--platform", "linux/amd64", name)
+		o := m.call("inspect", "--platform", platform, name)
 		if err := json.Unmarshal([]byte(o.Stdout), &out); err != nil {
 			t.Fatalf("%v\n%s", err, o.All())
 		}
 		return out
+	}
+	inspect := func(m *machine, name string) inspected {
+		t.Helper()
+		return inspectFor("linux/amd64", m, name)
 	}
 	for _, name := range []string{"one", "two"} {
 		built := inspect(m, reg.Addr+"/stated/"+name)
@@ -216,7 +220,7 @@ targets:
 	}
 	bare := m.fresh()
 	bare.call("pull", "--platform", "linux/arm64", reg.Addr+"/stated/bare")
-	if got := inspect(bare, reg.Addr+"/stated/bare"); got.Index != "" || len(got.Attestations) > 0 {
+	if got := inspectFor("linux/arm64", bare, reg.Addr+"/stated/bare"); got.Index != "" || len(got.Attestations) > 0 {
 		t.Errorf("an image without attestations is %+v", got)
 	}
 }
