@@ -96,9 +96,9 @@ func (c cluster) doctor(ctx context.Context, t terminal) error {
 		return err
 	}
 	fmt.Fprintf(t.out, "isolation  %s, in a pod that was started\n", got)
-	for _, why := range []string{got.Walk, got.Why} {
-		if why != "" {
-			fmt.Fprintf(t.out, "           %s\n", why)
+	for _, s := range []struct{ head, text string }{{"", got.Walk}, {"", got.Why}, {"remedy: ", got.Remedy}} {
+		if s.text != "" {
+			fmt.Fprintf(t.out, "           %s%s\n", s.head, s.text)
 		}
 	}
 	return nil

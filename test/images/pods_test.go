@@ -110,6 +110,9 @@ func TestRunnerKubernetes(t *testing.T) {
 	if o := apply(there, "--no-cache", "--isolation", "userns", "base"); o.Code != 4 || !strings.Contains(o.All(), "isolation userns is not to be had: a seccomp filter forbids user namespaces") {
 		t.Errorf("what these pods do not have: code %d\n%s", o.Code, o.Tail(30))
 	}
+	if o := rig.NewAccount(t, rig.Superuser).Run(t, rig.Call{Dir: dir, Env: env(there)}, rig.Binary(t), "doctor"); o.Code != 0 || !strings.Contains(o.Stdout, "isolation  inplace, in a pod that was started\n           a seccomp filter forbids") || !strings.Contains(o.Stdout, "remedy: ") {
+		t.Fatalf("doctor: code %d\n%s", o.Code, o.All())
+	}
 	if o := apply(there, "--isolation", "userns-single", "base"); o.Code != 2 || !strings.Contains(o.All(), "choose userns or inplace") {
 		t.Errorf("what no pod has: code %d\n%s", o.Code, o.Tail(30))
 	}

@@ -13,9 +13,10 @@ import (
 
 // Isolation is what RUNs have in a pod, as the pod found it.
 type Isolation struct {
-	Rung string // userns or inplace
-	Walk string // why no overlay tells what a RUN changed; "" if one does, or in place
-	Why  string // what userns lacks; "" if it is the rung
+	Rung   string // userns or inplace
+	Walk   string // why no overlay tells what a RUN changed; "" if one does, or in place
+	Why    string // what userns lacks; "" if it is the rung
+	Remedy string // against Why; "" if none is known
 }
 
 func (i Isolation) String() string {
@@ -53,7 +54,7 @@ func isolate(ctx context.Context, asked string) (executor.Isolation, Isolation, 
 		case c.OK:
 			return executor.Isolation{Rung: c.Rung, IDs: c.Map, Walk: c.Walk}, Isolation{Rung: string(c.Rung), Walk: c.Slow}, nil
 		default:
-			said.Why = c.Why
+			said.Why, said.Remedy = c.Why, c.Remedy
 		}
 	}
 	if asked != "" {
