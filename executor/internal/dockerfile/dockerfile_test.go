@@ -319,7 +319,7 @@ func TestProblems(t *testing.T) {
 
 func TestSyntaxDirectiveOfOurOwnLanguage(t *testing.T) {
 	for _, ref := range []string{"docker/dockerfile", "docker/dockerfile:1", "docker/dockerfile:1.7-labs", "docker.io/docker/dockerfile:1.20",
-		"docker/dockerfile@sha256:" + strings.Repeat("0", 64), "docker/dockerfile:1 with options"} {
+		"docker/dockerfile@sha256:" + strings.Repeat("0", 64), "docker/dockerfile:1 with options", "docker/dockerfile-upstream:master"} {
 		if _, err := resolve(t, "# syntax="+ref+"\nFROM scratch\n", dockerfile.Options{}); err != nil {
 			t.Errorf("%s: %v", ref, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -239,12 +240,16 @@ func (f *File) checkSyntax(text []byte) error {
 		return nil
 	}
 	named, err := parseName(ref)
-	if err == nil && named.name() == "docker.io/docker/dockerfile" {
+	if err == nil && slices.Contains(ownFrontends, named.name()) {
 		return nil
 	}
 	return &diag.Problem{Pos: pos, What: fmt.Sprintf("%s asks for the frontend %q, which cannot be run", what, ref),
 		Hint: "Dockerfiles are read by kaniko-build itself: use docker/dockerfile in any version, or remove the directive"}
 }
+
+// ownFrontends are those of the language that is read here; that upstream is what will be the
+// other.
+var ownFrontends = []string{"docker.io/docker/dockerfile", "docker.io/docker/dockerfile-upstream"}
 
 // mentions tells whether a word stands anywhere in a text. BuildKit looks for a
 // directive at the cost of a fourth of all its parsing, and most files have none.

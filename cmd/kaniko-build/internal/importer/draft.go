@@ -153,6 +153,7 @@ type Target struct {
 	Cache      *Cache
 	Provenance string
 	SBOM       bool
+	NoSBOM     bool // takes an inherited one away
 	Outputs    []Output
 	Before     []Hook
 	After      []Hook

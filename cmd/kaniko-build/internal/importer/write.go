@@ -268,11 +268,17 @@ func (t Target) node() node {
 		}
 		n.add("cache", one)
 	}
-	if t.Provenance != "" || t.SBOM {
+	if t.Provenance != "" || t.SBOM || t.NoSBOM {
 		attest := mapping()
-		attest.text("provenance", t.Provenance)
+		if t.Provenance == "false" {
+			attest.add("provenance", truth(false))
+		} else {
+			attest.text("provenance", t.Provenance)
+		}
 		if t.SBOM {
 			attest.add("sbom", truth(true))
+		} else if t.NoSBOM {
+			attest.add("sbom", truth(false))
 		}
 		n.add("attest", attest)
 	}

@@ -885,9 +885,12 @@ func (b *builder) attest(a *hcl.Attribute, v symbol) {
 		b.out.Provenance = firstOf(f["mode"].Value, "min")
 		if off {
 			b.out.Provenance = ""
+			if len(b.out.Extends) > 0 {
+				b.out.Provenance = "false"
+			}
 		}
 	case "sbom":
-		b.out.SBOM = !off
+		b.out.SBOM, b.out.NoSBOM = !off, off && len(b.out.Extends) > 0
 		if f["generator"].Value != "" {
 			b.draft.Tell(pos(a.NameRange), "", "target %q: the list of packages is made by this program, not by %s", b.t.name, f["generator"].Value)
 		}

@@ -17,6 +17,7 @@ target "_binary" {
   platforms  = ["linux/amd64", "linux/arm64"]
   cache-from = [CACHE_FROM]
   cache-to   = [CACHE_TO]
+  attest     = ["type=provenance,mode=max", "type=sbom"]
 }
 target "binary" {
   inherits = ["_binary"]
@@ -31,6 +32,7 @@ target "image-local" {
   platforms = ["local"]
   no-cache  = false
   network   = "default"
+  attest    = ["type=provenance,disabled=true", { type = "sbom", disabled = true }]
   target    = ""
 }
 target "untagged" {
