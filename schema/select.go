@@ -135,7 +135,7 @@ func (s *selector) one(pattern string, pos diag.Pos, mustMatch bool) []string {
 	case strings.ContainsAny(core, "*?"):
 		found = s.glob(core)
 		if len(found) == 0 && mustMatch {
-			s.problems.Add(pos, "", "no target matches %q", core)
+			s.problems.Add(pos, suggestFrom(core, s.targetNames()), "no target matches %q", core)
 		}
 	case s.m.Cells(core) != nil:
 		found = s.m.Cells(core)
@@ -152,7 +152,13 @@ func (s *selector) one(pattern string, pos diag.Pos, mustMatch bool) []string {
 func (s *selector) group(name string, pos diag.Pos) map[string]bool {
 	i := slices.IndexFunc(s.m.Groups, func(g Group) bool { return g.Name == name })
 	if i < 0 {
-		s.problems.Add(pos, suggestFrom(name, s.groupNames()), "unknown group %q", name)
+		hint := suggestFrom(name, s.groupNames())
+		if slices.Contains(s.targetNames(), name) {
+			hint = fmt.Sprintf("%q is a target: leave the @ out", name)
+		} else if len(s.groupNames()) == 0 {
+			hint = "the manifest has no groups"
+		}
+		s.problems.Add(pos, hint, "unknown group %q", name)
 		return nil
 	}
 	if at := slices.Index(s.open, name); at >= 0 {
@@ -208,11 +214,15 @@ func (s *selector) unknown(name string, pos diag.Pos) {
 		s.problems.Add(pos, fmt.Sprintf("write @%s for the group", name), "unknown target %q", name)
 		return
 	}
+	s.problems.Add(pos, suggestFrom(name, s.targetNames()), "unknown target %q", name)
+}
+
+func (s *selector) targetNames() []string {
 	var names []string
 	for _, t := range s.m.Targets {
 		names = append(names, t.Name)
 	}
-	s.problems.Add(pos, suggestFrom(name, names), "unknown target %q", name)
+	return names
 }
 
 func (s *selector) groupNames() []string {

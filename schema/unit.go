@@ -370,7 +370,11 @@ func (d *loader) profiles(documents []*value) []*value {
 	automatic := !slices.Contains(d.opts.Profiles, "none")
 	for _, name := range d.opts.Profiles {
 		if name != "none" && layers[name] == nil {
-			d.problems.Add(diag.Pos{}, suggestFrom(name, order), "--profile names unknown profile %q", name)
+			hint := suggestFrom(name, order)
+			if len(order) == 0 {
+				hint = "the manifest has no profiles"
+			}
+			d.problems.Add(diag.Pos{}, hint, "--profile names unknown profile %q", name)
 		}
 	}
 	var out []*value

@@ -600,6 +600,9 @@ func parseOutputs(list []string, stdout io.Writer) ([]executor.Output, error) {
 		if err != nil {
 			return nil, err
 		}
+		if o.Dest == "-" && slices.ContainsFunc(out, func(o executor.Output) bool { return o.Dest == "-" }) {
+			return nil, usageError{errors.New("two outputs go to standard output\n  hint: write one of them to a file")}
+		}
 		o.Stdout = stdout
 		out = append(out, o)
 	}

@@ -38,14 +38,19 @@ func readImported(names []string) ([]importer.File, importer.Kind, error) {
 	var out []importer.File
 	var kind importer.Kind
 	for _, name := range names {
-		text, err := os.ReadFile(name)
+		text, err := files.Read(name, maxImported)
+		var odd *files.KindError
+		var large *files.SizeError
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, "", &diag.Problem{Pos: diag.Pos{File: name}, What: "there is no such file", Hint: "--from names a docker-bake.hcl, docker-bake.json, compose.yaml or skaffold.yaml"}
 		}
-		if err != nil {
-			return nil, "", fmt.Errorf("read --from: %w", err)
+		if errors.As(err, &odd) {
+			return nil, "", &diag.Problem{Pos: diag.Pos{File: name}, What: "this is " + odd.Kind, Hint: "--from names a file: docker-bake.hcl, docker-bake.json, compose.yaml or skaffold.yaml"}
 		}
-		if len(text) > maxImported {
+		if err != nil && !errors.As(err, &large) {
+			return nil, "", &diag.Problem{Pos: diag.Pos{File: name}, What: fmt.Sprintf("the file cannot be read: %v", pathless(err)), Hint: "make it readable for this user"}
+		}
+		if large != nil {
 			return nil, "", &diag.Problem{Pos: diag.Pos{File: name}, What: fmt.Sprintf("the file has more than %d MB", maxImported>>20)}
 		}
 		one := importer.KindOf(name, text)

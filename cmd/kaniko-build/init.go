@@ -39,7 +39,7 @@ files is compared with the manifest. docs/import.md tells what becomes of what.`
 			case 1:
 				dir = args[0]
 			default:
-				return usageError{fmt.Errorf("init takes one directory, got %d arguments", len(args))}
+				return usageError{fmt.Errorf("init takes one directory, and got %d\n  hint: %s", len(args), c.UseLine())}
 			}
 			if len(f.from) > 0 {
 				return t.imports(c.Context(), f, dir)
@@ -60,6 +60,13 @@ func (t terminal) scaffold(dir string, f importFlags) error {
 	root, err := filepath.Abs(dir)
 	if err != nil {
 		return fmt.Errorf("find %s: %w", dir, err)
+	}
+	if st, err := os.Stat(root); err != nil || !st.IsDir() {
+		what := "is not a directory"
+		if err != nil {
+			what = fmt.Sprintf("cannot be looked at: %v", pathless(err))
+		}
+		return &diag.Problem{What: fmt.Sprintf("%s %s", dir, what), Hint: "name the directory that has the Dockerfiles"}
 	}
 	fsys := os.DirFS(root)
 	names, err := scaffold.Find(fsys)

@@ -147,7 +147,8 @@ func newPrune(t terminal) *cobra.Command {
 		Long: `Remove from the store what was not used for two weeks, or what the flags say. A
 thing goes when one of the rules takes it; --kind limits them to some kinds. What
 a process that runs has used stays, and so does all that a named image consists
-of, unless its name goes too. Builds may run meanwhile.
+of, unless its name goes too. Builds may run meanwhile. du --help tells what the
+kinds are.
 
 Sizes are bytes on disk, with a unit or without: 500MB, 20GB, 1.5GiB. With the
 variable KANIKO_BUILD_MAX_STORE=20GB apply and build do the same as --max-size

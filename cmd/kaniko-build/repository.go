@@ -7,12 +7,14 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"kaniko-build/cmd/kaniko-build/internal/dropin"
 	"kaniko-build/executor"
 	"kaniko-build/executor/runner/local"
 	"kaniko-build/schema"
+	"kaniko-build/schema/diag"
 )
 
 // checkouts are the directories that commits of repositories lie in, by address and
@@ -149,6 +151,9 @@ func (f *manifestFlags) readRepository(ctx context.Context, arg string) (*worksp
 	o, err := f.options(ctx, here)
 	if err != nil {
 		return nil, err
+	}
+	if ref == "" && !slices.Contains(o.Allow, "unpinned") {
+		return nil, &diag.Problem{What: arg + " needs a commit", Hint: "write URL#COMMIT:DIR with the full commit; --allow=unpinned takes the default branch as it is now"}
 	}
 	o.Guest, o.WorkspaceName = true, strings.TrimSuffix(path.Base(url), ".git")
 	o.Git = func(fact string) (string, error) {

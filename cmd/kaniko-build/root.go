@@ -94,6 +94,14 @@ Exit codes:
 		if errors.As(err, &wrong) {
 			err = fmt.Errorf("--%s %q: %s", wrong.GetFlag().Name, wrong.GetValue(), wanted(wrong.GetFlag(), errors.Unwrap(err)))
 		}
+		var unknown *pflag.NotExistError
+		if errors.As(err, &unknown) && len(unknown.GetSpecifiedName()) > 1 {
+			var names []string
+			c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+			if near := diag.Suggest(unknown.GetSpecifiedName(), names); near != "" {
+				return usageError{fmt.Errorf("%w\n  hint: %s", err, strings.Replace(near, `"`, `"--`, 1))}
+			}
+		}
 		return usageError{fmt.Errorf("%w\n  hint: %s --help shows the flags", err, c.CommandPath())}
 	})
 	c.AddCommand(newApply(t), newWatch(t), newPlan(t), newGraph(t), newMatrix(t), newPrint(t), newExplainKey(t), newBuild(t), newContext(t), newCheck(t), newImages(t), newDu(t), newPrune(t), newDoctor(t), newVersion(t))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -49,6 +50,9 @@ func exactly(n int, what string) cobra.PositionalArgs {
 				got = strconv.Itoa(len(args))
 			}
 			return usageError{fmt.Errorf("%s takes %s, and got %s\n  hint: %s", commandName(c), what, got, c.UseLine())}
+		}
+		if slices.Contains(args, "") {
+			return usageError{fmt.Errorf("%s takes %s, and got an empty argument\n  hint: %s; a variable of the shell may be unset", commandName(c), what, c.UseLine())}
 		}
 		return nil
 	}
@@ -283,9 +287,6 @@ func newUnpack(t terminal) *cobra.Command {
 		Example: "  kaniko-build unpack registry.example.com/shop/api rootfs",
 		Args:    exactly(2, "an image and a directory"),
 		RunE: func(c *cobra.Command, args []string) error {
-			if args[1] == "" {
-				return usageError{errors.New("the directory has no name\n  hint: write . for this one")}
-			}
 			return t.export(c, args[0], platform, executor.Output{Type: "local", Dest: args[1]})
 		},
 	}

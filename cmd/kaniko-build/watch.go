@@ -81,6 +81,11 @@ func (f *watchFlags) options(m schema.Watch) (watch.Options, error) {
 		}
 		return manifest
 	}
+	for flag, d := range map[string]time.Duration{"debounce": f.debounce, "max-wait": f.maxWait, "poll-interval": f.period} {
+		if d < 0 {
+			return watch.Options{}, usageError{fmt.Errorf("--%s %s: write a time above zero, such as 300ms", flag, d)}
+		}
+	}
 	longest := func(flag, manifest time.Duration) time.Duration {
 		if flag > 0 {
 			return flag

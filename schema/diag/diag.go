@@ -102,13 +102,17 @@ func (l *List) Err() error {
 	return Problems(slices.CompactFunc(out, func(a, b *Problem) bool { return *a == *b }))
 }
 
-// Problems is an error made of several; it prints one after the other.
+// Problems is an error made of several; it prints one after the other, and a hint that
+// several have in a row once, after the last of them.
 type Problems []*Problem
 
 func (p Problems) Error() string {
 	lines := make([]string, len(p))
 	for i, one := range p {
 		lines[i] = one.Error()
+		if i+1 < len(p) && one.Hint == p[i+1].Hint { // it comes once, after the last
+			lines[i] = (&Problem{Pos: one.Pos, What: one.What}).Error()
+		}
 	}
 	return strings.Join(lines, "\n")
 }
