@@ -117,6 +117,7 @@ func Import(files []importer.File, paths *importer.Paths) (*importer.Draft, erro
 	if len(s.targets) == 0 {
 		return nil, &diag.Problem{Pos: diag.Pos{File: files[0].Name}, What: "there is no target"}
 	}
+	s.flatten()
 	s.nameAll()
 	s.fill()
 	s.fillGroups()

@@ -882,11 +882,31 @@ func (s *scope) joined(all []*hcl.Attribute) symbol {
 			case k < 0:
 				out.keys, out.items = append(out.keys, key), append(out.items, p.items[i])
 			case p.items[i].flat().kind != null: // else it takes nothing away
+				item, was := p.items[i].flat(), out.items[k].flat()
+				if item.isNull() && was.kind == text && !importer.HasReference(was.text) { // nor does a variable that is null
+					item.text, item.value = orElse(item.text, was.text), was.value
+					out.items[k] = item
+					continue
+				}
 				out.items[k] = p.items[i]
 			}
 		}
 	}
 	return out
+}
+
+// isNull tells whether a text is null with the defaults.
+func (s symbol) isNull() bool {
+	return s.kind == text && s.value != cty.NilVal && s.value.IsNull()
+}
+
+// orElse is a reference with what it is where it is null.
+func orElse(ref, was string) string {
+	name, ok := lone(ref)
+	if !ok || strings.ContainsAny(was, "{}|") {
+		return ref
+	}
+	return "${" + name + ":-" + was + "}"
 }
 
 // context is names and functions with their values.

@@ -307,6 +307,33 @@ func (b *builder) takeAway() {
 	}
 }
 
+// inherited is what a key of an attribute is by what a target inherits from; ok is false
+// if it is not there, or no plain text.
+func (b *builder) inherited(t *target, attribute, key string, depth int) (was string, ok bool) {
+	if depth > maxDepth {
+		return "", false
+	}
+	for _, a := range slices.Backward(t.every("inherits")) {
+		for _, name := range slices.Backward(b.inCells(t, a)) {
+			p := b.target(name)
+			if p == nil || p == t {
+				continue
+			}
+			if all := p.every(attribute); all != nil {
+				v := (&scope{source: b.source}).joined(all).flat()
+				if i := slices.Index(v.keys, key); i >= 0 && v.items[i].flat().kind != null {
+					item := v.items[i].flat()
+					return item.text, item.kind == text && !importer.HasReference(item.text)
+				}
+			}
+			if was, ok := b.inherited(p, attribute, key, depth+1); ok {
+				return was, true
+			}
+		}
+	}
+	return "", false
+}
+
 // parents is what a target inherits from, however far.
 func (b *builder) parents(t *target, depth int) []*target {
 	var out []*target
@@ -384,9 +411,9 @@ func (b *builder) attribute(key string, a *hcl.Attribute, all []*hcl.Attribute) 
 	case "target":
 		b.out.Stage = b.leaf(v)
 	case "args":
-		b.out.Args = b.entries(v)
+		b.out.Args = b.entries(key, v)
 	case "labels":
-		b.out.Labels = b.entries(v)
+		b.out.Labels = b.entries(key, v)
 	case "contexts":
 		b.contexts(a, v)
 	case "tags":
@@ -494,14 +521,19 @@ func (s *source) items(v symbol) []symbol {
 	return []symbol{v}
 }
 
-// entries is a mapping of texts.
-func (b *builder) entries(v symbol) []importer.Entry {
+// entries is a mapping of texts, of an attribute.
+func (b *builder) entries(attribute string, v symbol) []importer.Entry {
 	v = v.flat()
 	var out []importer.Entry
 	for i, key := range v.keys {
 		e := importer.Entry{Key: key, Text: b.leaf(v.items[i])}
 		if e.Null && len(b.out.Extends) > 0 {
 			continue // it takes nothing away there
+		}
+		if v.items[i].flat().isNull() { // nor does a variable that is null
+			if was, inherited := b.inherited(b.t, attribute, key, 0); inherited {
+				e.Value = orElse(e.Value, was)
+			}
 		}
 		if j := slices.IndexFunc(out, func(old importer.Entry) bool { return old.Key == key }); j >= 0 {
 			out[j] = e

@@ -6,11 +6,15 @@ variable "CACHE_TO" {
 variable "CACHE_FROM" {
   default = "type=registry,ref=registry.example.com/cache:main"
 }
+variable "GO_VERSION" {
+  default = null
+}
 target "docker-metadata-action" {
   tags = ["app:local"]
 }
 target "_binary" {
   target     = "binary"
+  args       = { GO_VERSION = "1.26" }
   network    = "none"
   no-cache   = true
   output     = ["bin/build"]
@@ -24,6 +28,7 @@ target "binary" {
 }
 target "image" {
   inherits = ["_binary", "docker-metadata-action"]
+  args     = { GO_VERSION = GO_VERSION }
   output   = ["type=image"]
 }
 target "image-local" {
@@ -62,6 +67,23 @@ target "pkg" {
   matrix   = { distro = ["debian12", "fedora43"] }
   inherits = ["_distro-${distro}"]
   contexts = { build = "target:builder-${distro}" }
+}
+# What is laid again over what inherits it.
+target "_common" {
+  args   = { A = "1", B = "1" }
+  target = "common"
+  secret = ["id=s,env=S"]
+}
+target "other" {
+  inherits = ["_common"]
+  args     = { A = "2" }
+  target   = "other"
+}
+target "again" {
+  inherits = ["other", "_common"]
+}
+target "once" {
+  inherits = ["_common", "other"]
 }
 target "missing" {
   args = { RELEASE = RELEASE_VERSION }
