@@ -25,9 +25,7 @@ func (p *project) artifact(c config, a importer.YAML) (t importer.Target, ok boo
 		}
 	}
 	text := p.template(image)
-	if repo, _, tagged := strings.Cut(text.Value[strings.LastIndexByte(text.Value, '/')+1:], ":"); tagged {
-		text.Value = text.Value[:strings.LastIndexByte(text.Value, '/')+1] + repo
-	}
+	text.Value, _, _ = importer.Cut(text.Value)
 	if text.Value != t.Name {
 		t.Images = []importer.Text{text}
 	}

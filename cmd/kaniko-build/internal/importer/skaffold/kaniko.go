@@ -19,7 +19,7 @@ var (
 	// what kaniko needs as it builds in its own root, and works there
 	ofRoot = []string{"cleanup", "force", "useNewRun", "whitelistVarRun", "ignoreVarRun", "skipUnusedStages", "forceBuildMetadata", "compressedCaching"}
 	// the pod that kaniko runs in, and how the context gets there
-	ofPod = []string{"image", "initImage", "imagePullSecret", "copyMaxRetries", "copyTimeout", "buildContextCompressionLevel", "skipPushPermission", "skipPushPermissionCheck"}
+	ofPod = []string{"image", "initImage", "imagePullSecret", "copyMaxRetries", "copyTimeout", "buildContext", "buildContextCompressionLevel", "skipPushPermission", "skipPushPermissionCheck"}
 	// files that kaniko writes in its pod, which nobody gets
 	written = map[string]string{
 		"tarPath": "outputs: [{type: docker, dest: FILE}]", "ociLayoutPath": "outputs: [{type: oci, dest: DIR}]",
@@ -120,7 +120,7 @@ func (p *project) field(t *importer.Target, pair importer.Pair, host string, env
 	case "destination":
 		for _, name := range v.Items() {
 			tag := p.template(name)
-			if !strings.Contains(tag.Value[strings.LastIndexByte(tag.Value, '/')+1:], ":") {
+			if _, _, tagged := importer.Cut(tag.Value); !tagged {
 				tag.Value += ":latest" // what has no tag would be one of the image's own name
 			}
 			t.Tags = append(t.Tags, importer.Tag{Text: tag})

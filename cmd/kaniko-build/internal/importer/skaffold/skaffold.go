@@ -15,6 +15,7 @@ import (
 	"path"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -37,6 +38,7 @@ type project struct {
 	secrets map[string]string // ids by what they are made of
 	ignored []string          // paths that some image ignores, which hold for a run
 	ids     importer.Names
+	filled  bool // ${NAME} is put in before skaffold reads the file: no image has such a name
 }
 
 // config is one document and the directory its paths count from.
@@ -60,6 +62,7 @@ func Import(name string, text []byte, paths *importer.Paths, read ReadFile) (*im
 	for _, c := range p.configs {
 		for _, a := range c.doc.At("build", "artifacts").Items() {
 			p.name(a)
+			p.filled = p.filled || shellName.MatchString(a.Get("image").Text()+a.Get("imageName").Text())
 		}
 	}
 	p.ignore()
@@ -233,6 +236,7 @@ func (p *project) environment(build importer.YAML) (each importer.Target) {
 	case cluster == nil:
 	case p.draft.Cluster == nil:
 		p.draft.Cluster = cluster
+		p.draft.Tell(build.Pos(), "--runner local builds on this machine", "images are built in pods, as there")
 	case !reflect.DeepEqual(p.draft.Cluster, cluster):
 		p.draft.Drop(build.Get("cluster").Pos(), "a manifest has one runner", "cluster: that of another config is used")
 	}
@@ -325,8 +329,7 @@ func (p *project) tagPolicy(v importer.YAML) []importer.Tag {
 			return []importer.Tag{plain("${build.date|slug}")}
 		case "envTemplate":
 			t := p.template(pair.Value.Get("template"))
-			if strings.ContainsAny(t.Value, "/") {
-				_, tag, _ := strings.Cut(t.Value[strings.LastIndexByte(t.Value, '/')+1:], ":")
+			if _, tag, whole := importer.Cut(t.Value); whole {
 				t.Value = tag
 			}
 			return []importer.Tag{{Text: t}}
@@ -339,12 +342,18 @@ func (p *project) tagPolicy(v importer.YAML) []importer.Tag {
 	return nil
 }
 
+// shellName is what another program puts in before skaffold reads the file.
+var shellName = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+
 // template is a text of the manifest for one with {{.NAME}} in it.
 func (p *project) template(v importer.YAML) importer.Text {
 	rest, out := v.Text(), ""
 	for {
 		before, after, ok := strings.Cut(rest, "{{")
-		out += importer.Literal(before)
+		if before = importer.Literal(before); p.filled {
+			before = shellName.ReplaceAllString(before, "$${env.$1:?set it}")
+		}
+		out += before
 		if !ok {
 			break
 		}
