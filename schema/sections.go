@@ -264,7 +264,7 @@ func (p *parser) declare() {
 			}
 		}
 	}
-	if len(p.targets) == 0 {
+	if len(p.targets) == 0 && p.problems.Len() == 0 { // else they may be in what was refused
 		p.problems.Add(p.root.layers[0].pos, "add targets: {name: {context: directory}}", "the manifest has no targets")
 	}
 }

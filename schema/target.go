@@ -458,7 +458,11 @@ func (d decoder) grants() []Grant {
 		g := Grant{ID: id, As: cmp.Or(item.get("as").str(), id), Pos: item.pos}
 		full, _, known := d.find(d.spaces.secrets, id, item.pos.File, d.seenFrom(item.pos.File))
 		if !known {
-			d.problems.Add(item.pos, suggestFrom(id, namesOf(d.spaces.secrets, "secret")), "target %q uses unknown secret %q", d.cell.name, id)
+			hint := suggestFrom(id, namesOf(d.spaces.secrets, "secret"))
+			if hint == "" {
+				hint = fmt.Sprintf("declare it: secrets: {%s: {file: ...}}, or {env: ...}", id)
+			}
+			d.problems.Add(item.pos, hint, "target %q uses unknown secret %q", d.cell.name, id)
 			continue
 		}
 		g.ID = full

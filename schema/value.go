@@ -235,6 +235,9 @@ func syntaxProblem(name string, text []byte, err error) error {
 	if strings.Contains(p.What, "cannot start any token") {
 		p.Hint = "YAML is indented with spaces, not tabs, and text that begins with @, ` or % needs quotes"
 	}
+	if strings.Contains(p.What, "incompatible YAML document") {
+		p.What, p.Hint = "not a version of YAML that is read", "leave the line with %YAML out"
+	}
 	return p
 }
 
