@@ -18,7 +18,7 @@ import (
 func ToFile(path string, write func(f *os.File) error) (err error) {
 	if st, err := os.Stat(path); err == nil {
 		if st.IsDir() {
-			return fmt.Errorf("write %s: %w", path, unix.EISDIR)
+			return fmt.Errorf("write %s: %w\n  hint: name a file in it; a directory is type=local, or type=oci with tar=false", path, unix.EISDIR)
 		}
 		if !st.Mode().IsRegular() {
 			f, err := os.OpenFile(path, os.O_WRONLY, 0)
