@@ -456,6 +456,9 @@ func (f *buildFlags) rest(r *executor.Request) error {
 	}
 	for _, l := range f.labels {
 		name, value, _ := strings.Cut(l, "=")
+		if name == "" {
+			return usageError{fmt.Errorf("--label %q has no name", l)}
+		}
 		r.Labels[name] = value
 	}
 	for _, c := range f.contexts {

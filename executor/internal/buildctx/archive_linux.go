@@ -116,6 +116,8 @@ func unpackContext(ctx context.Context, r io.Reader, dir string, limit int64) er
 			return u.finish()
 		case errors.Is(err, tar.ErrHeader) && n == 0:
 			return &diag.Problem{What: "it is not a tar", Hint: "a context is a tar, plain or compressed with gzip or zstd"}
+		case errors.Is(err, io.ErrUnexpectedEOF) && n == 0:
+			return &diag.Problem{What: "it is not a tar, or cut off: " + err.Error(), Hint: "a context is a tar, plain or compressed with gzip or zstd"}
 		case err != nil:
 			return err
 		case n == maxNames:
