@@ -42,8 +42,9 @@ var narrower = map[string][]string{
 var rooms = map[string][]string{
 	"tree":       {},
 	"wire":       {},
+	"retry":      {},
 	"dockerfile": {},
-	"buildctx":   {"tree"},
+	"buildctx":   {"tree", "retry"},
 	"store":      {},
 	"sandbox":    {},
 	"layer":      {"tree"},
@@ -54,11 +55,11 @@ var rooms = map[string][]string{
 	"rootfs":     {"tree", "layer", "store", "index"},
 	"index":      {"tree"},
 	"cache":      {"store", "image", "registry"}, // an entry is an image
-	"registry":   {"store", "image"},             // image: what a manifest may hold
+	"registry":   {"store", "image", "retry"},    // image: what a manifest may hold
 	"image":      {"store", "layer"},
 	"sbom":       {},
 	"prune":      {"store"},
-	"object":     {},
+	"object":     {"retry"},
 	"credential": {},
 }
 

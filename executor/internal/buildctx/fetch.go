@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"kaniko-build/executor/internal/retry"
 	"kaniko-build/executor/internal/tree"
 	"kaniko-build/schema/diag"
 )
@@ -96,6 +97,11 @@ type answer struct {
 // that of the file; "" takes it from the answer or the URL.
 func (f *Fetcher) Get(ctx context.Context, rawURL, name, checksum string) (Fetched, error) {
 	got, err := f.get(ctx, rawURL, name, checksum)
+	for try := 1; err != nil && errors.As(err, new(cutError)) && try < retry.Attempts; try++ {
+		if err = retry.Pause(ctx, try, 0); err == nil {
+			got, err = f.get(ctx, rawURL, name, checksum)
+		}
+	}
 	if err != nil {
 		var p *diag.Problem
 		if errors.As(err, &p) {
@@ -105,6 +111,11 @@ func (f *Fetcher) Get(ctx context.Context, rawURL, name, checksum string) (Fetch
 	}
 	return got, nil
 }
+
+// cutError is a file that came in part.
+type cutError struct{ error }
+
+func (e cutError) Unwrap() error { return e.error }
 
 func (f *Fetcher) get(ctx context.Context, rawURL, name, checksum string) (Fetched, error) {
 	check, err := newCheck(checksum)
@@ -180,6 +191,9 @@ func (f *Fetcher) keep(resp *http.Response, rawURL string, check hash.Hash, chec
 		w = io.MultiWriter(w, check)
 	}
 	n, err := io.Copy(w, io.LimitReader(resp.Body, limit+1))
+	if err != nil && retry.Passing(err) {
+		return answer{}, cutError{err}
+	}
 	if err != nil {
 		return answer{}, err
 	}
@@ -249,9 +263,9 @@ func (f *Fetcher) unchanged(ctx context.Context, rawURL string, old answer) bool
 
 func (f *Fetcher) client() *http.Client {
 	if f.Client != nil {
-		return f.Client
+		return retry.Client(f.Client)
 	}
-	return http.DefaultClient
+	return retry.Client(http.DefaultClient)
 }
 
 func (f *Fetcher) request(ctx context.Context, method, rawURL string) (*http.Request, error) {

@@ -204,3 +204,28 @@ func TestGetTree(t *testing.T) {
 		t.Errorf("%v is no problem of the user", err)
 	}
 }
+
+// TestGetTriesAgain has a server that is busy first, and then breaks off in the middle.
+func TestGetTriesAgain(t *testing.T) {
+	asked := 0
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		switch asked++; asked {
+		case 1:
+			http.Error(w, "busy", http.StatusServiceUnavailable)
+		case 2:
+			w.Header().Set("Content-Length", "100")
+			fmt.Fprint(w, "the wh")
+		default:
+			fmt.Fprint(w, "the whole")
+		}
+	}))
+	t.Cleanup(s.Close)
+	f := &buildctx.Fetcher{Dir: t.TempDir()}
+	got, err := f.Get(t.Context(), s.URL+"/file", "", "")
+	if err != nil || asked != 3 {
+		t.Fatalf("asked %d times: %v", asked, err)
+	}
+	if text := read(t, got); text != "the whole" {
+		t.Errorf("got %q", text)
+	}
+}

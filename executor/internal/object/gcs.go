@@ -7,10 +7,11 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/google"
+
+	"kaniko-build/executor/internal/retry"
 )
 
 // readScope is what a token must allow.
@@ -38,42 +39,55 @@ func openGCS(ctx context.Context, a address, o Options) (io.ReadCloser, error) {
 		return nil, fmt.Errorf("read the credentials that GOOGLE_APPLICATION_CREDENTIALS names: %w", err)
 	}
 	at := "gs://" + a.bucket + "/" + a.name
-	u := fmt.Sprintf("%s/storage/v1/b/%s/o/%s?alt=media", base, url.PathEscape(a.bucket), url.PathEscape(a.name))
-	resp, err := retried(ctx, client, u)
+	g := gcsObject{client: retry.Client(client), at: at,
+		url:  fmt.Sprintf("%s/storage/v1/b/%s/o/%s?alt=media", base, url.PathEscape(a.bucket), url.PathEscape(a.name)),
+		hint: "asked as " + as + "; set GOOGLE_APPLICATION_CREDENTIALS to a key that may read the bucket"}
+	body, err := g.open(ctx, 0)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", at, err)
+		return nil, err
 	}
-	if resp.StatusCode != http.StatusOK {
-		said, _ := io.ReadAll(io.LimitReader(resp.Body, 512)) // only to show it
-		resp.Body.Close()
-		return nil, refused(at, resp.StatusCode, firstLine(said), "asked as "+as+"; set GOOGLE_APPLICATION_CREDENTIALS to a key that may read the bucket")
-	}
-	return resp.Body, nil
+	return retry.NewReader(ctx, body, g.open), nil
 }
 
-// retried gets u, again after answers that pass by themselves.
-func retried(ctx context.Context, client *http.Client, u string) (*http.Response, error) {
-	wait := time.Second
-	for try := 0; ; try++ {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
-		if err != nil {
-			return nil, err
-		}
-		req.Header.Set("User-Agent", "kaniko-build")
-		req.Header.Set("Accept-Encoding", "identity") // an archive is to come as it was put
-		resp, err := client.Do(req)
-		again := err == nil && (resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500)
-		if !again || try == 3 {
-			return resp, err
-		}
-		resp.Body.Close()
-		select {
-		case <-time.After(wait):
-			wait *= 2
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
+// gcsObject is an object that is read, perhaps in several parts.
+type gcsObject struct {
+	client        *http.Client
+	at, url, hint string
+	generation    string // of the content that the first answer was of
+}
+
+// open answers with the content from an offset on.
+func (g *gcsObject) open(ctx context.Context, offset int64) (io.ReadCloser, error) {
+	u := g.url
+	if g.generation != "" {
+		u += "&generation=" + url.QueryEscape(g.generation)
 	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", g.at, err)
+	}
+	req.Header.Set("User-Agent", "kaniko-build")
+	req.Header.Set("Accept-Encoding", "identity") // an archive is to come as it was put
+	if offset > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	}
+	resp, err := g.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", g.at, err)
+	}
+	switch {
+	case resp.StatusCode == http.StatusOK && offset == 0:
+		g.generation = resp.Header.Get("X-Goog-Generation")
+		return resp.Body, nil
+	case resp.StatusCode == http.StatusPartialContent && g.generation != "":
+		return resp.Body, nil
+	}
+	said, _ := io.ReadAll(io.LimitReader(resp.Body, 512)) // only to show it
+	resp.Body.Close()
+	if offset > 0 {
+		return nil, fmt.Errorf("read %s: the server does not go on where it was cut", g.at)
+	}
+	return nil, refused(g.at, resp.StatusCode, firstLine(said), g.hint)
 }
 
 func firstLine(b []byte) string {

@@ -3,12 +3,15 @@ package object_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -135,5 +138,65 @@ func TestOpenStopsWithItsContext(t *testing.T) {
 	stop(enough)
 	if _, err := object.Open(ctx, "gs://shop/x", object.Options{Getenv: getenv}); !errors.Is(err, enough) && !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestReadsOnWhereItWasCut has servers that break off in the middle, and then change the
+// object: what was begun is read to its end, or not at all.
+func TestReadsOnWhereItWasCut(t *testing.T) {
+	const text = "the whole object"
+	for _, c := range []struct {
+		name, at, header, version string
+		same                      func(*http.Request) bool // asks for the version that was begun
+	}{
+		{"gs", "gs://shop/x", "X-Goog-Generation", "7", func(r *http.Request) bool { return r.URL.Query().Get("generation") == "7" }},
+		{"s3", "s3://shop/x", "ETag", `"seven"`, func(r *http.Request) bool { return r.Header.Get("If-Match") == `"seven"` }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var asked []string
+			moved := false
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				from := r.Header.Get("Range")
+				asked = append(asked, from)
+				w.Header().Set(c.header, c.version)
+				switch {
+				case from == "":
+					w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+					io.WriteString(w, text[:4])
+				case moved || !c.same(r):
+					http.Error(w, "it is another one", http.StatusPreconditionFailed)
+				case from == "bytes=4-":
+					w.Header().Set("Content-Range", fmt.Sprintf("bytes 4-%d/%d", len(text)-1, len(text)))
+					w.Header().Set("Content-Length", strconv.Itoa(len(text)-4))
+					w.WriteHeader(http.StatusPartialContent)
+					io.WriteString(w, text[4:9])
+				default:
+					w.Header().Set("Content-Range", fmt.Sprintf("bytes 9-%d/%d", len(text)-1, len(text)))
+					w.WriteHeader(http.StatusPartialContent)
+					io.WriteString(w, text[9:])
+				}
+			}))
+			t.Cleanup(s.Close)
+			t.Setenv("AWS_ACCESS_KEY_ID", "a")
+			t.Setenv("AWS_SECRET_ACCESS_KEY", "b")
+			env := map[string]string{"STORAGE_EMULATOR_HOST": s.URL, "S3_ENDPOINT": s.URL, "S3_FORCE_PATH_STYLE": "true"}
+			read := func() (string, error) {
+				asked = nil
+				r, err := object.Open(t.Context(), c.at, object.Options{Getenv: func(k string) string { return env[k] }})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Close()
+				b, err := io.ReadAll(r)
+				return string(b), err
+			}
+			if got, err := read(); got != text || err != nil || !slices.Equal(asked, []string{"", "bytes=4-", "bytes=9-"}) {
+				t.Errorf("got %q, %v, by asking for %q", got, err, asked)
+			}
+			moved = true
+			if got, err := read(); err == nil {
+				t.Errorf("of an object that is another one now: %q", got)
+			}
+		})
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
+
+	"kaniko-build/executor/internal/retry"
 )
 
 // openS3 reads an object with the default chain of AWS credentials: variables,
@@ -36,7 +38,8 @@ func openS3(ctx context.Context, a address, o Options) (io.ReadCloser, error) {
 			so.UsePathStyle = o.Getenv("S3_FORCE_PATH_STYLE") == "true"
 		}
 	})
-	out, err := client.GetObject(ctx, &s3.GetObjectInput{Bucket: aws.String(a.bucket), Key: aws.String(a.name)})
+	in := &s3.GetObjectInput{Bucket: aws.String(a.bucket), Key: aws.String(a.name)}
+	out, err := client.GetObject(ctx, in)
 	var answer *awshttp.ResponseError
 	var api smithy.APIError
 	switch {
@@ -49,5 +52,17 @@ func openS3(ctx context.Context, a address, o Options) (io.ReadCloser, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read %s: %w", at, err)
 	}
-	return out.Body, nil
+	return retry.NewReader(ctx, out.Body, func(ctx context.Context, offset int64) (io.ReadCloser, error) {
+		rest := *in
+		rest.Range, rest.IfMatch = aws.String(fmt.Sprintf("bytes=%d-", offset)), out.ETag
+		more, err := client.GetObject(ctx, &rest)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", at, err)
+		}
+		if out.ETag == nil || more.ContentRange == nil {
+			more.Body.Close()
+			return nil, fmt.Errorf("read %s: the server does not go on where it was cut", at)
+		}
+		return more.Body, nil
+	}), nil
 }

@@ -16,6 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"kaniko-build/executor/internal/image"
+	"kaniko-build/executor/internal/retry"
 	"kaniko-build/executor/internal/store"
 )
 
@@ -179,7 +180,7 @@ func (d *download) from(ctx context.Context, e endpoint, w *store.Writer) error 
 		if try > max(0, d.c.o.Retries) || !cut(err) {
 			return err
 		}
-		if err := pause(ctx, try, 0); err != nil {
+		if err := retry.Pause(ctx, try, 0); err != nil {
 			return err
 		}
 	}

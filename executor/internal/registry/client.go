@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"kaniko-build/executor/internal/image"
+	"kaniko-build/executor/internal/retry"
 	"kaniko-build/executor/internal/store"
 )
 
@@ -123,7 +124,7 @@ func New(st *store.Store, o Options) (*Client, error) {
 		}
 	}
 	rt.other = c.newTransport(others)
-	c.plain = &doors{jobs: &c.jobs, inner: &retrier{inner: transport.NewUserAgent(rt, o.UserAgent), attempts: c.attempts}}
+	c.plain = &doors{jobs: &c.jobs, inner: &retry.Transport{Inner: transport.NewUserAgent(rt, o.UserAgent), Attempts: c.attempts, Passes: passing}}
 	return c, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"kaniko-build/executor/internal/image"
+	"kaniko-build/executor/internal/retry"
 	"kaniko-build/executor/internal/store"
 	"kaniko-build/schema/diag"
 )
@@ -100,7 +101,7 @@ func (c *Client) explain(ctx context.Context, what string, n image.Name, e endpo
 			"%s does not speak https", e.host)
 	case errors.As(err, &dns):
 		return out(Unreachable, "check the name, the network and the proxy settings", "no address is known for %s: %s", e.host, dns.Err)
-	case refused(err):
+	case retry.Refused(err):
 		return out(Unreachable, "start it, or check host and port", "nothing listens at %s (connection refused)", e.host)
 	case errors.As(err, &op) && op.Timeout():
 		return out(Unreachable, "check the network and the proxy settings", "%s does not answer: %s", e.host, text)

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"kaniko-build/executor/internal/image"
+	"kaniko-build/executor/internal/retry"
 )
 
 // Pushed says what a push had to do.
@@ -182,7 +183,7 @@ func (p *push) blob(ctx context.Context, d ocispec.Descriptor) (pushState, error
 		if err == nil || ctx.Err() != nil || try > max(0, p.c.o.Retries) || !errors.As(err, &sent) || !passing(err) {
 			return state, err
 		}
-		if err := pause(ctx, try, 0); err != nil {
+		if err := retry.Pause(ctx, try, 0); err != nil {
 			return 0, err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"kaniko-build/executor/internal/image"
+	"kaniko-build/executor/internal/retry"
 	"kaniko-build/executor/internal/store"
 )
 
@@ -236,7 +237,7 @@ func getManifest(ctx context.Context, hc *http.Client, e endpoint, id string, wa
 		if err == nil || try == 3 || !cut(err) {
 			return b, mediaType, err
 		}
-		if err := pause(ctx, try, 0); err != nil {
+		if err := retry.Pause(ctx, try, 0); err != nil {
 			return nil, "", err
 		}
 	}
