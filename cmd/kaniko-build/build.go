@@ -136,6 +136,9 @@ func (f *runFlags) open(ctx context.Context, sink executor.Sink, registries []ex
 	case "", "local":
 		runner = &local.Runner{Rung: f.isolation, Careful: !dropin.InImage(), Path: filepath.SplitList(os.Getenv("PATH"))}
 	case "docker":
+		if f.isolation != "" && f.isolation != "inplace" {
+			return nil, usageError{fmt.Errorf("no isolation %q for the runner docker: it builds in place, in a container for each image", f.isolation)}
+		}
 		runner = &docker.Runner{Image: f.image}
 	case "kubernetes":
 		if f.isolation != "" && !slices.Contains(kubernetes.Rungs(), f.isolation) {

@@ -647,3 +647,12 @@ func TestSyntaxesAreShared(t *testing.T) {
 	}
 	wait.Wait()
 }
+
+func TestTooManyInstructions(t *testing.T) {
+	for n, want := range map[int]string{19_999: "", 20_000: "Dockerfile:20001:1: the file has 20001 instructions; 20000 are allowed\n  hint: have a script do it, in one RUN"} {
+		_, err := dockerfile.Parse([]byte("FROM scratch\n"+strings.Repeat("LABEL a=b\n", n)), dockerfile.Options{})
+		if got := fmt.Sprint(err); got != want && (want != "" || err != nil) {
+			t.Errorf("%d and a FROM: %s", n, got)
+		}
+	}
+}

@@ -257,6 +257,10 @@ func mentions(text []byte, word string) bool {
 	return bytes.Contains(bytes.ToLower(text), []byte(word))
 }
 
+// maxInstructions is far above what people write and below what would hurt: each takes
+// about 4 KB of memory.
+const maxInstructions = 20_000
+
 // readNodes runs BuildKit's parser. It stops at the first mistake, so we blank
 // the lines of each and go on, to report all.
 func (f *File) readNodes(text []byte, lint *linter.Linter, problems *diag.List) *parser.Node {
@@ -264,6 +268,10 @@ func (f *File) readNodes(text []byte, lint *linter.Linter, problems *diag.List) 
 	for range 50 { // nobody reads more mistakes than that
 		res, err := f.opts.Syntaxes.parse(text)
 		if err == nil {
+			if all := res.AST.Children; len(all) > maxInstructions {
+				problems.Add(f.line(all[maxInstructions].StartLine), "have a script do it, in one RUN", "the file has %d instructions; %d are allowed", len(all), maxInstructions)
+				return nil
+			}
 			f.escape = res.EscapeToken
 			for _, w := range res.Warnings {
 				if w.URL == linter.RuleNoEmptyContinuation.URL {
