@@ -78,7 +78,7 @@ func (c *Client) explain(ctx context.Context, what string, n image.Name, e endpo
 	case errors.As(err, &auth):
 		return out(Denied, "check the docker config and its credential helper, or log in again", "%s", text)
 	case errors.As(err, &unknown), errors.As(err, &verify), errors.As(err, &invalid), errors.As(err, &host):
-		return out(TLS, fmt.Sprintf("give its authority as `ca` under registries, or trust it with registries: {%q: {insecure: true}}", e.host),
+		return out(TLS, fmt.Sprintf("name the file of its authority by SSL_CERT_FILE, or in the manifest as registries: {%[1]q: {ca: FILE}}; {insecure: true} trusts any", e.host),
 			"the certificate of %s cannot be trusted: %s", e.host, oneLine(untrusted(err)))
 	case errors.As(err, &status):
 		server := serverMessage(status)
@@ -97,7 +97,7 @@ func (c *Client) explain(ctx context.Context, what string, n image.Name, e endpo
 	case errors.As(err, &syntax):
 		return out(Broken, "check host and port: a registry answers in JSON, pages for people are from something else", "%s does not answer as a registry: %s", e.host, text)
 	case strings.Contains(text, "server gave HTTP response to HTTPS client"), errors.As(err, &record), errors.Is(err, errPlain):
-		return out(TLS, fmt.Sprintf("if that is meant to be: registries: {%q: {insecure: true}}", e.host),
+		return out(TLS, fmt.Sprintf("if that is meant to be, say so in a manifest: registries: {%q: {insecure: true}}", e.host),
 			"%s does not speak https", e.host)
 	case errors.As(err, &dns):
 		return out(Unreachable, "check the name, the network and the proxy settings", "no address is known for %s: %s", e.host, dns.Err)
