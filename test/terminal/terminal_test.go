@@ -206,7 +206,7 @@ func TestAShortRunShowsItsResults(t *testing.T) {
 	g := newGate(t)
 	s := open(t, 80, 24, monorepo(g, 1))
 	s.types("kaniko-build apply base --progress quiet >/dev/null && clear && kaniko-build apply base")
-	now := s.shows("1 images in", "ready>")
+	now := s.shows("1 image in", "ready>")
 	if !strings.HasPrefix(now, "IMAGE ") {
 		t.Errorf("it shows\n%s", now)
 	}
