@@ -1,10 +1,10 @@
 package executor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 
 	"kaniko-build/executor/internal/buildctx"
@@ -47,22 +47,30 @@ func bySSH(r dockerfile.Remote) bool {
 
 // fetcher is how a source of ADD is had, with what the secrets and agents of the request
 // let it show to the host of that source.
-func (s *sources) fetcher(r dockerfile.Remote) *buildctx.Fetcher {
+func (s *sources) fetcher(ctx context.Context, r dockerfile.Remote) (*buildctx.Fetcher, error) {
 	f := *s.x.fetcher
-	if r.Git == nil {
-		f.Auth = s.req.webAuthorization
-		return &f
+	f.Auth = s.req.webAuthorization
+	if r.Git != nil {
+		f.Auth = s.req.gitAuthorization
 	}
-	f.Auth = s.req.gitAuthorization
-	for _, a := range s.req.SSH {
-		if a.ID != remoteAgent || len(a.Paths) != 1 {
-			continue
-		}
-		if fi, err := os.Stat(a.Paths[0]); err == nil && fi.Mode()&os.ModeSocket != 0 {
-			f.SSHAgent = a.Paths[0]
-		}
+	granted, ok := s.req.agentOf(remoteAgent)
+	if !ok || !bySSH(r) {
+		return &f, nil
 	}
-	return &f
+	if f.SSHAgent = granted.socket(); f.SSHAgent != "" {
+		return &f, nil
+	}
+	keys, err := readKeys(granted.Paths)
+	if err != nil {
+		return nil, err
+	}
+	socket, stop, err := listen(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(stop)
+	f.SSHAgent = socket
+	return &f, nil
 }
 
 // shown is the ids of the secrets that may be shown to the host of a source of ADD, the
@@ -133,6 +141,9 @@ func refused(err error, r dockerfile.Remote) error {
 	text := err.Error()
 	if r.Git != nil && (strings.Contains(text, "could not read Username") || strings.Contains(text, "Authentication failed") || strings.Contains(text, "authentication required")) {
 		return &diag.Problem{What: text, Hint: "for a repository that is not public grant the secret " + gitToken}
+	}
+	if buildctx.KeyRefused(err) {
+		return &diag.Problem{What: text, Hint: "grant the ssh agent " + remoteAgent + ", with a key that may read the repository"}
 	}
 	var status *buildctx.StatusError
 	if errors.As(err, &status) && (status.Code == 401 || status.Code == 403) {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"strings"
 
 	"kaniko-build/executor/internal/buildctx"
 	"kaniko-build/executor/internal/image"
@@ -23,11 +25,16 @@ type GitPlace = buildctx.GitPlace
 const WholeHistory = buildctx.WholeHistory
 
 // GitFrom is what the environment says of git contexts: GIT_TOKEN, or
-// GIT_USERNAME and GIT_PASSWORD, and GIT_PULL_METHOD.
+// GIT_USERNAME and GIT_PASSWORD, GIT_PULL_METHOD, SSH_AUTH_SOCK, and HOME for the hosts
+// that ssh knows, if there is a list of them.
 func GitFrom(getenv func(string) string) GitPlace {
+	hosts := filepath.Join(getenv("HOME"), ".ssh", "known_hosts")
+	if st, err := os.Stat(hosts); err != nil || !st.Mode().IsRegular() || !filepath.IsAbs(hosts) || strings.ContainsAny(hosts, " \t'\"\\") {
+		hosts = "" // git hands the name to a shell, and ssh takes it apart at spaces
+	}
 	return GitPlace{
 		Token: getenv("GIT_TOKEN"), User: getenv("GIT_USERNAME"), Password: getenv("GIT_PASSWORD"),
-		PlainHTTP: getenv("GIT_PULL_METHOD") == "http",
+		PlainHTTP: getenv("GIT_PULL_METHOD") == "http", Agent: getenv("SSH_AUTH_SOCK"), KnownHosts: hosts,
 	}
 }
 

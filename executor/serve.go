@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"sync"
 
-	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/agent"
 	"golang.org/x/sys/unix"
 )
 
@@ -104,72 +101,3 @@ func (s *server) openBlob(ctx context.Context, l baseLayer) (io.ReadCloser, erro
 	}
 	return s.x.openBlob(ctx, l)
 }
-
-// agent connects to the ssh agent that is granted under id: a socket, or keys
-// that are served from here.
-func (n *Node) agent(ctx context.Context, id string) (*os.File, error) {
-	for _, s := range n.SSH {
-		if s.ID != id {
-			continue
-		}
-		if len(s.Paths) == 1 {
-			if fi, err := os.Stat(s.Paths[0]); err == nil && fi.Mode()&os.ModeSocket != 0 {
-				var d net.Dialer
-				c, err := d.DialContext(ctx, "unix", s.Paths[0])
-				if err != nil {
-					return nil, fmt.Errorf("connect to the ssh agent: %w", err)
-				}
-				defer c.Close()
-				return c.(*net.UnixConn).File()
-			}
-		}
-		return serveKeys(s.Paths)
-	}
-	return nil, nil
-}
-
-// serveKeys is one connection to an agent that holds the given private keys
-// and can sign with them, nothing else.
-func serveKeys(paths []string) (*os.File, error) {
-	ring := agent.NewKeyring()
-	for _, p := range paths {
-		b, err := os.ReadFile(p)
-		if err != nil {
-			return nil, fmt.Errorf("read ssh key: %w", err)
-		}
-		key, err := ssh.ParseRawPrivateKey(b)
-		if err != nil {
-			return nil, fmt.Errorf("read ssh key %s: %w", p, err)
-		}
-		if err := ring.Add(agent.AddedKey{PrivateKey: key}); err != nil {
-			return nil, fmt.Errorf("use ssh key %s: %w", p, err)
-		}
-	}
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("make a socket for ssh: %w", err)
-	}
-	ours := os.NewFile(uintptr(fds[0]), "agent")
-	c, err := net.FileConn(ours)
-	ours.Close()
-	if err != nil {
-		unix.Close(fds[1])
-		return nil, fmt.Errorf("use a socket for ssh: %w", err)
-	}
-	go func() {
-		defer c.Close()
-		_ = agent.ServeAgent(signOnly{ring}, c) // ends when the other end is closed
-	}()
-	return os.NewFile(uintptr(fds[1]), "agent"), nil
-}
-
-// signOnly refuses everything that would change the keys.
-type signOnly struct{ agent.Agent }
-
-var errReadOnly = errors.New("this agent's keys cannot be changed")
-
-func (signOnly) Add(agent.AddedKey) error   { return errReadOnly }
-func (signOnly) Remove(ssh.PublicKey) error { return errReadOnly }
-func (signOnly) RemoveAll() error           { return errReadOnly }
-func (signOnly) Lock([]byte) error          { return errReadOnly }
-func (signOnly) Unlock([]byte) error        { return errReadOnly }

@@ -238,7 +238,10 @@ func (s *sources) remote(ctx context.Context, name string, r dockerfile.Remote, 
 	var t tree.Tree
 	var line string
 	var made material
-	fetcher := s.fetcher(r)
+	fetcher, err := s.fetcher(ctx, r)
+	if err != nil {
+		return nil, err
+	}
 	if r.Git != nil {
 		repo := gitRepo(r.Git)
 		commit, err := fetcher.Commit(ctx, repo)
@@ -307,7 +310,10 @@ func (s *sources) onClose(f func() error) {
 
 // remoteEpoch is the time of a remote source that SOURCE_DATE_EPOCH names.
 func (s *sources) remoteEpoch(ctx context.Context, r dockerfile.Remote) (*int64, error) {
-	fetcher := s.fetcher(r)
+	fetcher, err := s.fetcher(ctx, r)
+	if err != nil {
+		return nil, err
+	}
 	if r.Git != nil {
 		repo := gitRepo(r.Git)
 		repo.CommitTimes = true

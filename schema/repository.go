@@ -69,8 +69,17 @@ func (r *repositories) place(name string) (fs.FS, string) {
 	return files, cmp.Or(strings.TrimPrefix(strings.TrimPrefix(name, root), "/"), ".")
 }
 
+var scpAddress = regexp.MustCompile(`^([A-Za-z0-9_-]+@[A-Za-z0-9.-]+):/?(.+)$`)
+
+// asURL is the address of a repository as a URL: that of ssh may be USER@HOST:PATH.
+func asURL(at string) string { return scpAddress.ReplaceAllString(at, "ssh://$1/$2") }
+
+// bySSH tells whether a repository is fetched with keys of whoever runs this.
+func bySSH(at string) bool { return strings.HasPrefix(asURL(at), "ssh://") }
+
 // root brings a commit of a repository, once, and answers with its root.
 func (r *repositories) root(at, ref string) (string, error) {
+	at = asURL(at)
 	key := at + "#" + ref
 	if root := r.known[key]; root != "" {
 		return root, nil
@@ -185,6 +194,9 @@ func (d *loader) includeGit(u *unit, item *value, prefix string) {
 		d.problems.Add(ref.pos, "write the full commit, 40 or 64 hex digits, or run with --allow=unpinned", "%q may be something else tomorrow", ref.text)
 		return
 	}
+	if bySSH(at.text) && sealed(d.problems, d.opts, at.pos, "repositories by ssh", allowSSH) {
+		return
+	}
 	root, err := d.repos.root(at.text, ref.str())
 	if err != nil {
 		d.problems.AddErr(at.pos, placed(err, at.pos))
@@ -221,6 +233,9 @@ func (p *parser) repositoryContext(v *value) string {
 	ref, dir, _ := strings.Cut(fragment, ":")
 	if rootOf(v.pos.File) != "" && !fullCommit.MatchString(ref) && !slices.Contains(p.scope.opts.Allow, allowUnpinned) {
 		p.problems.Add(v.pos, "write the full commit, or run with --allow=unpinned", "a file of another repository needs a commit for its contexts")
+		return "."
+	}
+	if bySSH(at) && sealed(p.problems, p.scope.opts, v.pos, "repositories by ssh", allowSSH) {
 		return "."
 	}
 	root, err := p.repos.root(at, ref)

@@ -18,7 +18,7 @@ func inRepository(files string) schema.Options {
 	return schema.Options{
 		LookupEnv: env("HOST", "x", "KANIKO_BUILD_VAR_GO", "env", "GO", "env"),
 		Repository: func(url, ref string) (fs.FS, string, error) {
-			if url != "https://git.example.com/plat/images.git" {
+			if url != "https://git.example.com/plat/images.git" && url != "ssh://git@git.example.com/plat/images.git" {
 				return nil, "", errors.New("there is no repository " + url)
 			}
 			return tree(files), commit, nil
@@ -83,6 +83,8 @@ func TestFilesOfRepositoriesAreSealed(t *testing.T) {
 		{"secrets", "secrets: {s: {env: HOST}}\ntargets: {a: {secrets: [s]}}", "secrets", "cannot have secrets"},
 		{"secrets of the includer", "targets: {a: {secrets: [mine]}}", "", "cannot have secrets"},
 		{"ssh", "targets: {a: {ssh: [default]}}", "ssh", "cannot have ssh"},
+		{"a context by ssh", "targets: {a: {context: \"git:git@git.example.com:plat/images.git#" + commit + ":docker\"}}", "ssh", "cannot have repositories by ssh"},
+		{"a named one by ssh", "targets: {a: {contexts: {c: \"git:ssh://git@git.example.com/plat/images.git#" + commit + "\"}}}", "ssh", "cannot have repositories by ssh"},
 		{"registries", "registries: {docker.io: {mirrors: [evil.example.com]}}\ntargets: {a: {}}", "registries", "cannot have registries"},
 		{"outputs", "targets: {a: {outputs: [{type: local, dest: out}]}}", "outputs", "cannot have outputs"},
 		{"outside", "targets: {a: {context: ../..}}", "", "leaves the repository"},

@@ -233,7 +233,7 @@ func (d decoder) context(v *value) string {
 	}
 	for _, prefix := range []string{"git@", "ssh:"} {
 		if strings.HasPrefix(v.text, prefix) {
-			d.problems.Add(v.pos, "check it out, and name the directory", "a context from %q is not built yet", strings.TrimRight(prefix, ":@"))
+			d.problems.Add(v.pos, "write git:"+asURL(v.text), "%q says not that it is a repository", v.text)
 			return "."
 		}
 	}
@@ -385,10 +385,15 @@ func (d decoder) namedContext(v *value) (kind ContextKind, text string, weak boo
 		w.text = rest
 		return ContextOCI, d.path(&w), false
 	case "git":
-		if _, fragment, _ := strings.Cut(rest, "#"); rootOf(v.pos.File) != "" {
-			if ref, _, _ := strings.Cut(fragment, ":"); !fullCommit.MatchString(ref) && !slices.Contains(d.scope.opts.Allow, allowUnpinned) {
-				d.problems.Add(v.pos, "write the full commit, or run with --allow=unpinned", "a file of another repository needs a commit for its contexts")
-			}
+		at, fragment, hasFragment := strings.Cut(rest, "#")
+		if ref, _, _ := strings.Cut(fragment, ":"); rootOf(v.pos.File) != "" && !fullCommit.MatchString(ref) && !slices.Contains(d.scope.opts.Allow, allowUnpinned) {
+			d.problems.Add(v.pos, "write the full commit, or run with --allow=unpinned", "a file of another repository needs a commit for its contexts")
+		}
+		if bySSH(at) {
+			sealed(d.problems, d.scope.opts, v.pos, "repositories by ssh", allowSSH)
+		}
+		if rest = asURL(at); hasFragment {
+			rest += "#" + fragment
 		}
 		return ContextGit, rest, false
 	case "http", "https":

@@ -109,8 +109,10 @@ func placeOf(c schema.NamedContext) (executor.Place, error) {
 		place.At = "git://" + rest
 	case scheme == "http":
 		place.At, place.Git.PlainHTTP = "git://"+rest, true
+	case scheme == "ssh":
+		place.At, place.Git.SSH = "git://"+rest, true
 	default:
-		return place, fmt.Errorf("repositories by %s are not built yet", scheme)
+		return place, &diag.Problem{What: fmt.Sprintf("repositories are not fetched by %s", scheme), Hint: "write its address by https or ssh"}
 	}
 	if ref != "" {
 		place.At += "#" + ref

@@ -122,7 +122,8 @@ func (c checkouts) confined(repos []schema.Repository, name, file string) error 
 // commit and directory: URL#COMMIT:DIR.
 func isRepository(arg string) bool {
 	at, _, _ := strings.Cut(arg, "#")
-	return strings.HasPrefix(at, "https://") || strings.HasPrefix(at, "http://") || strings.HasPrefix(at, "git://")
+	scheme, _, ok := strings.Cut(at, "://")
+	return ok && slices.Contains([]string{"https", "http", "git", "ssh"}, scheme) || strings.HasPrefix(at, "git@")
 }
 
 // ofRepository takes the address of a repository out of arguments: its manifest is

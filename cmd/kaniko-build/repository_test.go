@@ -1,6 +1,9 @@
 package main
 
 import (
+	"crypto/ed25519"
+	"encoding/pem"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/crypto/ssh"
 
 	"kaniko-build/test/githttp"
 )
@@ -63,6 +67,15 @@ func TestRepositories(t *testing.T) {
 			e.Values["stopped"] = off
 			e.Setenv("REPO", s.URL+"/images/.git")
 			e.Setenv("COMMIT", commits[0])
+			agent, err := net.Listen("unix", filepath.Join(e.WorkDir, "agent.sock"))
+			if err != nil {
+				return err
+			}
+			e.Defer(func() { agent.Close() })
+			e.Setenv("AGENT", filepath.Join(e.WorkDir, "agent.sock"))
+			if err := writeKey(filepath.Join(e.WorkDir, "key")); err != nil {
+				return err
+			}
 			e.Setenv("CLOSED", s.URL+"/closed")
 			e.Setenv("PORT", s.URL[strings.LastIndexByte(s.URL, ':')+1:])
 			return nil
@@ -71,6 +84,19 @@ func TestRepositories(t *testing.T) {
 }
 
 func stopped(ts *testscript.TestScript) *atomic.Bool { return ts.Value("stopped").(*atomic.Bool) }
+
+// writeKey makes a private key.
+func writeKey(file string) error {
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return err
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, pem.EncodeToMemory(block), 0o600)
+}
 
 // makeRepository makes two commits of a repository for the scripts.
 func makeRepository(work string) (commits []string, err error) {

@@ -29,9 +29,12 @@ type Place struct {
 type GitPlace struct {
 	Branch     string // in place of the address's ref
 	Submodules bool
-	PlainHTTP  bool // http instead of https
-	History    int  // as Repo.History
-	Plain      bool // without .git, as docker build has it
+	PlainHTTP  bool   // http instead of https
+	SSH        bool   // ssh instead of https, as the user that the address names
+	Agent      string // socket of the ssh agent for that; "" is none
+	KnownHosts string // file of the host keys that count for that; "" takes any
+	History    int    // as Repo.History
+	Plain      bool   // without .git, as docker build has it
 	// AnyCertificate trusts whoever answers.
 	AnyCertificate bool
 	// Token, or User and Password, are shown to the host of the address and to
@@ -190,6 +193,9 @@ func (f *Fetcher) Repository(ctx context.Context, p Place) (dir, commit string, 
 	}
 	own := *f // what it may show is for this repository alone
 	own.GitAnyCertificate = p.Git.AnyCertificate
+	if p.Git.SSH {
+		own.SSHAgent, own.KnownHosts = p.Git.Agent, p.Git.KnownHosts
+	}
 	own.Auth = func(remote string) string {
 		if remote == r.Remote {
 			return auth
@@ -197,11 +203,21 @@ func (f *Fetcher) Repository(ctx context.Context, p Place) (dir, commit string, 
 		return ""
 	}
 	c, err := own.Commit(ctx, r)
-	if err != nil {
-		return "", "", err
+	if err == nil {
+		dir, err = own.checkedOut(ctx, r, c)
 	}
-	dir, err = own.checkedOut(ctx, r, c)
+	switch {
+	case KeyRefused(err):
+		err = &diag.Problem{What: err.Error(), Hint: "start ssh-agent, and give it a key that may read the repository: ssh-add"}
+	case err != nil && strings.Contains(err.Error(), "Host key verification failed"):
+		err = &diag.Problem{What: err.Error(), Hint: "compare its key with what the host says of itself, and add it to " + p.Git.KnownHosts + " as ssh-keyscan prints it"}
+	}
 	return dir, c.Digest(), err
+}
+
+// KeyRefused tells whether an ssh server took no key that it was shown.
+func KeyRefused(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "Permission denied (")
 }
 
 // repo is the repository of a git:// address, and the Authorization header for
@@ -217,7 +233,12 @@ func (p Place) repo() (Repo, string, error) {
 		u.Scheme = "http"
 	}
 	auth := p.Git.auth(u)
-	u.User = nil
+	if p.Git.SSH {
+		u.Scheme, auth = "ssh", ""
+		u.User = url.User(u.User.Username()) // ssh asks for no password
+	} else {
+		u.User = nil
+	}
 	ref, commit, _ := strings.Cut(ref, "#")
 	named := ref == "" || !strings.HasPrefix(ref, "refs/") && !fullCommit.MatchString(ref) || strings.HasPrefix(ref, "refs/heads/")
 	if p.Git.Branch != "" && named {

@@ -167,7 +167,7 @@ func Remote(at string) (out string, ok bool) {
 	switch {
 	case strings.HasPrefix(at, "git@"):
 		host, repo, _ := strings.Cut(strings.TrimPrefix(at, "git@"), ":")
-		return "git:ssh://git@" + host + "/" + repo, true
+		return "git:ssh://git@" + host + "/" + strings.TrimPrefix(repo, "/"), true
 	case strings.HasPrefix(at, "github.com/"):
 		return "git:https://" + at, true
 	case !hasScheme:
