@@ -140,17 +140,19 @@ func (l *loan) begin(inner *spot) error {
 		return err
 	}
 	l.notes.Ino = st.Ino
-	err = keepTime(l.dir, func() error {
-		if _, there, err := lstat(l.hide); err != nil || there {
-			return errors.Join(err, &os.PathError{Op: "make", Path: l.hide, Err: os.ErrExist})
-		}
-		made := filepath.Join(l.dir, rubbish)
-		if err := l.makeFolder(made, st); err != nil {
-			return errors.Join(err, os.RemoveAll(made))
-		}
-		return os.Rename(made, l.hide)
-	})
-	if err != nil {
+	if _, there, err := lstat(l.hide); err != nil || there {
+		return errors.Join(err, &os.PathError{Op: "make", Path: l.hide, Err: os.ErrExist})
+	}
+	// The time of the directory is put right after each name that comes and goes in it: a
+	// kill in between would lose it.
+	made := filepath.Join(l.dir, rubbish)
+	if err := keepTime(l.dir, func() error { return os.Mkdir(made, 0o700) }); err != nil {
+		return err
+	}
+	if err := l.fillFolder(made, st); err != nil {
+		return errors.Join(err, keepTime(l.dir, func() error { return os.RemoveAll(made) }))
+	}
+	if err := keepTime(l.dir, func() error { return os.Rename(made, l.hide) }); err != nil {
 		return err
 	}
 	if err := l.take(inner); err != nil {
@@ -159,12 +161,9 @@ func (l *loan) begin(inner *spot) error {
 	return nil
 }
 
-// makeFolder makes the folder for what is put aside, of the owner of the directory,
-// so that he can put things right by hand.
-func (l *loan) makeFolder(made string, st unix.Stat_t) error {
-	if err := os.Mkdir(made, 0o700); err != nil {
-		return err
-	}
+// fillFolder makes what is in the folder for what is put aside, which the owner of the
+// directory gets, so that he can put things right by hand.
+func (l *loan) fillFolder(made string, st unix.Stat_t) error {
 	if err := unix.Lchown(made, int(st.Uid), int(st.Gid)); err != nil {
 		return &os.PathError{Op: "chown", Path: made, Err: err}
 	}
@@ -303,10 +302,16 @@ func endLoan(dir, hide string, at *spot, mv mover) error {
 			return wrap(err)
 		}
 	}
-	return keepTime(dir, func() error {
-		gone := filepath.Join(dir, rubbish)
-		return errors.Join(os.Rename(hide, gone), os.RemoveAll(gone))
-	})
+	for _, d := range []string{"image", "gone"} { // what takes long, while the time of dir is what it was
+		if err := os.RemoveAll(filepath.Join(hide, d)); err != nil {
+			return wrap(err)
+		}
+	}
+	gone := filepath.Join(dir, rubbish)
+	if err := keepTime(dir, func() error { return os.Rename(hide, gone) }); err != nil {
+		return err
+	}
+	return keepTime(dir, func() error { return os.RemoveAll(gone) })
 }
 
 // Yield gives directories that are lent their own files back, until the next Bring
