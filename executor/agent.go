@@ -89,11 +89,14 @@ func connect(keys agent.Agent) (*os.File, error) {
 		unix.Close(fds[1])
 		return nil, fmt.Errorf("use a socket for ssh: %w", err)
 	}
-	go func() {
-		defer c.Close()
-		_ = agent.ServeAgent(keys, c) // ends when the other end is closed
-	}()
+	go serveAgent(keys, c)
 	return os.NewFile(uintptr(fds[1]), "agent"), nil
+}
+
+// serveAgent answers on a connection until its other end is closed.
+func serveAgent(keys agent.Agent, c net.Conn) {
+	defer c.Close()
+	_ = agent.ServeAgent(keys, c) // its error is that end, or a client that speaks nonsense
 }
 
 // listen has an agent at a socket in a directory that only this user may enter, until
@@ -115,10 +118,7 @@ func listen(ctx context.Context, keys agent.Agent) (socket string, stop func() e
 			if err != nil { // closed
 				return
 			}
-			go func() {
-				defer c.Close()
-				_ = agent.ServeAgent(keys, c) // ends when the other end is closed
-			}()
+			go serveAgent(keys, c)
 		}
 	}()
 	return socket, func() error { return errors.Join(l.Close(), os.RemoveAll(dir)) }, nil

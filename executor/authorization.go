@@ -49,10 +49,11 @@ func bySSH(r dockerfile.Remote) bool {
 // let it show to the host of that source.
 func (s *sources) fetcher(ctx context.Context, r dockerfile.Remote) (*buildctx.Fetcher, error) {
 	f := *s.x.fetcher
-	f.Auth = s.req.webAuthorization
+	secrets := webSecrets
 	if r.Git != nil {
-		f.Auth = s.req.gitAuthorization
+		secrets = gitSecrets
 	}
+	f.Auth = func(at string) string { return s.req.authorization(secrets(at)) }
 	granted, ok := s.req.agentOf(remoteAgent)
 	if !ok || !bySSH(r) {
 		return &f, nil
@@ -98,25 +99,14 @@ func gitSecrets(remote string) []string {
 	return []string{gitHeader + "." + u.Host, gitToken + "." + u.Host, gitHeader, gitToken}
 }
 
-// webAuthorization is the Authorization header for an address, "" for none.
-func (r Request) webAuthorization(at string) string {
-	for _, id := range webSecrets(at) {
+// authorization is the Authorization header by the first of some secrets that is granted,
+// "" for none.
+func (r Request) authorization(ids []string) string {
+	for _, id := range ids {
 		switch text := r.secretText(id); {
 		case text == "":
 		case strings.HasPrefix(id, webToken):
 			return "Bearer " + text
-		default:
-			return text
-		}
-	}
-	return ""
-}
-
-// gitAuthorization is the Authorization header for a git remote, "" for none.
-func (r Request) gitAuthorization(remote string) string {
-	for _, id := range gitSecrets(remote) {
-		switch text := r.secretText(id); {
-		case text == "":
 		case strings.HasPrefix(id, gitToken):
 			return buildctx.TokenAuth(text)
 		default:

@@ -18,15 +18,11 @@ func (n *Node) Unused() (secrets, agents []string) {
 		return nil, nil
 	}
 	used := map[string]bool{}
-	for i := range n.program.Stages {
-		for _, step := range n.program.Stages[i].Steps {
-			if step.Run != nil {
-				for _, m := range step.Run.Mounts {
-					used[m.Type+" "+m.ID] = true
-				}
-			}
+	n.eachRun(func(r *dockerfile.Run) {
+		for _, m := range r.Mounts {
+			used[m.Type+" "+m.ID] = true
 		}
-	}
+	})
 	for _, r := range n.remotes() {
 		for _, id := range shown(r) {
 			used[dockerfile.MountSecret+" "+id] = true

@@ -1,6 +1,7 @@
 package buildctx
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -262,10 +263,7 @@ func (f *Fetcher) unchanged(ctx context.Context, rawURL string, old answer) bool
 }
 
 func (f *Fetcher) client() *http.Client {
-	if f.Client != nil {
-		return retry.Client(f.Client)
-	}
-	return retry.Client(http.DefaultClient)
+	return retry.Client(cmp.Or(f.Client, http.DefaultClient))
 }
 
 func (f *Fetcher) request(ctx context.Context, method, rawURL string) (*http.Request, error) {

@@ -7,20 +7,19 @@ import (
 	"io"
 )
 
-// Reader reads a body that may be cut, and goes on where it was. Open answers with what
-// comes from an offset on, in bytes; the same body each time, or an error.
+// Reader reads a body that may be cut, and goes on where it was.
 type Reader struct {
-	Open func(ctx context.Context, offset int64) (io.ReadCloser, error)
-
+	open   func(ctx context.Context, offset int64) (io.ReadCloser, error)
 	ctx    context.Context
 	body   io.ReadCloser
 	offset int64
 	try    int // since there was something to read
 }
 
-// NewReader begins with a body that is open. ctx is for opening it again.
+// NewReader begins with a body that is open. open answers with what comes from an offset
+// on, in bytes: of the same body, or an error. ctx is for that.
 func NewReader(ctx context.Context, body io.ReadCloser, open func(ctx context.Context, offset int64) (io.ReadCloser, error)) *Reader {
-	return &Reader{Open: open, ctx: ctx, body: body}
+	return &Reader{open: open, ctx: ctx, body: body}
 }
 
 // Read is that of io.Reader.
@@ -43,7 +42,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 		if perr := Pause(r.ctx, r.try, 0); perr != nil {
 			return 0, perr
 		}
-		body, oerr := r.Open(r.ctx, r.offset)
+		body, oerr := r.open(r.ctx, r.offset)
 		if oerr != nil {
 			return 0, fmt.Errorf("%w, and then: %w", err, oerr)
 		}
