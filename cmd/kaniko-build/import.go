@@ -48,7 +48,7 @@ func readImported(names []string) ([]importer.File, importer.Kind, error) {
 			return nil, "", &diag.Problem{Pos: diag.Pos{File: name}, What: "this is " + odd.Kind, Hint: "--from names a file: docker-bake.hcl, docker-bake.json, compose.yaml or skaffold.yaml"}
 		}
 		if err != nil && !errors.As(err, &large) {
-			return nil, "", &diag.Problem{Pos: diag.Pos{File: name}, What: fmt.Sprintf("the file cannot be read: %v", pathless(err)), Hint: "make it readable for this user"}
+			return nil, "", &diag.Problem{Pos: diag.Pos{File: name}, What: fmt.Sprintf("the file cannot be read: %v", files.Pathless(err)), Hint: "make it readable for this user"}
 		}
 		if large != nil {
 			return nil, "", &diag.Problem{Pos: diag.Pos{File: name}, What: fmt.Sprintf("the file has more than %d MB", maxImported>>20)}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"kaniko-build/cmd/kaniko-build/internal/files"
 	"kaniko-build/cmd/kaniko-build/internal/importer"
 	"kaniko-build/cmd/kaniko-build/internal/scaffold"
 	"kaniko-build/executor"
@@ -64,7 +65,7 @@ func (t terminal) scaffold(dir string, f importFlags) error {
 	if st, err := os.Stat(root); err != nil || !st.IsDir() {
 		what := "is not a directory"
 		if err != nil {
-			what = fmt.Sprintf("cannot be looked at: %v", pathless(err))
+			what = fmt.Sprintf("cannot be looked at: %v", files.Pathless(err))
 		}
 		return &diag.Problem{What: fmt.Sprintf("%s %s", dir, what), Hint: "name the directory that has the Dockerfiles"}
 	}

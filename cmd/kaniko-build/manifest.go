@@ -204,7 +204,7 @@ func (f *manifestFlags) options(ctx context.Context, root string) (schema.Option
 	for _, name := range f.varFiles {
 		b, err := files.Read(name, maxVarFile)
 		if err != nil {
-			return o, usageError{fmt.Errorf("--var-file %s: %w\n  hint: name a YAML file with NAME: VALUE in each line", name, pathless(err))}
+			return o, usageError{fmt.Errorf("--var-file %s: %w\n  hint: name a YAML file with NAME: VALUE in each line", name, files.Pathless(err))}
 		}
 		o.VarFiles = append(o.VarFiles, schema.File{Name: name, Text: b})
 	}

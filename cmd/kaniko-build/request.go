@@ -142,7 +142,7 @@ func readDockerfile(file, name string) (executor.Text, *executor.Text, error) {
 	case errors.As(err, &kind):
 		return executor.Text{}, nil, fmt.Errorf("the Dockerfile %s is %s", name, kind.Kind)
 	case err != nil:
-		return executor.Text{}, nil, fmt.Errorf("read the Dockerfile %s: %w", name, pathless(err))
+		return executor.Text{}, nil, fmt.Errorf("read the Dockerfile %s: %w", name, files.Pathless(err))
 	}
 	text := executor.Text{Name: name, Data: b}
 	ignore, err := files.Read(file+".dockerignore", maxDockerfile)
@@ -150,18 +150,9 @@ func readDockerfile(file, name string) (executor.Text, *executor.Text, error) {
 		return text, nil, nil
 	}
 	if err != nil {
-		return executor.Text{}, nil, fmt.Errorf("read %s.dockerignore: %w", name, pathless(err))
+		return executor.Text{}, nil, fmt.Errorf("read %s.dockerignore: %w", name, files.Pathless(err))
 	}
 	return text, &executor.Text{Name: name + ".dockerignore", Data: ignore}, nil
-}
-
-// pathless is what the system says of a file that the caller names.
-func pathless(err error) error {
-	var at *fs.PathError
-	if errors.As(err, &at) {
-		return at.Err
-	}
-	return err
 }
 
 // requests are a plan's nodes, parents first, as the executor takes them; without

@@ -183,7 +183,7 @@ func (s *stage) watched(e watch.Event) {
 		text = e.Text + "\n  it is waited for"
 	case watch.Watching:
 		s.mu.Lock()
-		if text = "watching " + plural(s.nodes, "image"); s.keys != "" {
+		if text = "watching " + counted(s.nodes, "image"); s.keys != "" {
 			text += ": " + s.keys
 		}
 		s.mu.Unlock()
@@ -214,11 +214,4 @@ func (s *stage) say(text string) {
 // live tells whether the view draws a picture.
 func (s *stage) live() bool {
 	return isTerminal(s.term.err) && s.flags.progress != "plain" && s.flags.progress != "interleaved"
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

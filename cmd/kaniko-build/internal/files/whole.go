@@ -39,7 +39,7 @@ func whole(name string, write func(io.Writer) error) error {
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), ".tmp-*")
 	if err != nil {
-		return unnamed(err)
+		return Pathless(err)
 	}
 	err = write(f)
 	if err == nil {
@@ -57,13 +57,13 @@ func whole(name string, write func(io.Writer) error) error {
 func inPlace(name string, write func(io.Writer) error) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
-		return unnamed(err)
+		return Pathless(err)
 	}
 	return withoutTemp(errors.Join(write(f), f.Close()), name)
 }
 
-// unnamed is what the system says of a file that the caller names.
-func unnamed(err error) error {
+// Pathless is what the system says of a file that the caller names.
+func Pathless(err error) error {
 	var at *fs.PathError
 	if errors.As(err, &at) {
 		return at.Err
