@@ -286,19 +286,29 @@ func (s *supervisor) plain(n *notification, dirfd int32, addr uint64, flags int)
 	return err != nil && err != unix.ERANGE // no such file, no attribute: the kernel answers as well as we could
 }
 
-func (s *supervisor) stat(n *notification, dirfd int32, addr, to uint64, flags int) reply {
+// recorded opens what a stat is about, where something else is recorded of it than the
+// kernel would say. The caller closes it if ok.
+func (s *supervisor) recorded(n *notification, dirfd int32, addr uint64, flags int) (f int, x seen, ok bool) {
 	if s.plain(n, dirfd, addr, flags) {
-		return goOn
+		return -1, seen{}, false
 	}
 	f, err := s.target(n, dirfd, addr, flags)
 	if err != nil {
+		return -1, seen{}, false
+	}
+	if x, err = s.look(f); err != nil || !x.recorded {
+		unix.Close(f)
+		return -1, seen{}, false
+	}
+	return f, x, true
+}
+
+func (s *supervisor) stat(n *notification, dirfd int32, addr, to uint64, flags int) reply {
+	f, x, ok := s.recorded(n, dirfd, addr, flags)
+	if !ok {
 		return goOn
 	}
 	defer unix.Close(f)
-	x, err := s.look(f)
-	if err != nil || !x.recorded {
-		return goOn
-	}
 	x.st.Mode, x.st.Uid, x.st.Gid, x.st.Rdev = x.mode, x.uid, x.gid, x.rdev
 	if !s.poke(n, to, unsafe.Slice((*byte)(unsafe.Pointer(&x.st)), unsafe.Sizeof(x.st))) {
 		return reply{errno: unix.EFAULT}
@@ -307,18 +317,11 @@ func (s *supervisor) stat(n *notification, dirfd int32, addr, to uint64, flags i
 }
 
 func (s *supervisor) statx(n *notification, dirfd int32, addr uint64, flags, mask int, to uint64) reply {
-	if s.plain(n, dirfd, addr, flags) {
-		return goOn
-	}
-	f, err := s.target(n, dirfd, addr, flags)
-	if err != nil {
+	f, x, ok := s.recorded(n, dirfd, addr, flags)
+	if !ok {
 		return goOn
 	}
 	defer unix.Close(f)
-	x, err := s.look(f)
-	if err != nil || !x.recorded {
-		return goOn
-	}
 	var st unix.Statx_t
 	if err := unix.Statx(f, "", flags&^unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH, mask, &st); err != nil {
 		return failed(err)
